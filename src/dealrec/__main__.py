@@ -1,0 +1,5 @@
+"""`python -m dealrec` is the command line."""
+
+from dealrec.cli import main
+
+main()

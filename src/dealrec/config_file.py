@@ -1,0 +1,165 @@
+"""Settings to and from YAML: reading with helpful errors, and writing with a comment on each key."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dealrec.config import Config
+from dealrec.errors import ConfigError
+
+
+def load(path: Path, overrides: Sequence[str] = (), *, base: Path | None = None) -> Config:
+    """Read a YAML file; relative paths in it are relative to `base`, by default its folder.
+
+    overrides: `key.sub=value` each.
+    Raises ConfigError for what cannot be read, an unknown key (the nearest is suggested) or a bad value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"There is no config file {path}", "Write one with: dealrec config > config.yaml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {path} cannot be read ({error})", "Give a YAML file in UTF-8.") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not valid YAML: {reason}", "Compare it with: dealrec config") from None
+    if not isinstance(raw, dict | None):
+        raise ConfigError(f"{path} holds a {type(raw).__name__}, not keys", "Compare it with: dealrec config")
+    return parse(raw or {}, base=base or path.parent, overrides=overrides)
+
+
+def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) -> Config:
+    """Settings from nested mappings; relative paths are resolved against `base`."""
+    merged = json.loads(json.dumps(raw, default=str))
+    for override in overrides:
+        _set(merged, override)
+    try:
+        config = Config.model_validate(merged)
+    except ValidationError as error:
+        raise _explained(error) from None
+    data = config.data
+    resolved = data.model_copy(
+        update={"interactions": _resolve(data.interactions, base), "items": _resolve(data.items, base)}
+    )
+    model = _resolve(Path(config.llm.model), base)
+    llm = (
+        config.llm.model_copy(update={"model": str(model)})
+        if model.is_dir() or _is_path(config.llm.model)
+        else config.llm
+    )
+    return config.model_copy(update={"data": resolved, "llm": llm})
+
+
+def _resolve(path: Path, base: Path) -> Path:
+    return (base / path.expanduser()).resolve()
+
+
+def _is_path(model: str) -> bool:
+    return model.startswith((".", "/", "~"))
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is not of the form key=value", "For example: --set select.budget=1024")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        if not isinstance(raw.get(parent), dict):
+            raw[parent] = {}
+        raw = raw[parent]
+    try:
+        raw[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"The value of {override!r} is not valid YAML", "Quote it.") from None
+
+
+def _explained(error: ValidationError) -> ConfigError:
+    """The first problem in one line; an unknown key goes before what it may have caused."""
+    problems = error.errors(include_url=False)
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    path = [str(part) for part in first["loc"]]
+    names, model = _walk(path)
+    key = ".".join(names)
+    if first["type"] == "extra_forbidden" and model is not None:
+        known = list(model.model_fields)
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
+        remedy = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
+        return ConfigError(f"Unknown setting {key!r}", remedy)
+    described = _description(names)
+    said = first["msg"].removeprefix("Value error, ")
+    said = said[0].lower() + said[1:]
+    given = json.dumps(first["input"], default=str)[:60]
+    return ConfigError(
+        f"Setting {key} = {given}: {said}", f"It means: {described}" if described else "See: dealrec config"
+    )
+
+
+def _walk(path: Sequence[str]) -> tuple[list[str], type[BaseModel] | None]:
+    """The keys of an error's location without the branches of unions, and the model that holds the last key."""
+    model: type[BaseModel] | None = Config
+    holder, names = model, []
+    for part in path:
+        holder = model
+        if model is None or part not in model.model_fields:
+            names.append(part) if part is path[-1] or part.isdigit() else None
+            continue
+        names.append(part)
+        inner = list(_models(model.model_fields[part].annotation))
+        model = inner[0] if len(inner) == 1 else None
+        if len(inner) > 1:  # a union told apart by `kind`; the next part names the branch
+            branch = path[len(names) : len(names) + 1]
+            model = next((m for m in inner if m.model_fields["kind"].default in branch), None)
+    return names, holder
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Annotated, Union, UnionType):
+        for argument in get_args(annotation):
+            yield from _models(argument)
+
+
+def _description(names: Sequence[str]) -> str | None:
+    model: type[BaseModel] | None = Config
+    description = None
+    for name in names:
+        if model is None or name not in model.model_fields:
+            continue
+        field = model.model_fields[name]
+        description = field.description
+        model = next(_models(field.annotation), None)
+    return description
+
+
+def commented(config: Config | None = None) -> str:
+    """The settings as YAML, each key with its description and, where only some values are allowed, those."""
+    return "\n".join(_lines(config or Config(), indent=0)) + "\n"
+
+
+def _lines(section: BaseModel, *, indent: int) -> Iterator[str]:
+    pad = "  " * indent
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if indent == 0 and name != "seed":
+            yield ""
+        yield f"{pad}# {field.description}{_choices(field.annotation)}"
+        if isinstance(value, BaseModel):
+            yield f"{pad}{name}:"
+            yield from _lines(value, indent=indent + 1)
+        else:
+            plain = str(value) if isinstance(value, Path) else value
+            yield f"{pad}{name}: {json.dumps(plain, ensure_ascii=False)}"
+
+
+def _choices(annotation: Any) -> str:
+    values = get_args(annotation) if get_origin(annotation) is Literal else ()
+    return f" [{' | '.join(values)}]" if len(values) > 1 else ""

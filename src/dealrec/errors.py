@@ -1,0 +1,41 @@
+"""What can go wrong, and what to do about it.
+
+Every error that a user can mend carries a cause and a remedy; the command line prints them on one
+line and exits with status 2. Anything else is a fault of ours and exits with status 1.
+"""
+
+
+class DealrecError(Exception):
+    """Base of the errors that a user can mend."""
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(cause, remedy)
+        self.cause = cause
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.cause.rstrip('.')}. {self.remedy}"
+
+
+class ConfigError(DealrecError):
+    """A setting is unknown, of the wrong type or outside its range."""
+
+
+class DataError(DealrecError):
+    """An input file is missing, unreadable, or does not hold what the settings promise."""
+
+
+class ModelError(DealrecError):
+    """A model cannot be loaded, or cannot be used for what was asked."""
+
+
+class NotConverged(DealrecError):
+    """A solver ended with a residual above its tolerance, or met a matrix it cannot handle."""
+
+
+class NonFinite(DealrecError):
+    """NaN or infinity where a score or a loss was expected."""
+
+
+class RunDirectoryError(DealrecError):
+    """The run directory is in use, incomplete, or cannot be written to."""

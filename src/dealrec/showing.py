@@ -1,0 +1,160 @@
+"""What a person sees on stdout at the end of a command: tables, or JSON on request."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dealrec.columns import EFFORT, HISTORY, INFLUENCE, ITEM, OVERALL, RANK, SAMPLE, STRATUM, TARGET, TITLE
+from dealrec.config import Config
+from dealrec.pipeline.manifest import Manifest
+from dealrec.pipeline.runner import Outcome, State
+from dealrec.pipeline.stage import Stage
+
+SHOWN_SAMPLES = 8
+
+
+def show_states(found: Sequence[tuple[Stage, State, Manifest | None]], *, as_json: bool) -> None:
+    """The stages of a run directory."""
+    if as_json:
+        rows = [{"stage": stage.name, "state": state, **_cost(manifest)} for stage, state, manifest in found]
+        print(json.dumps(rows))
+        return
+    table = _table("stage", "state", ">time", ">CPU time", ">peak memory")
+    for stage, state, manifest in found:
+        table.add_row(stage.name, state, *_cost_cells(manifest))
+    _console().print(table)
+
+
+def show_outcomes(outcomes: Sequence[Outcome], run_dir: Path, config: Config, *, as_json: bool) -> None:
+    """What a run did, what it selected and why, and what came of it."""
+    ran = [outcome.stage for outcome in outcomes if outcome.ran]
+    done = {outcome.stage for outcome in outcomes}
+    if as_json:
+        stages = [{"stage": o.stage, "ran": o.ran, **_cost(o.manifest), "facts": o.manifest.facts} for o in outcomes]
+        results = _results(run_dir) if "evaluate" in done else {}
+        print(json.dumps({"run_dir": str(run_dir), "stages": stages, "results": results}))
+        return
+    console = _console()
+    if "select" in done:
+        _show_selection(console, run_dir, outcomes)
+    table = _table("stage", "", ">time", ">CPU time", ">peak memory", title="Stages")
+    for outcome in outcomes:
+        table.add_row(outcome.stage, "ran" if outcome.ran else "up to date", *_cost_cells(outcome.manifest))
+    total = sum(outcome.manifest.wall_seconds for outcome in outcomes)
+    table.add_row("all", "", _seconds(total), _seconds(sum(o.manifest.cpu_seconds for o in outcomes)), "")
+    console.print(table)
+    if "evaluate" in done:
+        _show_results(console, _results(run_dir), config)
+    if not ran:
+        console.print("Nothing to do: every stage is up to date.")
+    if "export" in done:
+        console.print(f"Training file: {run_dir / 'export' / 'train.jsonl'}", soft_wrap=True)
+    if "report" in done:
+        console.print(f"Report: {run_dir / 'report' / 'report.html'}", soft_wrap=True)
+
+
+def _show_selection(console: Console, run_dir: Path, outcomes: Sequence[Outcome]) -> None:
+    facts = next(outcome.manifest.facts for outcome in outcomes if outcome.stage == "select")
+    selected = pl.read_parquet(run_dir / "select" / "selected.parquet").sort(RANK)
+    strata = pl.read_parquet(run_dir / "select" / "strata.parquet")
+    shown = selected.head(SHOWN_SAMPLES).join(
+        pl.read_parquet(run_dir / "data" / "samples-train.parquet"), on=SAMPLE, how="left", maintain_order="left"
+    )
+    items = pl.read_parquet(run_dir / "data" / "items.parquet")
+    titles = dict(zip(items[ITEM].to_list(), items[TITLE].to_list(), strict=True))
+    title = (
+        f"Selected: {facts['budget']:,} of {facts['samples']:,} samples, from {facts['pool']:,} candidates in"
+        f" {facts['strata_in_use']} strata; the highest overall scores"
+    )
+    table = _table(
+        ">#", "last of the history -> target", ">influence", ">effort", ">overall", "kept because", title=title
+    )
+    for row in shown.iter_rows(named=True):
+        stratum = strata.row(by_predicate=pl.col(STRATUM) == row[STRATUM], named=True)
+        arrow = f"{_short(titles[row[HISTORY][-1]])} -> {_short(titles[row[TARGET]])}"
+        reason = f"stratum {row[STRATUM]}: {stratum['kept']} of {stratum['candidates']} kept"
+        scores = (f"{row[INFLUENCE]:.2e}", f"{row[EFFORT]:.3g}", f"{row[OVERALL]:.3f}")
+        table.add_row(str(row[RANK]), Text(arrow), *scores, reason)
+    console.print(table)
+
+
+def _show_results(console: Console, results: dict[str, Any], config: Config) -> None:
+    names = list(next(iter(results["arms"].values())))
+    percent = f"{config.evaluate.confidence:.0%}"
+    title = f"Results per user, mean [{percent} bootstrap interval over users]"
+    table = _table("measure", ">users", *(f">{arm}" for arm in results["arms"]), title=title)
+    for name in names:
+        users = next(iter(results["arms"].values()))[name]["n"]
+        table.add_row(name, str(users), *(_interval(metrics[name]) for metrics in results["arms"].values()))
+    console.print(table)
+    measures = results["comparison"]["measures"]
+    if not measures:
+        return
+    table = _table(
+        "measure", ">selected - random", "verdict: selected is ...", title="Selected against Random, paired by user"
+    )
+    for name, found in measures.items():
+        table.add_row(name, _interval(found), found["verdict"] + _than(found["verdict"]))
+    console.print(table)
+    console.print(
+        "One selection and one training per arm: the intervals cover the users, not the seeds."
+        " Lower is better for loss, higher for the others.",
+        style="dim",
+    )
+
+
+def _than(verdict: str) -> str:
+    return " from Random" if verdict.startswith("not") else " than Random"
+
+
+def _results(run_dir: Path) -> dict[str, Any]:
+    folder = run_dir / "evaluate"
+    comparison = json.loads((folder / "comparison.json").read_text())
+    arms = {arm: json.loads((folder / arm / "metrics.json").read_text())["metrics"] for arm in comparison["arms"]}
+    return {"arms": arms, "comparison": comparison}
+
+
+def _interval(found: dict[str, Any]) -> str:
+    if found["low"] is None:
+        return f"{found['mean']:.4f} [all equal]"
+    return f"{found['mean']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
+
+
+def _cost(manifest: Manifest | None) -> dict[str, float | int | None]:
+    names = ("wall_seconds", "cpu_seconds", "peak_memory_bytes")
+    return {name: getattr(manifest, name) if manifest else None for name in names}
+
+
+def _cost_cells(manifest: Manifest | None) -> tuple[str, str, str]:
+    if manifest is None:
+        return "", "", ""
+    memory = f"{manifest.peak_memory_bytes / 2**20:,.0f} MiB"
+    return _seconds(manifest.wall_seconds), _seconds(manifest.cpu_seconds), memory
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _short(title: str, width: int = 28) -> str:
+    return title if len(title) <= width else title[: width - 1] + "…"
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def _table(*headers: str, title: str | None = None) -> Table:
+    """A table; a header that begins with > is aligned to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for header in headers:
+        right = header.startswith(">")
+        table.add_column(header.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+    return table
