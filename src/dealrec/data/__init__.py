@@ -1,0 +1,1 @@
+"""From the files of the user to splits, a catalogue and samples."""

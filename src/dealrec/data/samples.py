@@ -1,0 +1,55 @@
+"""Samples: what a user had interacted with, and the item that came next."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from dealrec.columns import HISTORY, ITEM, POSITION, SAMPLE, TARGET, USER
+
+_ROW, _FIRST, _STOP = "row", "first", "stop"  # a sample's history is the rows first, ..., stop - 1
+
+
+def training_samples(train: pl.DataFrame, *, samples_per_user: int, max_history: int) -> pl.DataFrame:
+    """Make samples of each user's last `samples_per_user` training items that have an item before them.
+
+    train: user_id, item_id, position, in any order. Returns sample_id (Int64, 0..n-1, in the order of user and
+    position), user_id, history (the most recent `max_history` items at most, oldest first) and target.
+
+    >>> train = pl.DataFrame({USER: [1, 1, 1, 2], ITEM: [7, 8, 9, 7], POSITION: [0, 1, 2, 0]})
+    >>> training_samples(train, samples_per_user=2, max_history=1).rows()
+    [(0, 1, [7], 8), (1, 1, [8], 9)]
+    """
+    ordered = train.sort(USER, POSITION).with_row_index(_ROW).with_columns(pl.col(_ROW).cast(pl.Int64))
+    start, end = pl.col(_ROW).min().over(USER), pl.col(_ROW).max().over(USER)
+    targets = ordered.filter((pl.col(_ROW) > start) & (pl.col(_ROW) > end - samples_per_user))
+    starts = ordered.group_by(USER).agg(pl.col(_ROW).min().alias(_FIRST))
+    spans = targets.join(starts, on=USER, how="left", maintain_order="left").rename({ITEM: TARGET, _ROW: _STOP})
+    return _with_history(spans, ordered[ITEM], max_history=max_history)
+
+
+def held_out_samples(earlier: pl.DataFrame, held_out: pl.DataFrame, *, max_history: int) -> pl.DataFrame:
+    """Make one sample of each user with held-out items and earlier ones; the target is the first held-out item.
+
+    Both tables: user_id, item_id, position, in any order. Returns the columns of `training_samples`.
+
+    >>> earlier = pl.DataFrame({USER: [1, 1], ITEM: [7, 8], POSITION: [0, 1]})
+    >>> held_out = pl.DataFrame({USER: [1, 1, 2], ITEM: [9, 5, 7], POSITION: [2, 3, 0]})
+    >>> held_out_samples(earlier, held_out, max_history=50).rows()
+    [(0, 1, [7, 8], 9)]
+    """
+    ordered = earlier.sort(USER, POSITION).with_row_index(_ROW).with_columns(pl.col(_ROW).cast(pl.Int64))
+    own = ordered.group_by(USER).agg(pl.col(_ROW).min().alias(_FIRST), (pl.col(_ROW).max() + 1).alias(_STOP))
+    targets = held_out.sort(USER, POSITION).unique(USER, keep="first", maintain_order=True)
+    spans = targets.join(own, on=USER, how="inner", maintain_order="left").rename({ITEM: TARGET})
+    return _with_history(spans, ordered[ITEM], max_history=max_history)
+
+
+def _with_history(spans: pl.DataFrame, items: pl.Series, *, max_history: int) -> pl.DataFrame:
+    # Only the rows that are kept are ever listed: memory stays at samples x max_history, however long the users.
+    first = pl.max_horizontal(pl.col(_FIRST), pl.col(_STOP) - max_history)
+    numbered = spans.select(pl.int_range(pl.len(), dtype=pl.Int64).alias(SAMPLE), USER, TARGET, _STOP, first)
+    flat = numbered.select(SAMPLE, pl.int_ranges(_FIRST, _STOP).alias(_ROW)).explode(_ROW)
+    flat = flat.select(SAMPLE, items.gather(flat[_ROW]).alias(HISTORY))
+    histories = flat.group_by(SAMPLE, maintain_order=True).agg(HISTORY)
+    joined = numbered.join(histories, on=SAMPLE, how="left", maintain_order="left")
+    return joined.select(SAMPLE, USER, HISTORY, TARGET)

@@ -1,0 +1,89 @@
+"""From the user's files, in any of three formats, to interactions and items that can be relied upon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from dealrec import columns
+from dealrec.config import DataConfig
+from dealrec.data import values
+from dealrec.data.release import read_release, release_files
+from dealrec.data.tables import Column, Table, read_recbole, read_table
+from dealrec.data.titles import item_table
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the files hold, checked.
+
+    interactions: user_id and item_id (Int64 or String each), timestamp (Int64 or Float64), in file order;
+    rating (Float64) and split (train, valid or test) if they are mapped.
+    items: item_id, of the same type as in the interactions, and title.
+    """
+
+    interactions: pl.DataFrame
+    items: pl.DataFrame
+
+
+def files(config: DataConfig) -> list[Path]:
+    """Return the files that `read` reads, interactions first; whether they exist is not looked at."""
+    if config.format == "dealrec":
+        return [*release_files(config.interactions).values(), config.items]
+    return [config.interactions, config.items]
+
+
+def read(config: DataConfig, *, warn: Callable[[str], None]) -> Source:
+    """Read interactions and items as `config` describes them.
+
+    `warn` is called with one line for each peculiarity that is accepted, with its count.
+    Raises DataError, which names the file and where possible the column, the value and the row, for a file that is
+    missing, empty, damaged or of an unknown kind, a missing column, and a value that cannot be what it stands for.
+    """
+    if config.format == "dealrec":
+        interactions, item_ids = _release(config, warn=warn)
+    else:
+        table = _open(config.interactions, config, ending=".inter")
+        item_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
+        interactions = _interactions(table, config)
+    table = _open(config.items, config, ending=".item")
+    listed = values.ids(table.column(config.columns.item, setting="data.columns.item"))
+    title = values.titles(table.column(config.columns.title, setting="data.columns.title"))
+    used, known = values.reconcile(item_ids, listed)
+    interactions = interactions.with_columns(used.alias(columns.ITEM))
+    repeated = interactions.height - interactions.select(columns.USER, columns.ITEM).n_unique()
+    if repeated:
+        warn(f"{repeated:,} of {interactions.height:,} interactions repeat an earlier one of the same user and item")
+    return Source(interactions, item_table(known, title, warn=warn))
+
+
+def _open(path: Path, config: DataConfig, *, ending: str) -> Table:
+    return read_recbole(path, ending=ending) if config.format == "recbole" else read_table(path)
+
+
+def _release(config: DataConfig, *, warn: Callable[[str], None]) -> tuple[pl.DataFrame, values.Ids]:
+    if config.split != "column":
+        warn(f"data.split is '{config.split}', but the dealrec files come split: their own split is used")
+    interactions = read_release(config.interactions)
+    column = Column(config.interactions, columns.ITEM, interactions[columns.ITEM], text=False)
+    return interactions, values.ids(column)
+
+
+def _interactions(table: Table, config: DataConfig) -> pl.DataFrame:
+    """Return the interactions, all but their item ids, which depend on the items file too."""
+    names = config.columns
+    user = values.ids(table.column(names.user, setting="data.columns.user")).values
+    fields = [user.alias(columns.USER), pl.repeat(None, len(user), eager=True).alias(columns.ITEM)]
+    if names.timestamp is None:
+        fields.append(pl.int_range(len(user), dtype=pl.Int64, eager=True).alias(columns.TIMESTAMP))
+    else:
+        hint = " Set it to null to take the order of the rows."
+        fields.append(values.timestamps(table.column(names.timestamp, setting="data.columns.timestamp", hint=hint)))
+    if names.rating is not None:
+        fields.append(values.ratings(table.column(names.rating, setting="data.columns.rating")))
+    if names.split is not None:
+        fields.append(values.splits(table.column(names.split, setting="data.columns.split")))
+    return pl.DataFrame(fields)

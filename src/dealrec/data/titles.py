@@ -1,0 +1,52 @@
+"""The items table: one clean title for each item id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars as pl
+
+from dealrec import columns
+
+# Line breaks and other control characters, and the invisible ones that join, split or turn round the text.
+_CONTROL = r"[\p{Cc}\x{61C}\x{180E}\x{200B}-\x{200F}\x{2028}-\x{202E}\x{2060}-\x{206F}\x{FEFF}]"
+_LONG = 1000
+
+
+def clean(titles: pl.Series) -> pl.Series:
+    r"""Put a space for control characters and for runs of white space, and strip both ends.
+
+    >>> clean(pl.Series(["Doom\r\n II ", "a\u200bb\u2028c"])).to_list()
+    ['Doom II', 'a b c']
+    """
+    return titles.str.replace_all(_CONTROL, " ").str.replace_all(r"\s+", " ").str.strip_chars()
+
+
+def item_table(ids: pl.Series, titles: pl.Series, *, warn: Callable[[str], None]) -> pl.DataFrame:
+    """Return item_id and title, one row for each id in file order; an untitled item has its id as title.
+
+    Warns, with counts, of repeated ids (the first row is kept), titles with control characters, items without
+    a title, items that share a title, and titles over 1,000 characters.
+    """
+    raw = pl.DataFrame({columns.ITEM: ids, columns.TITLE: titles})
+    items = raw.unique(columns.ITEM, keep="first", maintain_order=True)
+    control = items[columns.TITLE].str.contains(_CONTROL).fill_null(False)
+    title = clean(items[columns.TITLE])
+    blank = (title == "").fill_null(True)
+    items = items.with_columns(title.alias(columns.TITLE)).with_columns(
+        pl.when(~blank).then(pl.col(columns.TITLE)).otherwise(pl.col(columns.ITEM).cast(pl.String)).alias(columns.TITLE)
+    )
+    count = f"of {items.height:,} items"
+    for number, message in (
+        (raw.height - items.height, f"of {raw.height:,} rows of the items table repeat an item id; the first is kept"),
+        (control.sum(), f"{count} had control characters or line breaks in the title; a space is put in their place"),
+        (blank.sum(), f"{count} have no title; the item id stands in for it"),
+        (items[columns.TITLE].is_duplicated().sum(), f"{count} share their title with another item"),
+        (
+            (items[columns.TITLE].str.len_chars() > _LONG).sum(),
+            f"{count} have a title over {_LONG:,} characters; prompts cut it",
+        ),
+    ):
+        if number:
+            warn(f"{number:,} {message}")
+    return items
