@@ -1,0 +1,147 @@
+"""Derivatives of the mean loss: gradients, Hessian-vector products, directional derivatives.
+
+A model that can be scored is a function of named parameters, `PerSampleLoss`, and a re-iterable of
+batches. Means weigh samples, never batches, so that no result depends on how samples are batched.
+Attention in the function must be composed of plain operations: fused kernels have no forward mode.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dealrec.errors import NonFinite
+
+Params = Mapping[str, Tensor]
+Batch = Any
+PerSampleLoss = Callable[[Params, Batch], Tensor]  # (params, batch) -> [batch]
+Vector = dict[str, Tensor]  # one tensor per parameter, of its shape
+
+
+def mean_gradient(per_sample_loss: PerSampleLoss, params: Params, batches: Iterable[Batch]) -> Vector:
+    """Gradient of the mean loss over all samples of `batches`.
+
+    Raises NonFinite if a loss or the gradient is NaN or infinite.
+    """
+    total = {name: torch.zeros_like(value) for name, value in params.items()}
+    count = 0
+
+    def summed(at: Params, batch: Batch) -> tuple[Tensor, Tensor]:
+        losses = per_sample_loss(at, batch)
+        return losses.sum(), losses
+
+    for batch in batches:
+        gradient, losses = torch.func.grad(summed, has_aux=True)(dict(params), batch)
+        require_finite(losses, "a loss", first=count)
+        total = {name: value + gradient[name] for name, value in total.items()}
+        count += len(losses)
+    if count == 0:
+        raise ValueError("batches is empty: there is no sample to take the mean over")
+    require_finite_vector(total, "the gradient of the mean loss")
+    return {name: value / count for name, value in total.items()}
+
+
+def hessian_vector(
+    per_sample_loss: PerSampleLoss, params: Params, batches: Iterable[Batch]
+) -> Callable[[Vector], Vector]:
+    """Fix the point; return `v -> H v`, H the Hessian of the mean loss over all samples of `batches`.
+
+    Forward over reverse: one Jacobian-vector product of the gradient per batch, so memory does not
+    grow with the number of samples. The product raises NonFinite if it comes to NaN or infinity.
+    """
+    at = dict(params)
+
+    def product(vector: Vector) -> Vector:
+        total = {name: torch.zeros_like(value) for name, value in at.items()}
+        count = 0
+        for batch in batches:
+            part, size = batch_hessian_vector(per_sample_loss, at, batch, vector)
+            total = {name: value + part[name] for name, value in total.items()}
+            count += size
+        if count == 0:
+            raise ValueError("batches is empty, or cannot be iterated over more than once")
+        require_finite_vector(total, "a Hessian-vector product")
+        return {name: value / count for name, value in total.items()}
+
+    return product
+
+
+def batch_hessian_vector(
+    per_sample_loss: PerSampleLoss, params: Params, batch: Batch, vector: Vector
+) -> tuple[Vector, int]:
+    """H v of the **sum** of one batch's losses, and the number of its samples."""
+    at = dict(params)
+    size = 0
+
+    def summed(point: Params) -> Tensor:
+        nonlocal size
+        losses = per_sample_loss(point, batch)
+        size = len(losses)
+        return losses.sum()
+
+    product: Vector = torch.func.jvp(torch.func.grad(summed), (at,), (vector,))[1]
+    return product, size
+
+
+def directional_scores(
+    per_sample_loss: PerSampleLoss, params: Params, batches: Iterable[Batch], vector: Mapping[str, Tensor]
+) -> Tensor:
+    """grad L(s)^T vector for every sample s, in one forward-mode pass: [n], in the order of the batches.
+
+    The product of each sample's gradient with one fixed vector is a directional derivative, so no
+    per-sample gradient is ever formed. Raises NonFinite if one of them is NaN or infinite.
+    """
+    at, direction = dict(params), dict(vector)
+    scores: list[Tensor] = []
+    count = 0
+    with torch.no_grad():
+        for batch in batches:
+            derivative: Tensor = torch.func.jvp(partial(_swapped, per_sample_loss, batch), (at,), (direction,))[1]
+            require_finite(derivative, "a directional derivative", first=count)
+            scores.append(derivative)
+            count += len(derivative)
+    if not scores:
+        raise ValueError("batches is empty: there is no sample to score")
+    return torch.cat(scores)
+
+
+def _swapped(per_sample_loss: PerSampleLoss, batch: Batch, params: Params) -> Tensor:
+    return per_sample_loss(params, batch)
+
+
+def require_finite(values: Tensor, what: str, *, first: int = 0) -> None:
+    """Raise NonFinite, with the positions of the first bad samples, unless all values are finite."""
+    bad = (~torch.isfinite(values)).nonzero().flatten()
+    if len(bad):
+        where = ", ".join(str(first + int(i)) for i in bad[:5])
+        raise NonFinite(
+            f"influence: {what} is NaN or infinite at sample positions {where} ({len(bad)} in this batch)",
+            "Check the model's weights for NaN, and lower the learning rate if its training diverged.",
+        )
+
+
+def require_finite_vector(vector: Vector, what: str) -> None:
+    """Raise NonFinite unless all entries are finite."""
+    if not all(bool(torch.isfinite(value).all()) for value in vector.values()):
+        raise NonFinite(
+            f"influence: {what} is NaN or infinite",
+            "Check the model's weights and the batches for NaN, and the loss for points without a derivative.",
+        )
+
+
+def dot(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
+    """Inner product over all parameters, summed in float64."""
+    return math.fsum(float((left[name].double() * right[name].double()).sum()) for name in left)
+
+
+def norm(vector: Mapping[str, Tensor]) -> float:
+    """L2 norm over all parameters."""
+    return math.sqrt(dot(vector, vector))
+
+
+def combine(a: float, left: Mapping[str, Tensor], b: float, right: Mapping[str, Tensor]) -> Vector:
+    """The linear combination a left + b right."""
+    return {name: a * left[name] + b * right[name] for name in left}

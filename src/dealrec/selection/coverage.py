@@ -1,0 +1,79 @@
+"""Coverage-enhanced stratified sampling (Algorithm 2 of DEALRec, after CCS, Zheng et al., ICLR 2023)."""
+
+import torch
+from torch import Tensor
+
+from dealrec.selection.scores import require_finite
+
+
+def assign_strata(scores: Tensor, *, strata: int) -> Tensor:
+    """Stratum of each score: [n], int64 in 0 .. strata - 1.
+
+    The range of the scores is cut into `strata` intervals of equal width, [low, high), the last one closed,
+    so the top score always has a stratum. Equal scores share one; if all are equal, it is stratum 0.
+
+    >>> assign_strata(torch.tensor([0.0, 0.4, 0.5, 1.0]), strata=2)
+    tensor([0, 0, 1, 1])
+    """
+    if strata < 1:
+        raise ValueError(f"strata must be at least 1, not {strata}")
+    scores = scores.double()
+    require_finite(scores, "the score")
+    if not len(scores):
+        return torch.zeros(0, dtype=torch.int64)
+    edges = stratum_edges(scores, strata=strata)
+    if bool((scores == scores[0]).all()):
+        return torch.zeros(len(scores), dtype=torch.int64)
+    # The inner edges alone: a score below the first is in stratum 0, one at an edge in the stratum above.
+    return torch.bucketize(scores, edges[1:-1], right=True)
+
+
+def stratum_edges(scores: Tensor, *, strata: int) -> Tensor:
+    """The strata + 1 edges of the strata, ascending, float64."""
+    low, high = (float(end) for end in scores.double().aminmax())
+    shares = torch.arange(strata + 1, dtype=torch.float64) / strata
+    if low == high:  # [low, low + 1): all in stratum 0
+        return low + shares
+    # Rounding may put an edge of a tiny range outside it, or below the one before.
+    return (low * (1 - shares) + high * shares).clamp(low, high).cummax(0).values
+
+
+def coverage_sample(scores: Tensor, budget: int | float, *, strata: int = 50, seed: int = 0) -> Tensor:
+    """Indices of exactly min(budget, n) samples that cover the range of the scores: ascending, int64.
+
+    scores: [n], finite. budget: a count if an int, a share of n if a float. Strata are visited from the
+    smallest to the largest; each gives min(B, its size) of its samples, drawn without replacement, where
+    B = floor(budget left / strata left). So a small stratum is kept whole and what it cannot use goes to
+    the larger ones. Given the seed, the draw depends on the order of the samples within their stratum only.
+
+    >>> coverage_sample(torch.tensor([0.0, 0.01, 0.02, 0.03, 1.0]), 2, strata=10)  # the outlier is kept
+    tensor([0, 4])
+    """
+    count = budget_count(budget, len(scores))
+    assigned = assign_strata(scores, strata=strata)
+    members = [(assigned == stratum).nonzero().flatten() for stratum in assigned.unique().tolist()]
+    members.sort(key=len)  # stable: of equal sizes, the lower stratum first
+    generator = torch.Generator().manual_seed(seed)
+    picked: list[Tensor] = []
+    left = count
+    for visited, stratum in enumerate(members):
+        share = min(left // (len(members) - visited), len(stratum))
+        order = torch.randperm(len(stratum), generator=generator)
+        picked.append(stratum[order[:share]])
+        left -= share
+    chosen = torch.cat(picked) if picked else torch.zeros(0, dtype=torch.int64)
+    return chosen.sort().values
+
+
+def budget_count(budget: int | float, n: int) -> int:
+    """Samples that a budget means of n: an int counts, a float is a share (rounded down, at least 1); at most n.
+
+    >>> budget_count(10, 100), budget_count(0.02, 1000), budget_count(1000, 100), budget_count(0.001, 100)
+    (10, 20, 100, 1)
+    """
+    if budget < 0:
+        raise ValueError(f"budget must not be negative: {budget}")
+    if isinstance(budget, float) and budget > 0:
+        # A share such as 0.29 of 100 is meant as 29, though 0.29 * 100 is 28.999999999999996.
+        return min(n, max(1, int(budget * n + 1e-9)))
+    return min(n, int(budget))

@@ -1,0 +1,121 @@
+"""Training of the surrogate: the mean of the units' losses, the best epoch by validation NDCG kept."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dealrec.errors import NonFinite
+from dealrec.surrogate.sasrec import SASRec, unit_losses
+from dealrec.surrogate.units import Units, batch, draw_negatives, plan
+
+NDCG_AT = 10
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to; valid_ndcg is None where there are no validation samples."""
+
+    epoch: int
+    train_loss: float
+    valid_ndcg: float | None
+
+
+def train(
+    model: SASRec,
+    units: Units,
+    valid: Units | None,
+    *,
+    learning_rate: float,
+    batch_size: int,
+    negatives: int,
+    max_epochs: int,
+    patience: int,
+    seed: int,
+    watch: Callable[[range], Iterable[int]] = iter,
+) -> list[Epoch]:
+    """Train `model` in place with Adam and leave it at its best epoch; one Epoch for each that ran.
+
+    valid: units whose last item is to be ranked; the epoch with the best NDCG@10 over the whole catalogue is
+    kept, and training ends after `patience` epochs without a better one. None: all epochs, the last is kept.
+    Negatives, order and dropout follow from `seed`. Raises NonFinite if the loss diverges.
+    """
+    if not len(units):
+        raise ValueError("there is no unit to train on")
+    device = next(model.parameters()).device
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    generator = torch.Generator().manual_seed(seed)
+    history: list[Epoch] = []
+    best_ndcg, best_epoch, best_state = -1.0, 0, copy.deepcopy(model.state_dict())
+    with torch.random.fork_rng():  # dropout draws from the global generator
+        torch.manual_seed(seed)
+        for number in watch(range(1, max_epochs + 1)):
+            drawn = draw_negatives(units, n_items=model.n_items, per_position=negatives, seed=_epoch_seed(seed, number))
+            total = 0.0
+            model.train()
+            for index in plan(units, batch_size=batch_size, generator=generator):
+                losses = unit_losses(model, batch(units, drawn, index, device=device))
+                optimizer.zero_grad()
+                losses.mean().backward()
+                optimizer.step()
+                total += float(losses.detach().sum())
+            if not torch.isfinite(torch.tensor(total)):
+                raise NonFinite(f"surrogate: the loss diverged in epoch {number}", "Lower surrogate.learning_rate.")
+            ndcg = None if valid is None else mean_ndcg(model, valid, k=NDCG_AT)
+            history.append(Epoch(number, total / len(units), ndcg))
+            if ndcg is None or ndcg > best_ndcg:
+                best_ndcg, best_epoch = ndcg or 0.0, number
+                best_state = copy.deepcopy(model.state_dict())
+            elif number - best_epoch >= patience:
+                break
+    model.load_state_dict(best_state)
+    return history
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+@torch.no_grad()
+def target_ranks(model: SASRec, units: Units, *, batch_size: int = 256) -> Tensor:
+    """Rank of each unit's last item given the others, from 1, over the whole catalogue: [n].
+
+    Items of the history are left out of the ranking, unless the target is among them. A tie counts half of
+    the tied items as ahead, so that a constant score is neither best nor worst. Raises NonFinite if the model
+    gives a target no finite score: compared with NaN, nothing would be ahead of it.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    ranks = torch.empty(len(units), dtype=torch.float64)
+    for index in plan(units, batch_size=batch_size):
+        items, lengths, target = _histories(units, index, device)
+        states = model(items)[torch.arange(len(index)), lengths - 1]
+        scores = model.scores(states)
+        wanted = scores.gather(1, (target - 1).unsqueeze(1))
+        if not bool(torch.isfinite(wanted).all()):
+            raise NonFinite("surrogate: the model's scores are NaN or infinite", "Lower surrogate.learning_rate.")
+        scores = torch.cat([scores.new_full((len(index), 1), float("-inf")), scores], dim=1)  # column 0: padding
+        scores = scores.scatter(1, items, float("-inf"))
+        scores = scores.scatter(1, target.unsqueeze(1), wanted)
+        ahead = (scores > wanted).sum(1)
+        tied = (scores == wanted).sum(1) - 1
+        ranks[index] = (1 + ahead + tied / 2).double().cpu()
+    return ranks
+
+
+def _histories(units: Units, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Padded histories [B, T], their lengths [B], and the targets [B]."""
+    rows: Sequence[Tensor] = [units.items[units.offsets[i] : units.offsets[i + 1]] for i in index.tolist()]
+    items = torch.nn.utils.rnn.pad_sequence([row[:-1] for row in rows], batch_first=True)
+    lengths = torch.tensor([len(row) - 1 for row in rows])
+    return items.to(device), lengths.to(device), torch.stack([row[-1] for row in rows]).to(device)
+
+
+def mean_ndcg(model: SASRec, units: Units, *, k: int) -> float:
+    """NDCG@k with the one relevant item of each unit: the mean of 1 / log2(1 + rank) within the first k."""
+    if not len(units):
+        raise ValueError("there is no unit to rank")
+    ranks = target_ranks(model, units)
+    return float(torch.where(ranks <= k, 1 / torch.log2(1 + ranks), 0.0).mean())

@@ -1,0 +1,130 @@
+"""Training units: what the surrogate's loss is a mean over, and what influence removes.
+
+With one sample per user a unit is the user's whole training sequence, its loss the mean over the sequence's
+positions, the LLM's target included. With N samples per user each sample is a unit of its own, its loss
+that of its last position. Nothing is trained on that is not a unit.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Batch = dict[str, Tensor]  # items, targets [B, T]; negatives [B, T, N]; weights [B, T], rows sum to 1
+
+
+@dataclass(frozen=True)
+class Units:
+    """n sequences of item indices (1-based), end to end: unit i is `items[offsets[i] : offsets[i + 1]]`.
+
+    The last item is the unit's target. whole: the loss is over all positions, not over the last alone.
+    """
+
+    items: Tensor  # [total], int64
+    offsets: Tensor  # [n + 1], int64
+    whole: bool
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """Items of each unit, the target included: [n]."""
+        return self.offsets.diff()
+
+
+def make_units(sequences: Sequence[Sequence[int]], *, whole: bool) -> Units:
+    """Units from sequences of at least two item indices, the target last."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
+    if len(lengths) and int(lengths.min()) < 2:
+        raise ValueError("a unit needs at least two items: one of history and the target")
+    items = torch.tensor([item for sequence in sequences for item in sequence], dtype=torch.int64)
+    return Units(items, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]), whole)
+
+
+def draw_negatives(units: Units, *, n_items: int, per_position: int, seed: int) -> Tensor:
+    """Items that the unit does not hold, uniform over the catalogue: [total, per_position], item indices.
+
+    Drawn for all units at once in their own order, so that they depend on the seed alone and not on any
+    batching. A user who holds nearly the whole catalogue may, after 20 tries, get an item they hold.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    owner = torch.repeat_interleave(torch.arange(len(units)), units.lengths)
+    held = (owner * (n_items + 1) + units.items).unique()  # sorted keys
+    drawn = torch.randint(1, n_items + 1, (len(units.items), per_position), generator=generator)
+    for _ in range(20):
+        keys = owner.unsqueeze(1) * (n_items + 1) + drawn
+        place = torch.searchsorted(held, keys).clamp_max(len(held) - 1)
+        clash = held[place] == keys
+        count = int(clash.sum())
+        if not count:
+            break
+        drawn[clash] = torch.randint(1, n_items + 1, (count,), generator=generator)
+    return drawn
+
+
+def plan(units: Units, *, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
+    """Indices of units, batch by batch, alike in length; each unit once.
+
+    With a generator, units of one length and the batches themselves are shuffled; without, both are in
+    a fixed order, the longest first.
+    """
+    n = len(units)
+    tie = torch.randperm(n, generator=generator) if generator else torch.arange(n)
+    order = tie[(-units.lengths[tie]).argsort(stable=True)]
+    batches = list(order.split(batch_size)) if n else []
+    if generator:
+        batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+    return batches
+
+
+def batch(units: Units, negatives: Tensor, index: Tensor, *, device: torch.device | None = None) -> Batch:
+    """One padded batch of the units at `index`; T is the longest length less one."""
+    lengths = units.lengths[index]
+    width = int(lengths.max()) - 1
+    columns = torch.arange(width)
+    real = columns < (lengths - 1).unsqueeze(1)  # [B, T]
+    place = torch.where(real, units.offsets[index].unsqueeze(1) + columns, 0)
+    counted = real if units.whole else real & (columns == (lengths - 2).unsqueeze(1))
+    made = {
+        "items": torch.where(real, units.items[place], 0),
+        "targets": torch.where(real, units.items[(place + 1) * real], 0),
+        "negatives": torch.where(real.unsqueeze(2), negatives[(place + 1) * real], 0),
+        "weights": counted / counted.sum(1, keepdim=True),
+    }
+    return {name: value.to(device) for name, value in made.items()}
+
+
+@dataclass(frozen=True)
+class Batches(Sequence[Batch]):
+    """A re-iterable of batches: the same ones, in the same order, each time."""
+
+    units: Units
+    negatives: Tensor
+    order: list[Tensor]
+    device: torch.device | None = None
+    after_each: Callable[[], None] = lambda: None
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in self.order:
+            yield batch(self.units, self.negatives, index, device=self.device)
+            self.after_each()
+
+    def __getitem__(self, place: Any) -> Any:
+        """The batch at an index, made when it is asked for."""
+        return batch(self.units, self.negatives, self.order[place], device=self.device)
+
+    def watched(self, after_each: Callable[[], None]) -> "Batches":
+        """The same batches, with a call after each: for showing progress."""
+        return replace(self, after_each=after_each)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def restore_order(self, scores: Tensor) -> Tensor:
+        """Scores in the order of the batches -> scores in the order of the units."""
+        restored = torch.empty_like(scores)
+        restored[torch.cat(self.order)] = scores
+        return restored
