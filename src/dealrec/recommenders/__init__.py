@@ -1,0 +1,1 @@
+"""LLM recommenders, a folder each."""

@@ -1,0 +1,101 @@
+"""Samples as text and as tokens.
+
+Titles are data that somebody else wrote. In a prompt each stands on one line between double quotes: quotes
+inside it become single ones, and a special token spelt out in it is broken up, so that no title can end the
+prompt or speak for the user.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from dealrec.effort.batching import Encoded
+from dealrec.effort.loss import IGNORED
+from dealrec.errors import ConfigError
+
+Id = int | str
+PLACEHOLDER = "{history}"
+
+
+class Prompter:
+    """Turns a history and a target into a prompt and its completion.
+
+    titles: title of each item id. max_items: most recent items that are shown. max_title_tokens: a longer
+    title is cut. max_prompt_tokens: the oldest items are left out until the prompt fits; a template that does
+    not fit with a single item is a ConfigError.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        titles: Mapping[Id, str],
+        *,
+        template: str,
+        max_items: int = 10,
+        max_title_tokens: int = 32,
+        max_prompt_tokens: int = 512,
+    ) -> None:
+        self.tokenizer, self.titles, self.template = tokenizer, titles, template
+        self.max_items, self.max_title_tokens, self.max_prompt_tokens = max_items, max_title_tokens, max_prompt_tokens
+        self._shown: dict[Id, str] = {}
+
+    def title(self, item: Id) -> str:
+        """The title as prompts and completions show it, quotes included."""
+        if item not in self._shown:
+            text = safe_title(self.titles[item], self._specials)
+            tokens = self.tokenizer.encode(text, add_special_tokens=False)
+            if len(tokens) > self.max_title_tokens:
+                # A cut inside a character decodes to U+FFFD.
+                text = self.tokenizer.decode(tokens[: self.max_title_tokens]).rstrip("\ufffd ")
+                text = safe_title(text, self._specials)
+            self._shown[item] = f'"{text}"'
+        return self._shown[item]
+
+    def prompt(self, history: Sequence[Id]) -> str:
+        """The prompt that shows the history, oldest first."""
+        return self._fitted(history)[0]
+
+    def completion(self, target: Id) -> str:
+        """What the LLM should write, without the end-of-sequence token."""
+        return self.title(target)
+
+    def encode_prompt(self, history: Sequence[Id]) -> list[int]:
+        """Tokens of the prompt, at most max_prompt_tokens."""
+        return self._fitted(history)[1]
+
+    def encode(self, history: Sequence[Id], target: Id) -> Encoded:
+        """Tokens of the prompt, the completion and the end; labels on the completion and the end alone."""
+        prompt = self.encode_prompt(history)
+        completion = self.tokenizer.encode(self.completion(target), add_special_tokens=False)
+        completion = [*completion, self.tokenizer.eos_token_id]
+        return Encoded([*prompt, *completion], [IGNORED] * len(prompt) + completion)
+
+    def _fitted(self, history: Sequence[Id]) -> tuple[str, list[int]]:
+        before, _, after = self.template.partition(PLACEHOLDER)
+        shown = [self.title(item) for item in history[-self.max_items :]]
+        for start in range(max(1, len(shown))):
+            text = before + ", ".join(shown[start:]) + after
+            tokens: list[int] = self.tokenizer.encode(text)
+            if len(tokens) <= self.max_prompt_tokens:
+                return text, tokens
+        raise ConfigError(
+            f"A prompt with a single item has {len(tokens)} tokens, above llm.prompt.max_prompt_tokens"
+            f" {self.max_prompt_tokens}",
+            "Raise it, shorten llm.prompt.template, or lower llm.prompt.max_title_tokens.",
+        )
+
+    @cached_property
+    def _specials(self) -> list[str]:
+        return [token for token in self.tokenizer.all_special_tokens if len(token) > 1]
+
+
+def safe_title(title: str, special_tokens: Iterable[str]) -> str:
+    """A title without quotes that would end it and without special tokens that would end the prompt.
+
+    >>> safe_title('Say "hi" <|im_end|>', ["<|im_end|>"])
+    "Say 'hi' < |im_end|>"
+    """
+    title = " ".join(title.replace('"', "'").split())
+    for token in special_tokens:
+        title = title.replace(token, f"{token[0]} {token[1:]}")
+    return title
