@@ -4,7 +4,19 @@
 `dealrec.evaluation`.
 """
 
-from dealrec.api import Pruned, prune
-from dealrec.errors import DealrecError
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dealrec.api import Pruned, prune
+    from dealrec.errors import DealrecError
 
 __all__ = ["DealrecError", "Pruned", "prune"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use, so that the command line starts without what `prune` needs.
+    if name not in __all__:
+        raise AttributeError(f"module 'dealrec' has no attribute {name!r}")
+    from dealrec import api, errors
+
+    return getattr(errors if name == "DealrecError" else api, name)

@@ -28,6 +28,8 @@ app = typer.Typer(
 
 STAGE_NAMES = ("data", "surrogate", "influence", "effort", "select", "export", "finetune", "evaluate", "report")
 
+INTERRUPTED = 130  # exit status on Ctrl-C; typer turns the KeyboardInterrupt into it
+
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; write one with: dealrec config")]
 RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the run; made if needed, resumed if there.")]
 Overrides = Annotated[
@@ -129,9 +131,7 @@ def main() -> None:
     except DealrecError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to resume", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+    except SystemExit as exit_:
+        if exit_.code == INTERRUPTED:
+            typer.echo("interrupted; run the same command again to resume", err=True)
+        raise

@@ -4,9 +4,19 @@ The order of the fields is the order of the pipeline.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 
 def _number(value: Any) -> Any:
@@ -70,6 +80,14 @@ class DataConfig(Section):
     )
     max_history: int = Field(50, ge=1, description="Most recent items kept of a sample's history.")
 
+    @model_validator(mode="after")
+    def _columns_go_with_the_split(self) -> Self:
+        if self.split == "column" and self.columns.split is None and self.format != "dealrec":
+            raise ValueError("split 'column' needs data.columns.split, the name of the column that holds the split")
+        if self.min_rating is not None and self.columns.rating is None:
+            raise ValueError("min_rating needs data.columns.rating, the name of the column that holds the ratings")
+        return self
+
 
 class SurrogateConfig(Section):
     """The small sequential recommender (SASRec) on which influence is computed."""
@@ -83,6 +101,12 @@ class SurrogateConfig(Section):
     batch_size: int = Field(256, ge=1, description="Units (training sequences) per step.")
     max_epochs: int = Field(200, ge=1, description="Epochs at most.")
     patience: int = Field(10, ge=1, description="Epochs without a better validation NDCG@10 before training ends.")
+
+    @model_validator(mode="after")
+    def _heads_divide_dim(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
+        return self
 
 
 class CGConfig(Section):
@@ -152,6 +176,14 @@ class PromptConfig(Section):
         description="Prompt; must contain {history} once.",
     )
     max_items: int = Field(10, ge=1, description="Most recent items of the history that are shown.")
+
+    @field_validator("template")
+    @classmethod
+    def _one_placeholder(cls, template: str) -> str:
+        if template.count("{history}") != 1:
+            raise ValueError("must contain {history} exactly once")
+        return template
+
     max_title_tokens: int = Field(32, ge=1, description="A longer title is cut.")
     max_prompt_tokens: int = Field(512, ge=16, description="The oldest items are left out until the prompt fits.")
 
@@ -194,6 +226,12 @@ class FinetuneConfig(Section):
     learning_rate: float = Field(1e-4, gt=0, description="Peak step size of AdamW; decays linearly.")
     batch_size: int = Field(16, ge=1, description="Samples per optimiser step.")
     micro_batch_size: int = Field(4, ge=1, description="Samples per forward pass; must divide batch_size.")
+
+    @model_validator(mode="after")
+    def _micro_divides_batch(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size ({self.micro_batch_size}) must divide batch_size ({self.batch_size})")
+        return self
 
 
 class EvaluateConfig(Section):

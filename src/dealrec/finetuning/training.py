@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from dealrec.effort.batching import Encoded, collate
-from dealrec.errors import ConfigError, NonFinite
+from dealrec.errors import NonFinite
 
 
 class _Samples(Dataset[Encoded]):
@@ -51,10 +51,7 @@ def finetune(
     dropout follow from `seed`. after_step: called after each optimiser step. Raises NonFinite if the loss diverges.
     """
     if batch_size % micro_batch_size:
-        raise ConfigError(
-            f"finetune.micro_batch_size {micro_batch_size} does not divide finetune.batch_size {batch_size}",
-            "Choose one that does.",
-        )
+        raise ValueError(f"micro_batch_size {micro_batch_size} must divide batch_size {batch_size}")
     arguments = TrainingArguments(
         output_dir=str(scratch),
         num_train_epochs=epochs,

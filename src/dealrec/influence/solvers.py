@@ -194,7 +194,7 @@ class LiSSA:
         return h
 
 
-def _mean_batch_size(per_sample_loss: PerSampleLoss, params: Params, batches: list[Batch]) -> float:
+def _mean_batch_size(per_sample_loss: PerSampleLoss, params: Params, batches: Sequence[Batch]) -> float:
     if not batches:
         raise ValueError("batches is empty, or cannot be iterated over more than once")
     with torch.no_grad():

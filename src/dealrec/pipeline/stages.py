@@ -34,6 +34,7 @@ from dealrec.errors import ConfigError
 from dealrec.pipeline.llm import llm_files
 from dealrec.pipeline.stage import Context, Stage
 from dealrec.pipeline.tables import join_scores, merge_shards, read_samples, write_table
+from dealrec.recommenders.bigrec.files import check_directory
 
 LEAK = (
     "split 'leave-last-out': the training part holds interactions later than some of the test part,"
@@ -90,8 +91,10 @@ def _data_facts(parts: Any, items: pl.DataFrame, made: dict[str, pl.DataFrame]) 
     }
 
 
-def check_sizes(config: Config, run_dir: Path) -> None:
-    """The budget and the pool must fit the data; known before anything costly runs."""
+def check_feasible(config: Config, run_dir: Path) -> None:
+    """Before anything costly runs: the budget and the pool must fit the data, and the LLM must be there."""
+    if Path(config.llm.model).is_absolute():
+        check_directory(Path(config.llm.model))
     from dealrec.selection.coverage import budget_count
 
     n = len(read_samples(run_dir / "data" / "samples-train.parquet"))
@@ -283,7 +286,12 @@ _ARMS = "select.random_arms"
 
 STAGES: tuple[Stage, ...] = (
     Stage(
-        "data", 1, data, settings=_SETTINGS, outside=lambda config: iter(sources.files(config.data)), after=check_sizes
+        "data",
+        1,
+        data,
+        settings=_SETTINGS,
+        outside=lambda config: iter(sources.files(config.data)),
+        after=check_feasible,
     ),
     Stage("surrogate", 1, surrogate, (*_DATA, "data/samples-valid.parquet"), ("seed", "surrogate", *_SAMPLING)),
     Stage(

@@ -6,8 +6,7 @@ from tempfile import TemporaryDirectory
 
 from dealrec.config import Config
 from dealrec.pipeline.stage import Context, Silent
-from dealrec.pipeline.stages import STAGES, check_sizes, data
-from dealrec.recommenders.bigrec.files import check_directory
+from dealrec.pipeline.stages import STAGES, check_feasible, data
 
 
 def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
@@ -15,15 +14,13 @@ def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
 
     The data stage is quick, so it is run, into a folder that is thrown away.
     """
-    if Path(config.llm.model).is_absolute():
-        check_directory(Path(config.llm.model))
     stage = STAGES[0]
     with TemporaryDirectory() as folder:
         out = Path(folder) / stage.name
         out.mkdir()
         context = Context(stage.name, config, Silent(), Path(folder), out, stage.inputs)
         data(context)
-        check_sizes(config, Path(folder))
+        check_feasible(config, Path(folder))
     for warning in context.warnings:
         warn(warning)
     return dict(context.facts)

@@ -44,16 +44,19 @@ def coverage_sample(scores: Tensor, budget: int | float, *, strata: int = 50, se
     scores: [n], finite. budget: a count if an int, a share of n if a float. Strata are visited from the
     smallest to the largest; each gives min(B, its size) of its samples, drawn without replacement, where
     B = floor(budget left / strata left). So a small stratum is kept whole and what it cannot use goes to
-    the larger ones. Given the seed, the draw depends on the order of the samples within their stratum only.
+    the larger ones. The visiting order of strata of one size, and the draws, follow from the seed.
 
     >>> coverage_sample(torch.tensor([0.0, 0.01, 0.02, 0.03, 1.0]), 2, strata=10)  # the outlier is kept
-    tensor([0, 4])
+    tensor([3, 4])
     """
     count = budget_count(budget, len(scores))
     assigned = assign_strata(scores, strata=strata)
     members = [(assigned == stratum).nonzero().flatten() for stratum in assigned.unique().tolist()]
-    members.sort(key=len)  # stable: of equal sizes, the lower stratum first
     generator = torch.Generator().manual_seed(seed)
+    # Those visited first get what rounding down leaves, which may be nothing: among strata of one size chance decides,
+    # or a budget below the number of strata would go to the highest scores alone.
+    members = [members[place] for place in torch.randperm(len(members), generator=generator).tolist()]
+    members.sort(key=len)
     picked: list[Tensor] = []
     left = count
     for visited, stratum in enumerate(members):

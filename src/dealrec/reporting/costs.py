@@ -1,0 +1,80 @@
+"""What each stage cost, and what selecting costs beside the fine-tuning that it is for."""
+
+from dataclasses import dataclass
+
+from dealrec.reporting.numbers import memory, seconds, times
+from dealrec.reporting.runs import Run
+
+SELECTION = ("surrogate", "influence", "effort", "select")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A stage and its cost, as shown."""
+
+    stage: str
+    wall: str
+    cpu: str
+    memory: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """Selecting (four stages) against fine-tuning the selected arm; seconds, as shown."""
+
+    words: str
+    selection: tuple[str, str]
+    finetuning: tuple[str, str]
+    ratio: tuple[str, str]
+    how: str
+
+
+def lines(run: Run) -> list[Line]:
+    """One line for each stage, and one for the whole."""
+    made = run.manifests.values()
+    shown = [
+        Line(m.stage, seconds(m.wall_seconds), seconds(m.cpu_seconds), memory(m.peak_memory_bytes), m.device)
+        for m in made
+    ]
+    wall, cpu = sum(m.wall_seconds for m in made), sum(m.cpu_seconds for m in made)
+    peak = max(m.peak_memory_bytes for m in made)
+    return [*shown, Line("all", seconds(wall), seconds(cpu), memory(peak), "")]
+
+
+def selected_part(work: dict[str, int]) -> float:
+    """The selected arm's part of the fine-tuning, by the samples that each arm was shown.
+
+    >>> selected_part({"selected": 16, "random-0": 16, "random-1": 16})  # doctest: +ELLIPSIS
+    0.333...
+    """
+    total = sum(work.values())
+    return work["selected"] / total if total else 0.0
+
+
+def share(run: Run) -> Share | None:
+    """Compare the cost of selecting with that of fine-tuning the selected arm; None unless both were done."""
+    if not run.has(*SELECTION, "finetune"):
+        return None
+    arms = ["selected", *(f"random-{number}" for number in range(run.config.select.random_arms))]
+    trained = {arm: run.json(f"finetune/{arm}/training.json") for arm in arms}
+    part = selected_part({arm: facts["samples"] * facts["epochs"] for arm, facts in trained.items()})
+    tuned = run.manifests["finetune"]
+    chosen = [run.manifests[stage] for stage in SELECTION]
+    selection = sum(m.wall_seconds for m in chosen), sum(m.cpu_seconds for m in chosen)
+    finetuning = part * tuned.wall_seconds, part * tuned.cpu_seconds
+    ratio = [times(left / right) if right else "" for left, right in zip(selection, finetuning, strict=True)]
+    # A GPU's work does not show in the CPU's time.
+    decides = 1 if tuned.device == "cpu" else 0
+    kind, joint = ("wall", "CPU")[decides], " of" if ratio[decides].endswith("%") else ""
+    arms_said = "the selected arm" if len(arms) == 1 else f"the selected arm and {len(arms) - 1} random"
+    return Share(
+        words=f"Selecting cost {ratio[decides]}{joint} the {kind} time of fine-tuning on what was selected.",
+        selection=(seconds(selection[0]), seconds(selection[1])),
+        finetuning=(seconds(finetuning[0]), seconds(finetuning[1])),
+        ratio=(ratio[0], ratio[1]),
+        how=(
+            f"The finetune stage's time covers all its arms ({arms_said}), with loading the LLM and checking"
+            " each adapter; it is shared among the arms by the samples that each was shown."
+        ),
+    )

@@ -1,0 +1,140 @@
+"""What the evaluation says, in words and as a table."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dealrec.columns import LOSS
+from dealrec.reporting.numbers import difference, metric, percent
+from dealrec.reporting.runs import Run
+
+FEW_USERS = 200
+AS_GOOD = "not distinguishable"  # as `dealrec.evaluation.verdict` has it
+SEEDS = (
+    "There is one selection and one training of each arm. The intervals cover which users were drawn, not the seeds:"
+    " with another seed the difference may change by more than its interval."
+)
+ALL_EQUAL = "all equal"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Selected against Random on one measure."""
+
+    measure: str
+    says: str
+    words: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean, and its interval or why there is none."""
+
+    mean: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measure: the cell of each arm, and the difference selected - random (None without random arms)."""
+
+    measure: str
+    better: str
+    users: int
+    cells: tuple[Cell, ...]
+    difference: Cell | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The evaluation. arms: names, in the order of the rows' cells."""
+
+    confidence: str
+    arms: tuple[str, ...]
+    rows: tuple[Row, ...]
+    verdicts: tuple[Verdict, ...]
+    summary: str
+
+
+def results(run: Run) -> Results | None:
+    """Read the evaluation of a run; None if it has not got there."""
+    if not run.has("evaluate"):
+        return None
+    comparison = run.json("evaluate/comparison.json")
+    arms = {arm: run.json(f"evaluate/{arm}/metrics.json")["metrics"] for arm in comparison["arms"]}
+    measured = comparison["measures"]
+    rows = tuple(_row(name, list(arms.values()), measured.get(name)) for name in next(iter(arms.values())))
+    verdicts = tuple(_verdict(name, arms, found) for name, found in measured.items())
+    confidence = percent(run.config.evaluate.confidence)
+    return Results(confidence, tuple(arms), rows, verdicts, _summary(verdicts))
+
+
+def label(name: str) -> str:
+    """A measure's name for people.
+
+    >>> label("loss"), label("ndcg@10")
+    ('Test loss', 'NDCG@10')
+    """
+    kind, _, k = name.partition("@")
+    known = {LOSS: "Test loss", "recall": "Recall", "ndcg": "NDCG"}.get(kind, kind)
+    return f"{known}@{k}" if k else known
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def interval(found: dict[str, Any], show: Callable[[float], str] = metric) -> str:
+    """The interval of a mean, or why there is none.
+
+    >>> interval({"mean": 0.0, "low": None, "high": None, "n": 4}), interval({"low": -0.1, "high": 0.25, "n": 9})
+    ('all equal', '-0.1000 to 0.2500')
+    """
+    if found["low"] is None or found["high"] is None:
+        return "one user" if found["n"] == 1 else ALL_EQUAL
+    return f"{show(found['low'])} to {show(found['high'])}"
+
+
+def _cell(found: dict[str, Any], show: Callable[[float], str] = metric) -> Cell:
+    return Cell(show(found["mean"]), interval(found, show))
+
+
+def _row(name: str, arms: Sequence[dict[str, Any]], found: dict[str, Any] | None) -> Row:
+    better = "lower is better" if name == LOSS else "higher is better"
+    cells = tuple(_cell(metrics[name]) for metrics in arms)
+    return Row(label(name), better, arms[0][name]["n"], cells, _cell(found, difference) if found else None)
+
+
+def _verdict(name: str, arms: dict[str, Any], found: dict[str, Any]) -> Verdict:
+    random = [metrics[name]["mean"] for arm, metrics in arms.items() if arm.startswith("random-")]
+    users = "1 user" if found["n"] == 1 else f"{found['n']:,} users"
+    means = f"selected {metric(arms['selected'][name]['mean'])}, Random {metric(sum(random) / len(random))}"
+    mean = difference(found["mean"])
+    if found["n"] == 1:
+        said = f"difference {mean} for the only user, so there is no interval"
+    elif found["low"] is None or found["high"] is None:
+        same = f"differ by the same {mean}" if found["mean"] else "are equal in both"
+        said = f"the values of all {users} {same}, so there is no interval"
+    else:
+        said = f"difference {mean} (interval {interval(found, difference)}) over {users}"
+    than = "from" if found["verdict"] == AS_GOOD else "than"
+    return Verdict(label(name), found["verdict"], f"{found['verdict']} {than} Random", f"{means}; {said}.")
+
+
+def _summary(verdicts: Sequence[Verdict]) -> str:
+    if not verdicts:
+        return "No random selection was fine-tuned, so there is nothing to compare the selected samples with."
+    parts = []
+    for says in ("better", "worse", AS_GOOD):
+        names = [verdict.measure for verdict in verdicts if verdict.says == says]
+        if len(names) == len(verdicts):
+            names = ["every measure"]
+        if names:
+            parts.append(f"{says} {'from' if says == AS_GOOD else 'than'} Random on {listed(names)}")
+    return f"The fine-tuned model of the selected samples is {'; '.join(parts)}."

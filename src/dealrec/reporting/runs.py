@@ -1,0 +1,88 @@
+"""What there is to report on: the stages of a run directory that belong together and to the settings."""
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dealrec.config import Config
+from dealrec.errors import RunDirectoryError
+from dealrec.pipeline.manifest import Manifest, read_manifest
+
+STAGES = ("data", "surrogate", "influence", "effort", "select", "export", "finetune", "evaluate")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory. manifests: of the stages to report on; outdated: the others that stand there."""
+
+    folder: Path
+    config: Config
+    manifests: Mapping[str, Manifest]
+    outdated: tuple[str, ...]
+
+    def has(self, *stages: str) -> bool:
+        """Whether all of these stages are to be reported on."""
+        return all(stage in self.manifests for stage in stages)
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        """Facts of a stage's manifest; empty without the stage."""
+        return self.manifests[stage].facts if stage in self.manifests else {}
+
+    def table(self, name: str) -> pl.DataFrame:
+        """A table such as `data/items.parquet`."""
+        return pl.read_parquet(self.folder / name)
+
+    def json(self, name: str) -> Any:
+        """Content of a JSON file such as `evaluate/comparison.json`."""
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+
+def open_run(run_dir: Path, config: Config) -> Run:
+    """Find the stages that are complete, made under `config`, and made from one another.
+
+    A run that went on to a later stage once and was then repeated up to an earlier one with other settings still
+    holds the later stage's results; they are of another selection and must not stand beside this one.
+    Raises RunDirectoryError where there is not even the data stage.
+    """
+    settings = config.model_dump(mode="json")
+    current: dict[str, Manifest] = {}
+    outdated: list[str] = []
+    for stage in STAGES:
+        manifest = read_manifest(run_dir / stage)
+        if manifest is None:
+            continue
+        if _same_settings(manifest, settings) and _same_inputs(manifest, current):
+            current[stage] = manifest
+        else:
+            outdated.append(stage)
+    if "data" not in current:
+        raise RunDirectoryError(
+            f"{run_dir} holds no complete data stage of these settings, so there is nothing to report",
+            "Run it first: dealrec run CONFIG --run-dir DIR",
+        )
+    return Run(run_dir, config, current, tuple(outdated))
+
+
+def _same_settings(manifest: Manifest, settings: dict[str, Any]) -> bool:
+    def at(key: str) -> Any:
+        return functools.reduce(lambda value, part: value[part], key.split("."), settings)
+
+    try:
+        return all(at(key) == value for key, value in manifest.config.items())
+    except (KeyError, TypeError):
+        return False
+
+
+def _same_inputs(manifest: Manifest, earlier: Mapping[str, Manifest]) -> bool:
+    for name, digest in manifest.inputs.items():
+        source, _, rest = name.partition("/")
+        if source == "outside":
+            continue
+        if source not in earlier or earlier[source].outputs.get(rest) != digest:
+            return False
+    return True

@@ -1,0 +1,120 @@
+"""Buckets of the coverage by hand arithmetic."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from dealrec.columns import (
+    HISTORY,
+    ITEM,
+    POSITION,
+    SAMPLE,
+    TARGET,
+    TIMESTAMP,
+    TRAIN_COUNT,
+    USER,
+)
+from dealrec.config import Config
+from dealrec.data.samples import training_samples
+from dealrec.pipeline.tables import read_samples
+from dealrec.reporting.coverage import ACTIVITY, Group, bucket_shares, describe, groups, reach, spreads, upper_ends
+from dealrec.reporting.runs import Run, open_run
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], [2, 4, 6, 8, 10]),
+        ([3, 1, 2], [1, 2, 3]),  # few different values: a bucket each
+        ([7, 7, 7], [7]),
+        ([1] * 8 + [2, 3, 4, 5, 6, 7], [1, 2, 5, 7]),  # the 3rd, 6th, 9th, 12th and 14th of 14 are 1, 1, 2, 5, 7
+        ([], []),
+    ],
+)
+def test_upper_ends_by_hand(values: list[int], ends: list[int]) -> None:
+    assert upper_ends(np.array(values, dtype=np.float64)).tolist() == ends
+
+
+def test_every_value_falls_into_one_bucket() -> None:
+    values = np.random.default_rng(0).zipf(1.5, size=500).astype(np.float64)
+    shares = bucket_shares(values, upper_ends(values))
+    assert shares.sum() == pytest.approx(1.0)
+    assert (shares > 0).all()
+    assert bucket_shares(np.zeros(0), np.array([1.0, 2.0])).tolist() == [0.0, 0.0]
+
+
+def both(run_dir: Path, config: Config) -> tuple[Run, dict[str, pl.DataFrame]]:
+    run = open_run(run_dir, config)
+    return run, dict(groups(run, read_samples(run_dir / "data" / "samples-train.parquet")))
+
+
+def test_shares_of_all_pool_and_selected_by_hand(make_run: MakeRun, config: Config) -> None:
+    run, found = both(make_run(), config)
+    activity, popularity, time = spreads(run, found)
+    # Samples 0, 1, 2, 3 have users with 4, 3, 2, 2 interactions; the pool is 0, 1, 2, and 0, 2 are selected.
+    assert {b.label: b.shares for b in activity.buckets} == {
+        "2": (2 / 4, 1 / 3, 1 / 2),
+        "3": (1 / 4, 1 / 3, 0 / 2),
+        "4": (1 / 4, 1 / 3, 1 / 2),
+    }
+    # Their targets 4, 5, 3, 1 have 1, 1, 2, 4 interactions.
+    assert {b.label: b.shares for b in popularity.buckets} == {
+        "1": (2 / 4, 2 / 3, 1 / 2),
+        "2": (1 / 4, 1 / 3, 1 / 2),
+        "4": (1 / 4, 0 / 3, 0 / 2),
+    }
+    # Their targets' days: 100 * (user + position) = 400, 400, 400, 500 after 2001-09-09.
+    assert time.name == "Time of the target"
+    assert {b.label: b.shares for b in time.buckets} == {
+        "2002-10-14": (3 / 4, 3 / 3, 2 / 2),
+        "2003-01-22": (1 / 4, 0 / 3, 0 / 2),
+    }
+    assert reach(found) == [Group("all", 4, 4, 4), Group("pool", 3, 3, 3), Group("selected", 2, 2, 2)]
+
+
+def test_before_the_pool_there_are_all_samples_only(make_run: MakeRun, config: Config) -> None:
+    run, found = both(make_run("influence"), config)
+    assert list(found) == ["all"]
+    assert all(len(bucket.shares) == 1 for spread in spreads(run, found) for bucket in spread.buckets)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"format": "dealrec"}, "Position of the target within its user"),
+        ({"columns": {"timestamp": None}}, "Row of the target in the file"),
+    ],
+)
+def test_what_is_no_time_is_not_called_one(
+    make_run: MakeRun, config: Config, change: dict[str, object], name: str
+) -> None:
+    run, found = both(make_run("data"), Config.model_validate({**config.model_dump(), "data": change}))
+    time = spreads(run, found)[2]
+    assert time.name == name
+    assert not any("2002-" in bucket.label for bucket in time.buckets)
+
+
+def test_each_of_a_users_samples_has_the_time_of_its_own_target() -> None:
+    # User 1 has had item 7 twice: the target's time is that of its position, not of the item.
+    train = pl.DataFrame(
+        {
+            USER: [1, 1, 1, 1, 2, 2],
+            ITEM: [7, 8, 7, 9, 7, 8],
+            POSITION: [0, 1, 2, 3, 0, 1],
+            TIMESTAMP: [10, 20, 30, 40, 50, 60],
+        }
+    )
+    items = pl.DataFrame({ITEM: [7, 8, 9], TRAIN_COUNT: [3, 2, 1]})
+    samples = training_samples(train, samples_per_user=2, max_history=50)
+    assert samples.select(USER, HISTORY, TARGET).rows() == [(1, [7, 8], 7), (1, [7, 8, 7], 9), (2, [7], 8)]
+    found = describe(samples, train, items).sort(SAMPLE)
+    assert found.rows(named=True) == [
+        {SAMPLE: 0, ACTIVITY: 4, TRAIN_COUNT: 3, TIMESTAMP: 30},
+        {SAMPLE: 1, ACTIVITY: 4, TRAIN_COUNT: 1, TIMESTAMP: 40},
+        {SAMPLE: 2, ACTIVITY: 2, TRAIN_COUNT: 2, TIMESTAMP: 60},
+    ]

@@ -1,0 +1,248 @@
+"""The page of runs that went all the way, stopped early, or hold what users should not trust."""
+
+import html
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from dealrec.columns import OVERALL, STRATUM
+from dealrec.config import Config
+from dealrec.errors import RunDirectoryError
+from dealrec.reporting import write_report
+from dealrec.reporting.costs import share
+from dealrec.reporting.runs import open_run
+from dealrec.reporting.scores import overall
+
+MakeRun = Callable[..., Path]
+SECTIONS = ("warnings", "results", "cost", "scores", "coverage", "selected", "repeat")
+HOSTILE = {
+    1: "<script>alert(1)</script>",
+    2: "\"><img src=x onerror='alert(1)'>",
+    3: "</title></svg><b>&amp;",
+    4: "A" * 9_990 + "<i>\"'&end",
+}
+
+
+class Page(HTMLParser):
+    """Tags, tooltips and text of a page."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.ids: list[str] = []
+        self.pieces: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_data(self, data: str) -> None:
+        self.pieces.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.pieces).split())
+
+
+def page_of(run: Path, config: Config) -> tuple[str, Page]:
+    path = run / "report.html"
+    write_report(run, config, path)
+    source = path.read_text(encoding="utf-8")
+    return source, Page(source)
+
+
+def test_a_complete_run_has_every_section_in_order(make_run: MakeRun, config: Config) -> None:
+    _, page = page_of(make_run(), config)
+    assert page.ids == list(SECTIONS)
+    assert "Selected 2 of 4 training samples (50%), from 3 candidates" in page.text
+    assert page.text.count("Histogram of") == 3
+    assert "Stages that this report does without" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("until", "sections"),
+    [
+        ("data", ("warnings", "cost", "coverage", "repeat")),
+        ("surrogate", ("warnings", "cost", "coverage", "repeat")),
+        ("influence", ("warnings", "cost", "scores", "coverage", "repeat")),
+        ("effort", ("warnings", "cost", "scores", "coverage", "repeat")),
+        ("select", ("warnings", "cost", "scores", "coverage", "selected", "repeat")),
+        ("export", ("warnings", "cost", "scores", "coverage", "selected", "repeat")),
+        ("finetune", ("warnings", "cost", "scores", "coverage", "selected", "repeat")),
+    ],
+)
+def test_a_run_that_stopped_early_shows_what_there_is(
+    make_run: MakeRun, config: Config, until: str, sections: tuple[str, ...]
+) -> None:
+    _, page = page_of(make_run(until), config)
+    assert page.ids == list(sections)
+    assert "Nothing is evaluated yet" in page.text
+    assert ("Nothing is selected yet of 4 training samples" in page.text) == ("selected" not in sections)
+
+
+def test_without_a_run_there_is_nothing_to_report(tmp_path: Path, config: Config) -> None:
+    with pytest.raises(RunDirectoryError, match="nothing to report"):
+        write_report(tmp_path, config, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_same_run_gives_the_same_page(make_run: MakeRun, config: Config) -> None:
+    run = make_run()
+    assert page_of(run, config)[0] == page_of(run, config)[0]
+
+
+def test_the_page_needs_no_network_and_no_script(make_run: MakeRun, config: Config) -> None:
+    source, page = page_of(make_run(), config)
+    assert not re.search(r"https?://|<script|url\(|@import", source)
+    assert page.tags.isdisjoint({"script", "link", "img", "iframe", "object", "base", "form"})
+    assert not any(name in ("src", "href") or name.startswith("on") for name, _ in page.attributes)
+
+
+def test_hostile_titles_stay_text(make_run: MakeRun, config: Config) -> None:
+    run = make_run(titles=HOSTILE, warnings={"data": ["<script>warned</script>"]})
+    source, page = page_of(run, config)
+    plain = Page(page_of(make_plain(run), config)[0])
+    assert page.tags == plain.tags
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    for item in (1, 2, 3):
+        assert html.escape(HOSTILE[item]).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in source
+        assert HOSTILE[item] in page.text
+    assert "<script>warned</script>" in page.text
+    assert ("title", HOSTILE[4]) in page.attributes
+    assert "A" * 60 not in page.text
+
+
+def make_plain(run: Path) -> Path:
+    """The same run with a plain title for each item."""
+    path = run / "data" / "items.parquet"
+    pl.read_parquet(path).with_columns(title=pl.lit("x" * 61)).write_parquet(path)
+    manifest = run / "data" / "manifest.json"
+    manifest.write_text(re.sub(r'("items.parquet": )\d+', rf"\g<1>{path.stat().st_size}", manifest.read_text()))
+    return run
+
+
+def test_verdicts_in_words(make_run: MakeRun, config: Config) -> None:
+    _, page = page_of(make_run(), config)
+    assert "is better than Random on Test loss; not distinguishable from Random on Recall@10." in page.text
+    assert "difference -0.5000 (interval -0.7500 to -0.2500) over 300 users." in page.text
+    assert "the values of all 300 users are equal in both, so there is no interval." in page.text
+    assert "The intervals cover which users were drawn, not the seeds" in page.text
+    assert "Few test users" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"mean": 0.5, "low": 0.25, "high": 0.75, "n": 9, "verdict": "worse"}, "is worse than Random on every measure"),
+        (
+            {"mean": 0.5, "low": -0.25, "high": 0.75, "n": 9, "verdict": "not distinguishable"},
+            "is not distinguishable from Random on every measure",
+        ),
+        (
+            {"mean": 0.5, "low": None, "high": None, "n": 1, "verdict": "not distinguishable"},
+            "difference +0.5000 for the only user, so there is no interval",
+        ),
+        (
+            {"mean": 0.5, "low": None, "high": None, "n": 9, "verdict": "not distinguishable"},
+            "the values of all 9 users differ by the same +0.5000, so there is no interval",
+        ),
+    ],
+)
+def test_other_verdicts(make_run: MakeRun, config: Config, found: dict[str, Any], said: str) -> None:
+    _, page = page_of(make_run(measures={"loss": found}), config)
+    assert said in page.text
+    assert f"Few test users: test loss over {found['n']}." in page.text
+
+
+def test_without_a_random_arm_there_is_no_verdict(make_run: MakeRun, config: Config) -> None:
+    _, page = page_of(make_run(measures={}), config)
+    assert "No random selection was fine-tuned" in page.text
+    assert "than Random" not in page.text
+    assert "3.0000 2.0000 to 4.0000" in page.text  # the arms' own results are there all the same
+
+
+def test_warnings_of_the_stages_and_of_their_facts(make_run: MakeRun, config: Config) -> None:
+    facts = {
+        "surrogate": {"epochs": config.surrogate.max_epochs, "best_epoch": config.surrogate.max_epochs},
+        "influence": {"converged": False, "residual": 0.25},
+        "effort": {"spearman_effort_completion_tokens": -0.73},
+        "select": {"strata_in_use": 3},
+    }
+    _, page = page_of(make_run(warnings={"data": ["half of it is gone"], "finetune": ["odd"]}, facts=facts), config)
+    warned = page.text.partition("Warnings")[2].partition("What the stages measured")[0]
+    assert "data: half of it is gone" in warned
+    assert "finetune: odd" in warned
+    assert "Training ended at surrogate.max_epochs" in warned
+    assert "did not converge (relative residual 0.250 after 7 iterations, damping 0.0100)" in warned
+    assert (
+        "Effort mostly picks short titles: its Spearman correlation with the length of the target title is -0.73"
+        in warned
+    )
+    assert "The budget of 2 is below the 3 strata in use" in warned
+
+
+def test_without_cause_there_is_no_warning(make_run: MakeRun, config: Config) -> None:
+    _, page = page_of(make_run(), config)
+    assert "Warnings None." in page.text
+    assert "The solver (cg) converged: relative residual 0.000500 after 7 iterations, with damping 0.0100." in page.text
+    assert "in tokens: -0.20 (3 candidates)" in page.text
+
+
+def test_a_correlation_that_is_not_defined_is_said_so(make_run: MakeRun, config: Config) -> None:
+    facts = {"effort": {"spearman_effort_completion_tokens": None}}
+    assert "not defined, as one of the two is constant" in page_of(make_run(facts=facts), config)[1].text
+
+
+def test_results_of_other_settings_are_left_out(make_run: MakeRun, config: Config) -> None:
+    run = make_run()
+    other = config.model_copy(update={"select": config.select.model_copy(update={"budget": 3})})
+    assert open_run(run, config).outdated == ()
+    found = open_run(run, other)
+    # The later stages were made from that selection.
+    assert found.outdated == ("select", "export", "finetune", "evaluate")
+    _, page = page_of(run, other)
+    assert "evaluate: The results of this stage are of other settings" in page.text
+    assert "better than Random" not in page.text
+
+
+def test_a_stage_with_a_damaged_file_is_not_shown(make_run: MakeRun, config: Config) -> None:
+    run = make_run()
+    (run / "evaluate" / "comparison.json").write_text("{")
+    assert "Nothing is evaluated yet" in page_of(run, config)[1].text
+
+
+def test_the_share_of_selection_by_hand(make_run: MakeRun, config: Config) -> None:
+    found = share(open_run(make_run(), config))
+    assert found is not None
+    # Four stages of 30 s wall and 40 s CPU each; one of two equal arms of the finetune stage.
+    assert found.selection == ("2.0 min", "2.7 min")
+    assert found.finetuning == ("15.0 s", "20.0 s")
+    assert found.ratio == ("8.0 times", "8.0 times")  # 4 * 30 / (30 / 2), 4 * 40 / (40 / 2)
+
+
+def test_there_is_no_share_before_fine_tuning(make_run: MakeRun, config: Config) -> None:
+    assert share(open_run(make_run("export"), config)) is None
+
+
+def test_overall_scores_are_those_that_were_selected_by(make_run: MakeRun, config: Config) -> None:
+    run = make_run()
+    # influence 4, 2, 0 and effort 3, 2, 1, both scaled to 1, 1/2, 0, with a weight of 0.5
+    assert overall(open_run(run, config)).tolist() == [1.5, 0.75, 0.0]
+    selected = pl.read_parquet(run / "select" / "selected.parquet")
+    assert selected[OVERALL].to_list() == [1.5, 0.0]
+    assert selected[STRATUM].to_list() == [1, 0]
+
+
+def test_what_is_needed_to_repeat_it(make_run: MakeRun, config: Config) -> None:
+    source, page = page_of(make_run(), config)
+    for said in ("dealrec 0.1.0", "torch 2.8.0", "threads 2", "device cpu", "a" * 64, "select/selected.parquet"):
+        assert said in page.text
+    assert "budget: 2" in html.unescape(source.partition("<pre")[2])

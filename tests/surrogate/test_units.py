@@ -1,0 +1,117 @@
+"""Units, their batches, and the negatives drawn for them."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dealrec.surrogate import Batches, Units, draw_negatives, make_units, plan
+from dealrec.surrogate.units import batch
+
+N_ITEMS = 20
+SEQUENCES = st.lists(st.lists(st.integers(1, N_ITEMS), min_size=2, max_size=8), min_size=1, max_size=12)
+
+
+def test_units_lie_end_to_end() -> None:
+    units = make_units([[3, 1, 2], [5, 4]], whole=True)
+    assert units.items.tolist() == [3, 1, 2, 5, 4]
+    assert units.offsets.tolist() == [0, 3, 5]
+    assert units.lengths.tolist() == [3, 2]
+    assert len(units) == 2
+
+
+def test_a_unit_needs_a_history_and_a_target() -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        make_units([[1, 2], [3]], whole=True)
+
+
+def test_no_units_have_no_batches() -> None:
+    units = make_units([], whole=True)
+    assert len(units) == 0
+    assert plan(units, batch_size=4) == []
+    assert plan(units, batch_size=4, generator=torch.Generator()) == []
+    assert draw_negatives(units, n_items=5, per_position=2, seed=0).shape == (0, 2)
+
+
+@settings(deadline=None, derandomize=True)
+@given(sequences=SEQUENCES, size=st.integers(1, 13), seed=st.none() | st.integers(0, 5))
+def test_a_plan_holds_each_unit_once_alike_in_length(sequences: list[list[int]], size: int, seed: int | None) -> None:
+    units = make_units(sequences, whole=True)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    batches = plan(units, batch_size=size, generator=generator)
+    assert sorted(torch.cat(batches).tolist()) == list(range(len(sequences)))
+    assert all(1 <= len(index) <= size for index in batches)
+    spans = sorted((int(units.lengths[i].min()), int(units.lengths[i].max())) for i in batches)
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
+
+
+def test_a_plan_repeats_itself_given_the_seed() -> None:
+    units = make_units([[1, 2]] * 30, whole=True)
+
+    def order(seed: int) -> list[int]:
+        return torch.cat(plan(units, batch_size=4, generator=torch.Generator().manual_seed(seed))).tolist()
+
+    assert order(1) == order(1) != order(2)
+    assert torch.cat(plan(units, batch_size=4)).tolist() == list(range(30))
+
+
+@settings(deadline=None, derandomize=True)
+@given(sequences=SEQUENCES, seed=st.integers(0, 100))
+def test_negatives_are_items_that_the_unit_does_not_hold(sequences: list[list[int]], seed: int) -> None:
+    units = make_units(sequences, whole=True)
+    drawn = draw_negatives(units, n_items=N_ITEMS, per_position=3, seed=seed)
+    assert drawn.shape == (len(units.items), 3)
+    assert 1 <= int(drawn.min()) <= int(drawn.max()) <= N_ITEMS
+    for sequence, start, end in zip(sequences, units.offsets.tolist(), units.offsets[1:].tolist(), strict=False):
+        assert not set(sequence) & set(drawn[start:end].flatten().tolist())
+
+
+def test_negatives_are_drawn_from_all_other_items_alike() -> None:
+    units = make_units([[1, 2, 3]] * 1000, whole=True)
+    counts = torch.bincount(draw_negatives(units, n_items=8, per_position=2, seed=0).flatten(), minlength=9)
+    assert counts[:4].tolist() == [0, 0, 0, 0]
+    assert bool((counts[4:] - 1200).abs().max() < 150)  # 6000 / 5, five deviations either side
+
+
+def test_negatives_follow_from_the_seed_alone() -> None:
+    units = make_units([[1, 2, 3], [4, 5], [6, 7, 8, 9]], whole=True)
+    before = torch.random.get_rng_state()
+    first = draw_negatives(units, n_items=N_ITEMS, per_position=4, seed=3)
+    assert torch.equal(first, draw_negatives(units, n_items=N_ITEMS, per_position=4, seed=3))
+    assert not torch.equal(first, draw_negatives(units, n_items=N_ITEMS, per_position=4, seed=4))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_user_who_holds_the_whole_catalogue_still_gets_negatives() -> None:
+    drawn = draw_negatives(make_units([[1, 2, 3]], whole=True), n_items=3, per_position=2, seed=0)
+    assert 1 <= int(drawn.min()) <= int(drawn.max()) <= 3
+
+
+def made(units: Units, index: list[int]) -> dict[str, list[object]]:
+    numbered = torch.arange(100, 100 + len(units.items)).unsqueeze(1)  # stands for negatives: 100 + place
+    return {name: value.tolist() for name, value in batch(units, numbered, torch.tensor(index)).items()}
+
+
+def test_a_batch_of_whole_sequences_by_hand() -> None:
+    got = made(make_units([[3, 1, 2], [5, 4]], whole=True), [1, 0])
+    assert got["items"] == [[5, 0], [3, 1]]
+    assert got["targets"] == [[4, 0], [1, 2]]
+    assert got["negatives"] == [[[104], [0]], [[101], [102]]]  # of the target's place
+    assert got["weights"] == [[1.0, 0.0], [0.5, 0.5]]
+
+
+def test_a_batch_of_last_positions_by_hand() -> None:
+    got = made(make_units([[3, 1, 2], [5, 4]], whole=False), [0, 1])
+    assert got["items"] == [[3, 1], [5, 0]]
+    assert got["weights"] == [[0.0, 1.0], [1.0, 0.0]]
+
+
+def test_batches_can_be_iterated_again() -> None:
+    units = make_units([[3, 1, 2], [5, 4], [7, 8, 9, 1]], whole=True)
+    batches = Batches(units, draw_negatives(units, n_items=N_ITEMS, per_position=2, seed=0), plan(units, batch_size=2))
+    first, second = list(batches), list(batches)
+    assert len(batches) == len(first) == 2
+    for one, other in zip(first, second, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)

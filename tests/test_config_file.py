@@ -1,0 +1,53 @@
+"""Settings from YAML and back."""
+
+from pathlib import Path
+
+import pytest
+
+from dealrec.config import Config
+from dealrec.config_file import commented, load, parse
+from dealrec.errors import ConfigError
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: {interactions: logs/i.csv}\nllm: {model: ./model}\n")
+    config = load(tmp_path / "config.yaml")
+    assert config.data.interactions == tmp_path / "logs" / "i.csv"
+    assert config.llm.model == str(tmp_path / "model")
+
+
+def test_a_model_id_stays_one(tmp_path: Path) -> None:
+    assert parse({"llm": {"model": "org/name"}}, base=tmp_path).llm.model == "org/name"
+
+
+def test_every_key_has_a_comment() -> None:
+    lines = [line.strip() for line in commented().splitlines() if line.strip()]
+    for comment, key in zip(lines[::2], lines[1::2], strict=True):
+        assert comment.startswith("# ")
+        assert not key.startswith("#")
+
+
+def test_overrides_are_yaml_values(tmp_path: Path) -> None:
+    config = parse(
+        {}, base=tmp_path, overrides=["evaluate.ks=[1, 3]", "influence.solver.damping=4", "select.budget=0.5"]
+    )
+    assert (config.evaluate.ks, config.influence.solver.damping, config.select.budget) == ([1, 3], 4.0, 0.5)
+
+
+def test_a_budget_of_one_sample_is_not_all_of_them(tmp_path: Path) -> None:
+    assert isinstance(parse({"select": {"budget": 1}}, base=tmp_path).select.budget, int)
+    assert isinstance(parse({"select": {"budget": 1.0}}, base=tmp_path).select.budget, float)
+
+
+def test_a_round_trip_through_the_recorded_json_keeps_count_and_share(tmp_path: Path) -> None:
+    for budget in (1, 1.0):
+        config = parse({"select": {"budget": budget}}, base=tmp_path)
+        again = Config.model_validate_json(config.model_dump_json())
+        assert type(again.select.budget) is type(budget)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "just text"])
+def test_what_is_not_a_config_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError):
+        load(tmp_path / "config.yaml")
