@@ -48,7 +48,7 @@ def demo(
     from dealrec.demo.assets import fetch
     from dealrec.terminal import TerminalProgress
 
-    assets = fetch(say=TerminalProgress().say)
+    assets = fetch(progress=TerminalProgress())
     config = load(Path(__file__).parent / "demo" / "movielens.yaml", overrides or (), base=assets)
     _run(config, run_dir, until=until, as_json=as_json)
     if not as_json:
@@ -125,6 +125,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         app()

@@ -122,7 +122,7 @@ def _results(run_dir: Path) -> dict[str, Any]:
 
 def _interval(found: dict[str, Any]) -> str:
     if found["low"] is None:
-        return f"{found['mean']:.4f} [all equal]"
+        return f"{found['mean']:.4f} (all users equal)"
     return f"{found['mean']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
 
 
@@ -147,8 +147,8 @@ def _short(title: str, width: int = 28) -> str:
 
 
 def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
+    console = Console(highlight=False, markup=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=140)
 
 
 def _table(*headers: str, title: str | None = None) -> Table:

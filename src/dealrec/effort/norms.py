@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from dealrec.effort.loss import sequence_losses
 from dealrec.errors import ModelError, NonFinite
@@ -184,7 +185,8 @@ def _linear_layers(model: nn.Module, chosen: set[str]) -> list[_Layer]:
         mine = {key: name for key, name in local.items() if name in chosen}
         if not mine:
             continue
-        if not isinstance(module, nn.Linear):
+        # MultiheadAttention uses the weight of its out_proj without calling the layer.
+        if not isinstance(module, nn.Linear) or isinstance(module, NonDynamicallyQuantizableLinear):
             name = next(iter(mine.values()))
             raise ModelError(
                 f"effort: {name} belongs to a {type(module).__name__}, whose gradient norms are not supported",

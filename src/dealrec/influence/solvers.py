@@ -126,11 +126,11 @@ class LiSSA:
     """Stochastic recursion h_t = v + (I - (H_t + damping I) / scale) h_(t-1), H_t from one batch; x = h / scale.
 
     Batches of one sample are the paper's; a batch weighs by its number of samples, so that the mean of H_t is H.
-    scale must exceed the largest eigenvalue of any H_t + damping I;
-    None: twice that of the full H (a batch's can be larger, so a divergence is still checked). repeats:
-    recursions that are averaged, each with its own order of batches. seed: of that order. step_batches: what
-    the steps draw from, None: the batches of the data; with it the steps can take single samples while the
-    spectrum and the residual are computed in large batches.
+    scale must exceed the largest eigenvalue of any H_t + damping I; None: twice that of the full H (a batch's can
+    be larger, so a divergence is still checked). repeats: recursions that are averaged, each with its own order of
+    batches. seed: of that order. step_batches: what the steps draw from, the same samples in other batches, None:
+    the batches of the data; with it the steps can take single samples while the spectrum and the residual are
+    computed in large batches.
     """
 
     damping: float | None = None
@@ -154,7 +154,10 @@ class LiSSA:
             damping = default_damping(spectrum) if damping is None else damping
             scale = 2 * (spectrum.largest + damping) if scale is None else scale
         drawn = list(batches) if self.step_batches is None else self.step_batches
-        size = _mean_batch_size(per_sample_loss, params, drawn)
+        if not drawn:
+            raise ValueError("batches is empty, or cannot be iterated over more than once")
+        with torch.no_grad():  # counted over the data's own batches, which may be far fewer than the steps'
+            size = sum(len(per_sample_loss(params, batch)) for batch in batches) / len(drawn)
         generator = torch.Generator().manual_seed(self.seed)
         runs = [
             self._recursion(
@@ -192,13 +195,6 @@ class LiSSA:
                     "Raise scale above the largest eigenvalue of a single batch, raise damping, or use CG.",
                 )
         return h
-
-
-def _mean_batch_size(per_sample_loss: PerSampleLoss, params: Params, batches: Sequence[Batch]) -> float:
-    if not batches:
-        raise ValueError("batches is empty, or cannot be iterated over more than once")
-    with torch.no_grad():
-        return sum(len(per_sample_loss(params, batch)) for batch in batches) / len(batches)
 
 
 def _shuffled_forever(count: int, generator: torch.Generator) -> Iterable[int]:

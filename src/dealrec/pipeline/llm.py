@@ -32,7 +32,8 @@ def load(context: Context) -> tuple[Any, Any]:
     """The base LLM and its tokenizer."""
     from dealrec.recommenders.bigrec.model import load_llm
 
-    model, tokenizer = load_llm(context.config.llm.model, revision=context.config.llm.revision)
+    with context.progress.bar(f"{context.name}: loading the LLM"):
+        model, tokenizer = load_llm(context.config.llm.model, revision=context.config.llm.revision)
     context.facts["device"] = str(model.device)
     return model, tokenizer
 

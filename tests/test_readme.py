@@ -1,0 +1,82 @@
+"""What the README promises, as written: its commands, its config, its Python."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import made_interactions, made_items, small_settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A user's folder with their two files."""
+    made_interactions().write_parquet(tmp_path / "interactions.parquet")
+    made_items().write_parquet(tmp_path / "items.parquet")
+    return tmp_path
+
+
+def shell(command: str, folder: Path) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, shell=True, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_make_commands_are_run_by_the_gate() -> None:
+    gate = (ROOT / ".ci" / "run").read_text()
+    makes = [command for command in commands() if command.startswith("make")]
+    assert makes == ["make demo", "make test"]
+    assert [command for command in makes if command not in gate] == []
+
+
+def test_the_commands_for_one_s_own_data_run_as_written(folder: Path, tiny_llm: Path) -> None:
+    own = [command for command in commands() if command.startswith("dealrec")]
+    assert [command.split()[1] for command in own] == ["config", "validate", "run", "status"]
+    for command in own:
+        shell(command, folder)
+        if command.startswith("dealrec config"):  # what the user changes in it
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            for name, section in small_settings(tiny_llm).items():
+                config[name] = {**config[name], **section} if isinstance(section, dict) else section
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert (folder / "runs" / "mine" / "export" / "train.jsonl").exists()
+    assert (folder / "runs" / "mine" / "report" / "report.html").exists()
+
+
+def test_the_config_of_the_readme_is_one() -> None:
+    from dealrec.config_file import parse
+
+    (text,) = blocks("yaml")
+    config = parse(yaml.safe_load(text), base=ROOT)
+    assert (config.select.budget, config.effort.pool, config.data.columns.item) == (1024, 4096, "sku")
+
+
+def test_the_python_of_the_readme_runs(folder: Path, tiny_llm: Path) -> None:
+    prune, maths = blocks("python")
+    prune = prune.replace("/models/my-llm", str(tiny_llm)).replace("budget=1024", "budget=6")
+    (folder / "script.py").write_text(prune)
+    assert "influence" in shell(f"{sys.executable} script.py", folder)
+    assert (folder / "train.jsonl").exists()
+    assert (folder / "report.html").exists()
+    given = "import torch\nper_sample_loss = lambda p, b: 0.5 * (p['w'] - b) ** 2\nparams = {'w': torch.ones(1)}\n"
+    (folder / "maths.py").write_text(f"{given}batches = [torch.tensor([1.0, 3.0])]\n{maths}\nassert len(scores) == 2\n")
+    shell(f"{sys.executable} maths.py", folder)
