@@ -23,10 +23,9 @@ def sections(tiny_llm: Path) -> dict[str, Any]:
 
 def pruned(sections: dict[str, Any], **options: Any) -> dealrec.Pruned:
     """`prune` on the made-up tables; the leak of leave-last-out is warned about."""
-    model = sections["llm"]["model"]
     others = {name: value for name, value in sections.items() if name not in options}
     with pytest.warns(UserWarning, match="the future leaks"):
-        return dealrec.prune(made_interactions(), made_items(), llm=model, **{"budget": 6, **others, **options})
+        return dealrec.prune(made_interactions(), made_items(), **{"budget": 6, **others, **options})
 
 
 def test_tables_in_selection_out(sections: dict[str, Any], tmp_path: Path) -> None:
@@ -45,9 +44,9 @@ def test_files_and_tables_give_the_same_and_a_second_call_resumes(sections: dict
     found = pruned(sections, run_dir=tmp_path / "tables")
     made_interactions().write_csv(tmp_path / "i.csv")
     made_items().write_ndjson(tmp_path / "i.jsonl")
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="the future leaks"):
         again = dealrec.prune(
-            tmp_path / "i.csv", str(tmp_path / "i.jsonl"), llm=sections.pop("llm")["model"], budget=6, **sections,
+            tmp_path / "i.csv", str(tmp_path / "i.jsonl"), budget=6, **sections,
             run_dir=tmp_path / "files",
         )  # fmt: skip
     assert again.selected["target"].to_list() == found.selected["target"].to_list()
@@ -69,10 +68,8 @@ def test_integers_and_strings_as_ids_and_a_session_as_user(sections: dict[str, A
     interactions = interactions.with_columns(pl.format("sku-{}", "sku").alias("sku"))
     items = made_items().rename({"item_id": "sku"}).with_columns(pl.format("sku-{}", "sku").alias("sku"))
     sections["data"]["columns"] = {"user": "session", "item": "sku"}
-    with pytest.warns(UserWarning):
-        found = dealrec.prune(
-            interactions, items, llm=sections.pop("llm")["model"], budget=6, run_dir=tmp_path / "run", **sections
-        )
+    with pytest.warns(UserWarning, match="the future leaks"):
+        found = dealrec.prune(interactions, items, budget=6, run_dir=tmp_path / "run", **sections)
     assert all(target.startswith("sku-") for target in found.selected["target"])
 
 

@@ -59,7 +59,7 @@ def prune(
     items: str | Path | pl.DataFrame,
     *,
     budget: int | float,
-    llm: str | Path,
+    llm: str | Path | Mapping[str, Any],
     surrogate: Mapping[str, Any] | None = None,
     seed: int = 0,
     run_dir: str | Path | None = None,
@@ -71,11 +71,11 @@ def prune(
 
     interactions: user_id, item_id, timestamp; items: item_id, title; each a polars table or a file. Other column
     names, formats and splits go into `data`. budget: a count if an int, a share of the samples if a float.
-    llm: a directory in Hugging Face format, or a model id. surrogate and settings: sections of the config as
-    mappings, e.g. `effort={"pool": 4096}`, `data={"split": "leave-last-out"}`. run_dir: where everything is
-    kept, and resumed from; None: a new temporary folder. until: last stage; "report" fine-tunes and evaluates too.
-    progress: None: warnings come as Python warnings, and nothing else is shown. Raises DealrecError for what
-    the caller can mend.
+    llm: a directory in Hugging Face format, a model id, or the whole section of the config as a mapping.
+    surrogate and settings: sections of the config as mappings, e.g. `effort={"pool": 4096}`,
+    `data={"split": "leave-last-out"}`. run_dir: where everything is kept, and resumed from; None: a new temporary
+    folder. until: last stage; "report" fine-tunes and evaluates too. progress: None: warnings come as Python
+    warnings, and nothing else is shown. Raises DealrecError for what the caller can mend.
 
     The effort pool is four times the budget unless `effort` says otherwise.
     """
@@ -96,7 +96,7 @@ def prune(
         "pool": min(1.0, 4.0 * budget) if isinstance(budget, float) else 4 * budget,
         **sections.get("effort", {}),
     }
-    sections["llm"] = {**sections.get("llm", {}), "model": str(llm)}
+    sections["llm"] = dict(llm) if isinstance(llm, Mapping) else {"model": str(llm)}
     config = parse({**sections, "seed": seed}, base=Path.cwd())
     run(config, folder, STAGES[: known.index(until) + 1], progress=progress or Quiet())
     return Pruned(folder, config)

@@ -6,7 +6,7 @@ final name is complete. What stood there before is kept until then.
 
 import errno
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dealrec.config import Config
-from dealrec.errors import RunDirectoryError
+from dealrec.errors import DataError, RunDirectoryError
 from dealrec.pipeline.manifest import (
     FINGERPRINT,
     FORMAT,
@@ -160,8 +160,7 @@ def states(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[t
     for stage in stages:
         manifest = read_manifest(run_dir / stage.name)
         if manifest is not None and not broken:
-            inputs = stage_inputs(stage, config, complete)
-            broken = manifest.fingerprint != fingerprint(stage, stage_settings(stage, config), inputs)
+            broken = not _current(stage, config, complete, manifest)
         if manifest is None:
             state = State.PARTIAL if (run_dir / f"{stage.name}.part" / FINGERPRINT).exists() else State.MISSING
             broken = True
@@ -169,6 +168,14 @@ def states(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[t
             state = State.OUTDATED if broken else State.COMPLETE
             complete[stage.name] = manifest
         yield stage, state, manifest
+
+
+def _current(stage: Stage, config: Config, complete: Mapping[str, Manifest], manifest: Manifest) -> bool:
+    try:
+        inputs = stage_inputs(stage, config, complete)
+    except DataError:  # a file of the user's that is gone
+        return False
+    return manifest.fingerprint == fingerprint(stage, stage_settings(stage, config), inputs)
 
 
 def recorded_config(run_dir: Path) -> Config:

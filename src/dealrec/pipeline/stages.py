@@ -47,7 +47,8 @@ def data(context: Context) -> None:
     from dealrec.data import samples, splits
 
     settings = context.config.data
-    source = sources.read(settings, warn=context.warn)
+    with context.progress.bar("data: reading"):
+        source = sources.read(settings, warn=context.warn)
     interactions = source.interactions
     if settings.min_rating is not None:
         interactions = splits.min_rating(interactions, minimum=settings.min_rating)
