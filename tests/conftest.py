@@ -1,8 +1,11 @@
 """A tiny random LLM, a small made-up data set, and a config that goes with them."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on tiny tensors threads only wait for each other
 
 import numpy as np
 import polars as pl

@@ -90,6 +90,8 @@ def test_the_schema_is_json(cli: Cli) -> None:
         ("select.budget=41", ["select.budget is 41", "40 training samples"]),
         ("select.budget=13", ["above the 12 candidates", "effort.pool"]),
         ("seed=abc", ["seed", "integer"]),
+        ("seed=5000000000", ["seed", "4294967295"]),
+        ("finetune.learning_rate=.inf", ["finetune.learning_rate", "finite"]),
         ("data.split=random", ["data.split", "leave-last-out"]),
         ("nonsense", ["key=value"]),
         ("influence.parameters=[lyers.*]", ["'lyers.*' matches no parameter", "layers.0"]),
@@ -162,7 +164,7 @@ def test_a_run_directory_in_use_is_refused(cli: Cli, write_config: Write) -> Non
     path = write_config()
     run_dir = path.parent / "run"
     run_dir.mkdir()
-    with FileLock(run_dir / ".lock"):
+    with FileLock(run_dir / ".dealrec.lock"):
         refused(cli("run", path, "--run-dir", run_dir), "in use by another process")
 
 
@@ -210,6 +212,14 @@ def test_the_whole_run_shows_its_tables_and_a_second_one_says_that_it_does_nothi
     assert [row["state"] for row in json.loads(out)] == ["complete"] * 9
     status, out, _ = cli("status", path.parent / "run")
     assert "complete" in out
+
+
+def test_a_kind_that_is_set_leaves_the_keys_of_the_other_behind(cli: Cli, tmp_path: Path) -> None:
+    from dealrec.config_file import load
+
+    (tmp_path / "config.yaml").write_text(cli("config")[1])
+    config = load(tmp_path / "config.yaml", ["influence.solver.kind=lissa", "influence.solver.depth=7"])
+    assert (config.influence.solver.kind, config.evaluate.ks) == ("lissa", [10, 20])
 
 
 def test_status_of_something_else_is_refused(cli: Cli, tmp_path: Path) -> None:

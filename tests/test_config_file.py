@@ -16,6 +16,18 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert config.llm.model == str(tmp_path / "model")
 
 
+def test_paths_in_overrides_are_relative_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "c.yaml").write_text("{}")
+    (tmp_path / "mine.csv").write_text("here")
+    monkeypatch.chdir(tmp_path)
+    config = load(Path("configs/c.yaml"), ["data.interactions=mine.csv", "evaluate.ks=[20, 5, 20]"])
+    assert config.data.interactions == tmp_path / "mine.csv"
+    assert config.evaluate.ks == [5, 20]
+
+
 def test_a_model_id_stays_one(tmp_path: Path) -> None:
     assert parse({"llm": {"model": "org/name"}}, base=tmp_path).llm.model == "org/name"
 

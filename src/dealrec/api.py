@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import shutil
 import tempfile
 import warnings
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dealrec.errors import ConfigError
+from dealrec.errors import ConfigError, RunDirectoryError
 from dealrec.pipeline.stage import Silent
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class Pruned:
 
         from dealrec.columns import RANK, SAMPLE
 
+        if not (self.run_dir / "select").exists():
+            raise RunDirectoryError(
+                f"Nothing is selected yet in {self.run_dir}", "Call prune with until='select' or later."
+            )
         chosen = pl.read_parquet(self.run_dir / "select" / "selected.parquet").sort(RANK)
         samples = pl.read_parquet(self.run_dir / "data" / "samples-train.parquet")
         return chosen.join(samples, on=SAMPLE, how="left", maintain_order="left")
@@ -80,7 +85,7 @@ def prune(
     The effort pool is four times the budget unless `effort` says otherwise.
     """
     from dealrec.config_file import parse
-    from dealrec.pipeline.runner import INPUT, run
+    from dealrec.pipeline.runner import opened, run
     from dealrec.pipeline.stages import STAGES
 
     known = [stage.name for stage in STAGES]
@@ -88,8 +93,11 @@ def prune(
         raise ConfigError(f"There is no stage {until!r}", f"The stages are: {', '.join(known)}.")
     folder = Path(run_dir) if run_dir is not None else Path(tempfile.mkdtemp(prefix="dealrec-"))
     sections = {name: dict(value) for name, value in settings.items()}
-    for name, source in (("interactions", interactions), ("items", items)):
-        sections.setdefault("data", {})[name] = str(_as_file(source, folder / INPUT / f"{name}.parquet"))
+    tables = {"interactions": interactions, "items": items}
+    paths = {name: folder / "input" / f"{name}.parquet" for name in tables}
+    given = {name: str(Path(t).resolve() if isinstance(t, str | Path) else paths[name]) for name, t in tables.items()}
+    sections["data"] = {**sections.get("data", {}), **given}
+    budget = budget if isinstance(budget, float) else operator.index(budget)
     sections["surrogate"] = dict(surrogate or {})
     sections["select"] = {**sections.get("select", {}), "budget": budget}
     sections["effort"] = {
@@ -98,16 +106,19 @@ def prune(
     }
     sections["llm"] = dict(llm) if isinstance(llm, Mapping) else {"model": str(llm)}
     config = parse({**sections, "seed": seed}, base=Path.cwd())
+    with opened(folder):  # a directory in use keeps its input
+        for name, table in tables.items():
+            if not isinstance(table, str | Path):
+                _write(table, paths[name])
     run(config, folder, STAGES[: known.index(until) + 1], progress=progress or Quiet())
     return Pruned(folder, config)
 
 
-def _as_file(source: str | Path | pl.DataFrame, path: Path) -> Path:
-    if isinstance(source, str | Path):
-        return Path(source).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    source.write_parquet(path)
-    return path.resolve()
+def _write(table: pl.DataFrame, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    staging = path.with_suffix(".tmp")
+    table.write_parquet(staging)
+    staging.rename(path)
 
 
 class Quiet(Silent):

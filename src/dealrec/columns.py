@@ -23,6 +23,11 @@ OVERALL: Final = "overall"
 STRATUM: Final = "stratum"
 RANK: Final = "rank"
 
+LOW: Final = "low"  # a stratum's ends, and how many samples it holds and gives
+HIGH: Final = "high"
+CANDIDATES: Final = "candidates"
+KEPT: Final = "kept"
+
 EPOCH: Final = "epoch"
 TRAIN_LOSS: Final = "train_loss"
 VALID_NDCG: Final = "valid_ndcg"

@@ -37,7 +37,7 @@ Budget = Annotated[int | float, BeforeValidator(_number), AfterValidator(_count_
 class Section(BaseModel):
     """A part of the settings; immutable, and strict about the names of its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Columns(Section):
@@ -132,8 +132,8 @@ class LiSSAConfig(Section):
     )
     depth: int = Field(5000, ge=1, description="Steps of the recursion.")
     repeats: int = Field(1, ge=1, description="Recursions that are averaged.")
-    batch_size: int = Field(1, ge=1, description="Units per step.")
-    tol: float = Field(0.1, gt=0, description="Largest accepted residual, relative to the right-hand side.")
+    batch_size: int = Field(16, ge=1, description="Units per step. 1: as in the paper, and far noisier.")
+    tol: float = Field(0.2, gt=0, description="Largest accepted residual, relative to the right-hand side.")
     allow_unconverged: bool = Field(False, description="Accept a residual above tol (recorded in the manifest).")
 
 
@@ -244,15 +244,22 @@ class EvaluateConfig(Section):
     max_new_tokens: int = Field(32, ge=1, description="Tokens of a generated title at most.")
     batch_size: int = Field(8, ge=1, description="Users per generation batch.")
     batch_tokens: int = Field(2048, ge=1, description="Tokens per batch of loss and embedding, padding included.")
-    exclude_seen: bool = Field(True, description="Items of the user's history are not recommended again.")
+    exclude_seen: bool = Field(
+        True, description="Items that the user has had before the test part are not recommended again."
+    )
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
     resamples: int = Field(10_000, ge=100, description="Bootstrap resamples.")
+
+    @field_validator("ks")
+    @classmethod
+    def _each_once(cls, ks: list[int]) -> list[int]:
+        return sorted(set(ks))
 
 
 class Config(Section):
     """All settings of a run."""
 
-    seed: int = Field(0, ge=0, description="Seed of everything that is drawn.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of everything that is drawn.")
     data: DataConfig = Field(DataConfig(), description="Interactions, splits and samples.")
     surrogate: SurrogateConfig = Field(SurrogateConfig(), description="The surrogate recommender, SASRec.")
     influence: InfluenceConfig = Field(InfluenceConfig(), description="Influence scores.")

@@ -13,11 +13,13 @@ from pydantic import BaseModel, ValidationError
 from dealrec.config import Config
 from dealrec.errors import ConfigError
 
+PATHS = ("data.interactions", "data.items", "llm.model")
+
 
 def load(path: Path, overrides: Sequence[str] = (), *, base: Path | None = None) -> Config:
     """Read a YAML file; relative paths in it are relative to `base`, by default its folder.
 
-    overrides: `key.sub=value` each.
+    overrides: `key.sub=value` each; paths in them are relative to the working directory.
     Raises ConfigError for what cannot be read, an unknown key (the nearest is suggested) or a bad value.
     """
     try:
@@ -76,9 +78,14 @@ def _set(raw: dict[str, Any], override: str) -> None:
             raw[parent] = {}
         raw = raw[parent]
     try:
-        raw[last] = yaml.safe_load(value)
+        given = yaml.safe_load(value)
     except yaml.YAMLError:
         raise ConfigError(f"The value of {override!r} is not valid YAML", "Quote it.") from None
+    if key in PATHS and isinstance(given, str) and Path(given).expanduser().exists():
+        given = str(Path(given).expanduser().resolve())
+    if last == "kind" and raw.get(last) != given:
+        raw.clear()  # the keys beside it are those of another kind
+    raw[last] = given
 
 
 def _explained(error: ValidationError) -> ConfigError:

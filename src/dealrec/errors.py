@@ -4,6 +4,8 @@ Every error that a user can mend carries a cause and a remedy; the command line 
 line and exits with status 2. Anything else is a fault of ours and exits with status 1.
 """
 
+from collections.abc import Sequence
+
 
 class DealrecError(Exception):
     """Base of the errors that a user can mend."""
@@ -34,7 +36,18 @@ class NotConverged(DealrecError):
 
 
 class NonFinite(DealrecError):
-    """NaN or infinity where a score or a loss was expected."""
+    """NaN or infinity where a score or a loss was expected; positions: where, in the order of the batches."""
+
+    def __init__(self, cause: str, remedy: str, *, positions: Sequence[int] = ()) -> None:
+        super().__init__(cause, remedy)
+        self.positions = tuple(positions)
+
+    def naming(self, ids: Sequence[object]) -> "NonFinite":
+        """The same error with the ids of the first samples; ids: of all samples, in the order of the batches."""
+        if not self.positions:
+            return self
+        first = ", ".join(str(ids[place]) for place in self.positions[:5])
+        return NonFinite(f"{self.cause} (sample_id {first})", self.remedy)
 
 
 class RunDirectoryError(DealrecError):

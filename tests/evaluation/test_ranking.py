@@ -41,6 +41,15 @@ def test_a_relevant_item_listed_twice_counts_once() -> None:
     assert found.rows() == [(1, 1.0, 1.0)]
 
 
+def test_the_same_numbers_to_the_bit_on_every_call() -> None:
+    draw = np.random.default_rng(0)
+    rows = [(user, f"i{item}", rank) for user in range(40) for rank, item in enumerate(draw.permutation(60), 1)]
+    wanted = relevant([(user, f"i{item}") for user in range(40) for item in draw.permutation(60)[:20]])
+    first = ranking_metrics(recommended(rows), wanted, ks=[5, 30])
+    for _ in range(20):
+        assert ranking_metrics(recommended(rows), wanted.sample(fraction=1, shuffle=True), ks=[5, 30]).equals(first)
+
+
 def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
     draw = np.random.default_rng(0)
     covered = 0

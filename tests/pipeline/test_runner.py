@@ -191,6 +191,37 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         go(tmp_path)
 
 
+@pytest.mark.parametrize("there", ["config.json", "input/table.parquet", ".lock"])
+def test_a_project_that_resembles_a_run_is_refused_and_kept(tmp_path: Path, there: str) -> None:
+    for name in (there, "first/precious.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(RunDirectoryError, match="not of a run"):
+        go(tmp_path)
+    assert (tmp_path / "first" / "precious.txt").read_text() == "mine"
+
+
+def test_a_foreign_folder_within_a_run_is_refused_and_kept(tmp_path: Path) -> None:
+    go(tmp_path / "run", stages=STAGES[1:1])
+    (tmp_path / "run" / "first").mkdir()
+    (tmp_path / "run" / "first" / "precious.txt").write_text("mine")
+    with pytest.raises(RunDirectoryError, match="not of a run"):
+        go(tmp_path / "run")
+    assert (tmp_path / "run" / "first" / "precious.txt").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_refused() -> None:
+    with pytest.raises(RunDirectoryError, match="Choose another"):
+        go(Path("/proc/nowhere/run"))
+
+
+def test_what_shows_the_manifests_runs_when_any_stage_ran(tmp_path: Path) -> None:
+    stages = (*STAGES, Stage("page", 1, lambda _context: None, ("third",), reads_manifests=True))
+    go(tmp_path / "run", stages=stages)
+    assert [outcome.ran for outcome in go(tmp_path / "run", stages=stages)] == [False] * 4
+    assert [outcome.ran for outcome in go(tmp_path / "run", with_budget(8), stages)] == [False, True, False, True]
+
+
 def test_a_file_in_place_of_the_run_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
     with pytest.raises(RunDirectoryError, match="Choose another"):

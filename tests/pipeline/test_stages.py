@@ -148,7 +148,11 @@ def test_every_setting_is_of_some_stage() -> None:
     """A setting that no fingerprint holds would be answered with old results."""
     from dealrec.config import Config
 
-    held = {key for stage in STAGES for key in stage.settings} | {"llm.model", "llm.revision"}
+    held = {key for stage in STAGES for key in stage.settings} | {
+        "llm.model",
+        "llm.revision",
+    }  # the model is held as its files
+    held |= {"llm"}  # as llm.lora and llm.prompt
     held |= {"data.interactions", "data.items"}  # held as the files that they name
     dumped = Config().model_dump()
     for section, value in dumped.items():
@@ -177,7 +181,7 @@ def test_a_poisoned_test_split_changes_the_test_file_and_what_follows_evaluate(f
     assert sorted(changed) == ["interactions-test.parquet", "samples-test.parquet"]
 
 
-@pytest.mark.parametrize("solver", [{"kind": "lissa", "depth": 300, "batch_size": 8, "allow_unconverged": True}])
+@pytest.mark.parametrize("solver", [{"kind": "lissa"}, {"kind": "lissa", "batch_size": 1, "damping": 20, "scale": 500}])
 def test_other_settings_of_influence_run(write_config: Callable[..., Path], tmp_path: Path, solver: Any) -> None:
     path = write_config(influence={"solver": solver, "risk": "valid", "parameters": ["*"]})
     (outcome,) = run(load(path), tmp_path / "run", STAGES[:3], progress=Silent())[2:]
@@ -218,3 +222,61 @@ def test_hostile_titles_go_through_to_the_export_and_the_report(
         assert row["prompt"].count("\n### Response:\n") == 1
         assert "\n" not in row["completion"]
         assert not set(tokenizer.encode(row["prompt"] + row["completion"])) & set(tokenizer.all_special_ids)
+
+
+def test_held_out_items_of_no_catalogue_are_no_targets_and_count_as_misses(
+    write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write_config(data={"split": "column", "columns": {"split": "part"}})
+    order = pl.col("timestamp").rank("ordinal", descending=True).over("user_id")
+    part = pl.when(order <= 2).then(pl.lit("test")).when(order <= 4).then(pl.lit("valid")).otherwise(pl.lit("train"))
+    cold = pl.when(order.is_in([1, 3])).then(pl.col("item_id") + 1000).otherwise(pl.col("item_id"))
+    interactions = made_interactions().filter(pl.len().over("user_id") > 6)
+    interactions.with_columns(part.alias("part"), cold.alias("item_id")).write_parquet(
+        path.parent / "interactions.parquet"
+    )
+    outcomes = run(load(path), tmp_path / "run", STAGES, progress=Silent())
+    assert any("in neither the items file nor the training part" in text for text in outcomes[0].manifest.warnings)
+    targets = pl.read_parquet(tmp_path / "run" / "data" / "samples-test.parquet")["target"]
+    assert all(target < 1000 for target in targets)
+    per_user = pl.read_parquet(tmp_path / "run" / "evaluate" / "base" / "per_user.parquet")
+    assert all(
+        value <= 0.5 for value in per_user["recall@5"].drop_nulls()
+    )  # one of the two test items cannot be recommended
+
+
+def test_no_test_sample_is_refused_before_anything_is_computed(
+    write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    from dealrec.errors import DataError
+
+    path = write_config(data={"split": "column", "columns": {"split": "part"}})
+    strangers = pl.DataFrame({"user_id": ["new"], "item_id": [1], "timestamp": [9.0]})
+    parts = [made_interactions().with_columns(part=pl.lit("train")), strangers.with_columns(part=pl.lit("test"))]
+    pl.concat(parts).write_parquet(path.parent / "interactions.parquet")
+    with pytest.raises(DataError, match="No user has both test items and earlier ones"):
+        run(load(path), tmp_path / "run", STAGES, progress=Silent())
+    assert not (tmp_path / "run" / "surrogate").exists()
+
+
+def test_other_files_of_the_llm_than_its_weights_count_and_moving_it_does_not(
+    finished: Path, tmp_path: Path, tiny_llm: Path
+) -> None:
+    shutil.copytree(tiny_llm, tmp_path / "moved")
+
+    def outdated() -> list[str]:
+        config = load(finished / "config.yaml", [f"llm.model={tmp_path / 'moved'}"])
+        return [stage.name for stage, state, _ in states(config, finished / "run", STAGES) if state != State.COMPLETE]
+
+    assert outdated() == []
+    (tmp_path / "moved" / "merges.txt").write_text("a b")
+    assert outdated() == ["effort", "select", "export", "finetune", "evaluate", "report"]
+
+
+def test_everything_seen_leaves_nothing_to_recommend(write_config: Callable[..., Path], tmp_path: Path) -> None:
+    path = write_config(select={"random_arms": 0})
+    one = made_interactions().with_columns(pl.lit(0).alias("item_id"))
+    one.write_parquet(path.parent / "interactions.parquet")
+    made_items(items=2).head(1).write_parquet(path.parent / "items.parquet")
+    outcomes = run(load(path), tmp_path / "run", STAGES, progress=Silent())
+    assert any("had before" in text for text in outcomes[7].manifest.warnings)

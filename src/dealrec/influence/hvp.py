@@ -120,6 +120,7 @@ def require_finite(values: Tensor, what: str, *, first: int = 0) -> None:
         raise NonFinite(
             f"influence: {what} is NaN or infinite at sample positions {where} ({len(bad)} in this batch)",
             "Check the model's weights for NaN, and lower the learning rate if its training diverged.",
+            positions=[first + int(i) for i in bad],
         )
 
 

@@ -12,6 +12,7 @@ import polars as pl
 from dealrec.columns import GENERATED, HISTORY, ITEM, LOSS, RANK, USER
 from dealrec.config import Config, EvaluateConfig
 from dealrec.effort import collate, plan_batches, sequence_losses
+from dealrec.errors import NonFinite
 from dealrec.evaluation import bootstrap_mean, ranking_metrics, verdict
 from dealrec.pipeline.llm import encode, load, prompter
 from dealrec.pipeline.stage import Context
@@ -39,6 +40,8 @@ def evaluate_arm(context: Context, arm: str, users: pl.DataFrame, out: Path) -> 
     titles = _generate(context, arm, model, tokenizer, ranked)
     recommended = _recommend(context, model, tokenizer, items, ranked, titles)
     relevant = pl.read_parquet(context.input("data/interactions-test.parquet")).join(ranked, on=USER, how="semi")
+    if settings.exclude_seen and arm == "base":
+        _warn_of_repeats(context, relevant)
     metrics = ranking_metrics(recommended, relevant.select(USER, ITEM), ks=settings.ks)
     metrics = metrics.join(pl.DataFrame({USER: ranked[USER], GENERATED: titles}), on=USER, how="left")
     per_user = losses.join(metrics, on=USER, how="full", coalesce=True)
@@ -67,6 +70,16 @@ def compare(context: Context, compared: Sequence[str]) -> None:
     (context.out / "comparison.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
+def _warn_of_repeats(context: Context, relevant: pl.DataFrame) -> None:
+    parts = [pl.read_parquet(context.input(f"data/interactions-{part}.parquet")) for part in ("train", "valid")]
+    repeats = len(relevant.join(pl.concat(parts), on=[USER, ITEM], how="semi"))
+    if repeats:
+        context.warn(
+            f"{repeats:,} of {len(relevant):,} test interactions are of items that the user had before; with"
+            " evaluate.exclude_seen they cannot be recommended and count as misses"
+        )
+
+
 def _measures(settings: EvaluateConfig) -> list[str]:
     return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg"))]
 
@@ -91,6 +104,12 @@ def _losses(context: Context, arm: str, model: Any, tokenizer: Any, users: pl.Da
         for batch in context.track(plan, f"test loss of {arm}, batches"):
             inputs = collate([encoded[i] for i in batch], pad_id=tokenizer.pad_token_id, device=model.device)
             losses[batch] = sequence_losses(model, inputs).cpu()
+    bad = users[USER].to_frame().filter(~pl.Series(torch.isfinite(losses).tolist()))[USER].to_list()
+    if bad:
+        raise NonFinite(
+            f"evaluate: the test loss of {arm} is NaN or infinite for {len(bad)} users, the first {bad[:5]}",
+            "Lower finetune.learning_rate, or check the LLM's weights.",
+        )
     return [float(loss) for loss in losses]
 
 
@@ -152,7 +171,8 @@ def _recommend(
     seen = _seen(context, users, catalogue) if settings.exclude_seen else [[] for _ in titles]
     ranked = ground(queries, items, seen=seen, k=max(settings.ks))
     ids = [[catalogue.ids[row] for row in rows] for rows in ranked]
-    table = pl.DataFrame({USER: users[USER], ITEM: pl.Series(ids)})
+    items_type = pl.List(pl.Int64 if all(isinstance(item, int) for item in catalogue.ids) else pl.String)
+    table = pl.DataFrame({USER: users[USER], ITEM: pl.Series(ids, dtype=items_type)})
     return table.explode(ITEM).with_columns(pl.int_range(1, pl.len() + 1).over(USER).alias(RANK))
 
 
@@ -161,4 +181,5 @@ def _seen(context: Context, users: pl.DataFrame, catalogue: Catalogue) -> list[l
     parts = [pl.read_parquet(context.input(f"data/interactions-{part}.parquet")) for part in ("train", "valid")]
     before = pl.concat(parts).join(users, on=USER, how="semi").group_by(USER).agg(pl.col(ITEM).unique())
     held = dict(zip(before[USER].to_list(), before[ITEM].to_list(), strict=True))
-    return [sorted(catalogue.index[item] - 1 for item in held[user]) for user in users[USER].to_list()]
+    index = catalogue.index  # validation items that are in no catalogue cannot be recommended anyway
+    return [sorted(index[item] - 1 for item in held[user] if item in index) for user in users[USER].to_list()]

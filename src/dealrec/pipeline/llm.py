@@ -10,6 +10,7 @@ import polars as pl
 
 from dealrec.columns import EFFORT, HISTORY, SAMPLE, TARGET
 from dealrec.config import Config
+from dealrec.errors import NonFinite
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import read_catalogue, write_table
 from dealrec.recommenders.bigrec.files import model_files
@@ -90,7 +91,10 @@ def score_effort(context: Context, samples: pl.DataFrame) -> list[Path]:
                         for _ in batch:
                             advance()
 
-                norms = gradient_norms(model, batches()).double().cpu().numpy()
+                try:
+                    norms = gradient_norms(model, batches()).double().cpu().numpy()
+                except NonFinite as error:
+                    raise error.naming(rows) from None
                 write_table(path, pl.DataFrame({SAMPLE: rows, EFFORT: norms}), key=SAMPLE)
     merged = pl.concat([pl.read_parquet(path) for path in paths]).sort(SAMPLE)
     lengths = pl.Series([len(_completion(sample)) for sample in encoded])

@@ -79,6 +79,8 @@ def stage_inputs(stage: Stage, config: Config, complete: Mapping[str, Manifest])
         source, _, rest = name.partition("/")
         outputs = complete[source].outputs
         hashes |= {f"{source}/{key}": value for key, value in outputs.items() if not rest or key == rest}
+    if stage.reads_manifests:
+        hashes |= {f"{name}/{MANIFEST}": _digest(manifest.model_dump_json()) for name, manifest in complete.items()}
     for place, thing in enumerate(stage.outside(config)):
         # By place, not by path: a file that was moved is the same file.
         hashes[f"outside/{place}"] = file_hash(thing) if isinstance(thing, Path) else thing
@@ -88,7 +90,11 @@ def stage_inputs(stage: Stage, config: Config, complete: Mapping[str, Manifest])
 def fingerprint(stage: Stage, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """Digest of the stage's version, its settings and its inputs."""
     parts = [FORMAT, stage.name, stage.version, settings, inputs]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return _digest(json.dumps(parts, sort_keys=True))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:

@@ -19,6 +19,7 @@ from dealrec.errors import DataError, RunDirectoryError
 from dealrec.pipeline.manifest import (
     FINGERPRINT,
     FORMAT,
+    MANIFEST,
     Manifest,
     file_hash,
     fingerprint,
@@ -33,9 +34,8 @@ from dealrec.pipeline.manifest import (
 from dealrec.pipeline.measure import Meter
 from dealrec.pipeline.stage import Context, Progress, Stage
 
-LOCK = ".lock"
+LOCK = ".dealrec.lock"  # also marks a directory as a run's
 CONFIG = "config.json"
-INPUT = "input"  # tables that the Python API was given
 
 
 class State(StrEnum):
@@ -43,7 +43,7 @@ class State(StrEnum):
 
     COMPLETE = "complete"
     OUTDATED = "out of date"
-    PARTIAL = "interrupted"
+    PARTIAL = "unfinished"
     MISSING = "not run"
 
 
@@ -61,11 +61,12 @@ def run(config: Config, run_dir: Path, stages: Sequence[Stage], *, progress: Pro
 
     Raises DealrecError for what the user can mend; results that are complete stay as they are.
     """
-    with _writable(run_dir), _locked(run_dir):
+    with opened(run_dir):
         complete: dict[str, Manifest] = {}
         outcomes: list[Outcome] = []
         for stage in stages:
             _restore(run_dir, stage.name)
+            _refuse_foreign(run_dir / stage.name)
             inputs = stage_inputs(stage, config, complete)
             wanted = fingerprint(stage, stage_settings(stage, config), inputs)
             manifest = read_manifest(run_dir / stage.name)
@@ -195,6 +196,18 @@ def _write_config(run_dir: Path, config: Config) -> None:
 
 
 @contextmanager
+def opened(run_dir: Path) -> Iterator[None]:
+    """Make and hold the run directory. Raises RunDirectoryError if it is in use, not a run's, or not writable."""
+    with _writable(run_dir), _locked(run_dir):
+        yield
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not (folder / MANIFEST).exists():
+        raise RunDirectoryError(f"{folder} is not of a run", "Move it away, or choose another --run-dir.")
+
+
+@contextmanager
 def _locked(run_dir: Path) -> Iterator[None]:
     """Hold the run directory; the lock goes with the process, however that ends."""
     lock = FileLock(run_dir / LOCK)
@@ -224,13 +237,15 @@ def _writable(run_dir: Path) -> Iterator[None]:
                 f"Cannot write to {run_dir}: {reason} ({free:.1f} GB free)",
                 "Free some space or choose another --run-dir, then run again: complete stages are kept.",
             ) from error
-        if isinstance(error, FileExistsError | NotADirectoryError | PermissionError) and not run_dir.is_dir():
-            raise RunDirectoryError(f"Cannot make {run_dir} ({error.strerror})", "Choose another --run-dir.") from None
+        # filename is the run directory, what is in it, or the folder that could not be made for it
+        named = Path(getattr(error, "filename", None) or "?")
+        if isinstance(error, OSError) and (run_dir in (named, *named.parents) or named in run_dir.parents):
+            raise RunDirectoryError(f"Cannot use {run_dir}: {error.strerror}", "Choose another --run-dir.") from error
         raise
 
 
 def _ours(run_dir: Path) -> bool:
-    return any((run_dir / name).exists() for name in (CONFIG, LOCK, INPUT))
+    return (run_dir / LOCK).exists()
 
 
 def _no_space(error: BaseException | None) -> str | None:

@@ -95,7 +95,8 @@ class Stage:
     version: raised when the code changes what comes out. inputs: files (`data/items.parquet`) or whole folders
     (`finetune`) of earlier stages. settings: dotted names of the parts of the config that can change the
     outcome. outside: files and names outside the run directory that it depends on. after: what must hold
-    before the next stages are worth computing; checked whether the stage ran or was up to date.
+    before the next stages are worth computing; checked whether the stage ran or was up to date. reads_manifests:
+    it shows what earlier stages cost and said, so that any of them that ran makes it run.
     """
 
     name: str
@@ -105,3 +106,4 @@ class Stage:
     settings: tuple[str, ...] = ()
     outside: Callable[[Config], Iterable[Path | str]] = lambda _config: ()
     after: Callable[[Config, Path], None] = lambda _config, _run_dir: None
+    reads_manifests: bool = False

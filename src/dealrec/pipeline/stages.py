@@ -13,11 +13,15 @@ from typing import Any
 import polars as pl
 
 from dealrec.columns import (
+    CANDIDATES,
     EFFORT,
     EPOCH,
+    HIGH,
     INFLUENCE,
     ITEM,
     ITEM_INDEX,
+    KEPT,
+    LOW,
     OVERALL,
     POSITION,
     RANK,
@@ -30,7 +34,7 @@ from dealrec.columns import (
 )
 from dealrec.config import Config, DataConfig
 from dealrec.data import sources
-from dealrec.errors import ConfigError
+from dealrec.errors import ConfigError, DataError
 from dealrec.pipeline.llm import llm_files
 from dealrec.pipeline.stage import Context, Stage
 from dealrec.pipeline.tables import join_scores, merge_shards, read_samples, write_table
@@ -63,12 +67,13 @@ def data(context: Context) -> None:
     items = splits.catalogue(source.items, parts.train, restrict=settings.k_core > 0)
     if absent := len(splits.absent_items(source.items, parts.train)):
         context.warn(f"{absent:,} training items are not in the items file; their ids stand in as titles")
+    known = parts.map(lambda table: table.filter(pl.col(ITEM).is_in(items[ITEM].implode())))
     keep = {"samples_per_user": settings.samples_per_user, "max_history": settings.max_history}
     made = {
         "train": samples.training_samples(parts.train, **keep),
-        "valid": samples.held_out_samples(parts.train, parts.valid, max_history=settings.max_history),
+        "valid": samples.held_out_samples(known.train, known.valid, max_history=settings.max_history),
         "test": samples.held_out_samples(
-            pl.concat([parts.train, parts.valid]), parts.test, max_history=settings.max_history
+            pl.concat([known.train, known.valid]), known.test, max_history=settings.max_history
         ),
     }
     for part, table in {"train": parts.train, "valid": parts.valid, "test": parts.test}.items():
@@ -76,6 +81,11 @@ def data(context: Context) -> None:
         write_table(context.out / f"samples-{part}.parquet", made[part], key=SAMPLE)
     write_table(context.out / "items.parquet", items, key=ITEM_INDEX)
     context.facts |= _data_facts(parts, items, made)
+    if unknown := len(parts.valid) + len(parts.test) - len(known.valid) - len(known.test):
+        context.warn(
+            f"{unknown:,} validation and test interactions are of items in neither the items file nor the training"
+            " part; they are no targets, and in testing they count as misses"
+        )
     if short := context.facts["users_too_short"]:
         context.warn(f"{short:,} users have fewer than two training interactions and yield no training sample")
 
@@ -103,6 +113,10 @@ def check_feasible(config: Config, run_dir: Path) -> None:
         raise ConfigError(
             "No user has two training interactions, so there is no sample", "Check data.split and filters."
         )
+    if not len(read_samples(run_dir / "data" / "samples-test.parquet")):
+        raise DataError("No user has both test items and earlier ones", "Check data.split, the shares and the filters.")
+    if config.influence.risk == "valid" and not len(read_samples(run_dir / "data" / "samples-valid.parquet")):
+        raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
     wanted = config.select.budget
     if isinstance(wanted, int) and wanted > n:
         raise ConfigError(f"select.budget is {wanted:,}, above the {n:,} training samples", f"Set it to at most {n}.")
@@ -138,6 +152,11 @@ def surrogate(context: Context) -> None:
     table = pl.DataFrame([asdict(epoch) for epoch in history], schema=_EPOCHS)
     write_table(context.out / "training.parquet", table, key=EPOCH)
     best = max(history, key=lambda epoch: epoch.valid_ndcg or 0.0) if len(valid) else history[-1]
+    if best.valid_ndcg == 0:
+        context.warn(
+            "no validation target is among the surrogate's first ten items in any epoch: it has learnt little,"
+            " and influence says as much"
+        )
     context.facts |= {"units": len(train_units), "epochs": len(history), "best_epoch": best.epoch}
     context.facts |= {"valid_ndcg@10": best.valid_ndcg, "device": str(next(model.parameters()).device)}
 
@@ -148,7 +167,7 @@ _EPOCHS = {EPOCH: pl.Int64, TRAIN_LOSS: pl.Float64, VALID_NDCG: pl.Float64}
 def influence(context: Context) -> None:
     """Influence of every training sample on the risk."""
     from dealrec.influence import influence as score
-    from dealrec.pipeline.surrogates import batches, chosen_parameters, solver, trained
+    from dealrec.pipeline.surrogates import batches, chosen_parameters, naming, solver, trained
     from dealrec.surrogate import per_sample_loss
 
     settings = context.config.influence
@@ -158,16 +177,16 @@ def influence(context: Context) -> None:
     target = None
     if settings.risk == "valid":
         target = batches(context, "valid", batch_size=settings.batch_size)
-    with context.progress.bar("influence: batches") as advance:
+    ids = read_samples(context.input("data/samples-train.parquet"))[SAMPLE]
+    with context.progress.bar("influence: batches") as advance, naming(ids, train if target is None else None):
         found = score(
             per_sample_loss(model),
             params,
             train.watched(advance),
-            solver=solver(context),
+            solver=solver(context, after_step=advance),
             target_batches=target.watched(advance) if target else None,
         )
     scores = train.restore_order(found.scores.double().cpu())
-    ids = read_samples(context.input("data/samples-train.parquet"))[SAMPLE]
     write_table(context.out / "scores.parquet", pl.DataFrame({SAMPLE: ids, INFLUENCE: scores.numpy()}), key=SAMPLE)
     solution = asdict(found.solution)
     del solution["vector"], solution["seconds"]
@@ -218,10 +237,8 @@ def select(context: Context) -> None:
     columns = [SAMPLE, RANK, INFLUENCE, EFFORT, OVERALL, STRATUM]
     write_table(context.out / "selected.parquet", selected.select(columns), key=SAMPLE)
     edges = stratum_edges(overall, strata=settings.strata)
-    ends = pl.DataFrame({STRATUM: range(settings.strata), "low": edges[:-1].numpy(), "high": edges[1:].numpy()})
-    counts = (
-        scored.group_by(STRATUM).len("candidates").join(selected.group_by(STRATUM).len("kept"), on=STRATUM, how="left")
-    )
+    ends = pl.DataFrame({STRATUM: range(settings.strata), LOW: edges[:-1].numpy(), HIGH: edges[1:].numpy()})
+    counts = scored.group_by(STRATUM).len(CANDIDATES).join(selected.group_by(STRATUM).len(KEPT), on=STRATUM, how="left")
     write_table(context.out / "strata.parquet", ends.join(counts, on=STRATUM, how="left").fill_null(0), key=STRATUM)
     for arm in range(settings.random_arms):
         generator = torch.Generator().manual_seed(config.seed * 1_000 + arm + 1)
@@ -250,7 +267,9 @@ def finetune(context: Context) -> None:
     samples = read_samples(context.input("data/samples-train.parquet"))
     for arm in arms(context.config):
         chosen = pl.read_parquet(context.input(f"select/{arm}.parquet"))
-        context.folder_once(arm, partial(train_arm, context, arm, samples.join(chosen, on=SAMPLE, how="semi")))
+        context.folder_once(
+            arm, partial(train_arm, context, arm, samples.join(chosen, on=SAMPLE, how="semi").sort(SAMPLE))
+        )
     context.publish(arms(context.config))
 
 
@@ -283,6 +302,7 @@ _TEST = ("data/samples-test.parquet", "data/interactions-train.parquet", "data/i
 _SETTINGS = tuple(f"data.{name}" for name in DataConfig.model_fields if name not in ("interactions", "items"))
 _SURROGATE_SHAPE = tuple(f"surrogate.{name}" for name in ("dim", "layers", "heads", "negatives"))
 _SAMPLING = ("data.max_history", "data.samples_per_user")
+_LLM = ("llm.lora", "llm.prompt")
 _ARMS = "select.random_arms"
 
 STAGES: tuple[Stage, ...] = (
@@ -302,7 +322,7 @@ STAGES: tuple[Stage, ...] = (
         (*_DATA, "data/samples-valid.parquet", "surrogate/model.safetensors"),
         ("seed", "influence", *_SURROGATE_SHAPE, *_SAMPLING),
     ),
-    Stage("effort", 1, effort, (*_DATA, "influence/scores.parquet"), ("seed", "effort", "llm"), llm_files),
+    Stage("effort", 1, effort, (*_DATA, "influence/scores.parquet"), ("seed", "effort", *_LLM), llm_files),
     Stage(
         "select",
         1,
@@ -311,7 +331,7 @@ STAGES: tuple[Stage, ...] = (
         ("seed", "select"),
     ),
     Stage("export", 1, export, (*_DATA, "select/selected.parquet"), ("llm.prompt",), llm_files),
-    Stage("finetune", 1, finetune, (*_DATA, "select"), ("seed", "finetune", "llm", _ARMS), llm_files),
+    Stage("finetune", 1, finetune, (*_DATA, "select"), ("seed", "finetune", *_LLM, _ARMS), llm_files),
     Stage(
         "evaluate",
         1,
@@ -321,6 +341,10 @@ STAGES: tuple[Stage, ...] = (
         llm_files,
     ),
     Stage(
-        "report", 1, report, ("data", "surrogate", "influence", "effort", "select", "export", "finetune", "evaluate")
+        "report",
+        1,
+        report,
+        ("data", "surrogate", "influence", "effort", "select", "export", "finetune", "evaluate"),
+        reads_manifests=True,
     ),
 )

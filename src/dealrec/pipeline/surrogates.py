@@ -1,14 +1,17 @@
 """The surrogate as the stages use it: from settings and tables to a model, its parameters and its batches."""
 
 import fnmatch
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
+import polars as pl
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from dealrec.config import CGConfig
-from dealrec.errors import ConfigError
+from dealrec.errors import ConfigError, NonFinite
 from dealrec.influence import CG, LiSSA
 from dealrec.influence.solvers import Solver
 from dealrec.pipeline.stage import Context
@@ -29,8 +32,6 @@ def units(context: Context, part: Part) -> Units:
 def batches(context: Context, part: Part, *, batch_size: int) -> Batches:
     """All units with negatives that are drawn once, from the seed."""
     made = units(context, part)
-    if not len(made):
-        raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
     catalogue = read_catalogue(context.input("data/items.parquet"))
     config = context.config
     negatives = draw_negatives(
@@ -77,13 +78,24 @@ def chosen_parameters(model: SASRec, globs: list[str]) -> dict[str, Tensor]:
     return chosen
 
 
-def solver(context: Context) -> Solver:
+def solver(context: Context, *, after_step: Callable[[], None]) -> Solver:
     """The solver that the settings describe."""
     settings = context.config.influence.solver
     if isinstance(settings, CGConfig):
         return CG(**settings.model_dump(exclude={"kind"}))
-    steps = batches(context, "train", batch_size=settings.batch_size)
+    steps = batches(context, "train", batch_size=settings.batch_size).watched(after_step)
     return LiSSA(**settings.model_dump(exclude={"kind", "batch_size"}), seed=context.config.seed, step_batches=steps)
+
+
+@contextmanager
+def naming(ids: pl.Series, order: Batches | None) -> Iterator[None]:
+    """Name the samples in a NonFinite error; None: its positions are not those of the training samples."""
+    try:
+        yield
+    except NonFinite as error:
+        if order is None:
+            raise
+        raise error.naming(ids[torch.cat(order.order).numpy()].to_list()) from None
 
 
 def device() -> torch.device:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dealrec.columns import HISTORY, ITEM, ITEM_INDEX, SAMPLE, TARGET, TITLE, USER
+from dealrec.columns import HISTORY, ITEM, ITEM_INDEX, SAMPLE, TARGET, TITLE
 from dealrec.errors import DealrecError
 
 Id = int | str
@@ -79,8 +79,3 @@ def merge_shards(paths: Iterable[Path], *, expected: pl.Series) -> pl.DataFrame:
             "Delete the stage's .part folder in the run directory and run again.",
         )
     return merged
-
-
-def users_of(samples: pl.DataFrame) -> list[Id]:
-    """The user of each sample."""
-    return samples[USER].to_list()

@@ -21,6 +21,8 @@ def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
         context = Context(stage.name, config, Silent(), Path(folder), out, stage.inputs)
         data(context)
         check_feasible(config, Path(folder))
+    if not Path(config.llm.model).is_dir():
+        warn(f"llm.model {config.llm.model!r} is no folder here, so it will be looked up on the model hub")
     for warning in context.warnings:
         warn(warning)
     return dict(context.facts)

@@ -39,8 +39,9 @@ def train(
     """Train `model` in place with Adam and leave it at its best epoch; one Epoch for each that ran.
 
     valid: units whose last item is to be ranked; the epoch with the best NDCG@10 over the whole catalogue is
-    kept, and training ends after `patience` epochs without a better one. None: all epochs, the last is kept.
-    Negatives, order and dropout follow from `seed`. Raises NonFinite if the loss diverges.
+    kept (of equal ones that with the better mean reciprocal rank), and training ends after `patience` epochs
+    without a better one. None: all epochs, the last is kept. Negatives, order and dropout follow from `seed`.
+    Raises NonFinite if the loss diverges.
     """
     if not len(units):
         raise ValueError("there is no unit to train on")
@@ -48,7 +49,7 @@ def train(
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
     history: list[Epoch] = []
-    best_ndcg, best_epoch, best_state = -1.0, 0, copy.deepcopy(model.state_dict())
+    best, best_epoch, best_state = (-1.0, -1.0), 0, copy.deepcopy(model.state_dict())
     with torch.random.fork_rng():  # dropout draws from the global generator
         torch.manual_seed(seed)
         for number in watch(range(1, max_epochs + 1)):
@@ -63,11 +64,11 @@ def train(
                 total += float(losses.detach().sum())
             if not torch.isfinite(torch.tensor(total)):
                 raise NonFinite(f"surrogate: the loss diverged in epoch {number}", "Lower surrogate.learning_rate.")
-            ndcg = None if valid is None else mean_ndcg(model, valid, k=NDCG_AT)
-            history.append(Epoch(number, total / len(units), ndcg))
-            if ndcg is None or ndcg > best_ndcg:
-                best_ndcg, best_epoch = ndcg or 0.0, number
-                best_state = copy.deepcopy(model.state_dict())
+            # While nothing is among the first ten yet, the mean reciprocal rank tells whether it gets nearer.
+            quality = (float(number), 0.0) if valid is None else _quality(target_ranks(model, valid))
+            history.append(Epoch(number, total / len(units), None if valid is None else quality[0]))
+            if quality > best:
+                best, best_epoch, best_state = quality, number, copy.deepcopy(model.state_dict())
             elif number - best_epoch >= patience:
                 break
     model.load_state_dict(best_state)
@@ -117,5 +118,13 @@ def mean_ndcg(model: SASRec, units: Units, *, k: int) -> float:
     """NDCG@k with the one relevant item of each unit: the mean of 1 / log2(1 + rank) within the first k."""
     if not len(units):
         raise ValueError("there is no unit to rank")
-    ranks = target_ranks(model, units)
+    return _mean_ndcg(target_ranks(model, units), k=k)
+
+
+def _mean_ndcg(ranks: Tensor, *, k: int) -> float:
     return float(torch.where(ranks <= k, 1 / torch.log2(1 + ranks), 0.0).mean())
+
+
+def _quality(ranks: Tensor) -> tuple[float, float]:
+    """NDCG, and the mean reciprocal rank to decide where it is equal."""
+    return _mean_ndcg(ranks, k=NDCG_AT), float((1 / ranks).mean())

@@ -114,6 +114,7 @@ class Batches(Sequence[Batch]):
 
     def __getitem__(self, place: Any) -> Any:
         """The batch at an index, made when it is asked for."""
+        self.after_each()
         return batch(self.units, self.negatives, self.order[place], device=self.device)
 
     def watched(self, after_each: Callable[[], None]) -> "Batches":

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from dealrec.errors import ModelError
 
+NEVER_READ = {".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".md"}  # weights in other formats, prose
+
 
 def check_directory(folder: Path) -> None:
     """Raise ModelError unless the folder holds a model's configuration, safetensors weights and a tokenizer."""
@@ -26,4 +28,4 @@ def check_directory(folder: Path) -> None:
 
 def model_files(folder: Path) -> list[Path]:
     """The files that decide what the model in the folder computes, sorted."""
-    return sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".jinja", ".model"})
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in NEVER_READ)

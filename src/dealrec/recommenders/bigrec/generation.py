@@ -35,7 +35,7 @@ def generate(model: Any, tokenizer: Any, rows: Sequence[list[int]], *, beams: in
         num_beams=beams,
         do_sample=False,
         max_new_tokens=max_new_tokens,
-        early_stopping=True,
+        early_stopping=beams > 1,
         pad_token_id=pad,
         eos_token_id=tokenizer.eos_token_id,
     )

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from dealrec.effort.loss import sequence_losses
@@ -27,6 +27,8 @@ def load_llm(name: str, *, revision: str | None = None) -> tuple[Any, Any]:
     transformers_logging.disable_progress_bar()
     with _explained(name):
         model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=torch.float32, use_safetensors=True)
+    # What generate is not told it would take from here, such as a repetition penalty that the LLM ships with.
+    model.generation_config = GenerationConfig()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # type: ignore[arg-type]
     return model.eval(), tokenizer
@@ -49,7 +51,7 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
 def _explained(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"The LLM {name!r} cannot be loaded: {reason}",

@@ -86,7 +86,9 @@ class Prompter:
 
     @cached_property
     def _specials(self) -> list[str]:
-        return [token for token in self.tokenizer.all_special_tokens if len(token) > 1]
+        # Not all_special_tokens: that names the few with a role, while every added token is read as one.
+        added = (str(token) for token in self.tokenizer.added_tokens_decoder.values())
+        return sorted((token for token in added if len(token.strip()) > 1), key=len, reverse=True)
 
 
 def safe_title(title: str, special_tokens: Iterable[str]) -> str:
