@@ -31,5 +31,6 @@ KEPT: Final = "kept"
 EPOCH: Final = "epoch"
 TRAIN_LOSS: Final = "train_loss"
 VALID_NDCG: Final = "valid_ndcg"
+VALID_MRR: Final = "valid_mrr"  # mean reciprocal rank
 LOSS: Final = "loss"
 GENERATED: Final = "generated"  # title that the LLM wrote

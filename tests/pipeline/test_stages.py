@@ -181,7 +181,9 @@ def test_a_poisoned_test_split_changes_the_test_file_and_what_follows_evaluate(f
     assert sorted(changed) == ["interactions-test.parquet", "samples-test.parquet"]
 
 
-@pytest.mark.parametrize("solver", [{"kind": "lissa"}, {"kind": "lissa", "batch_size": 1, "damping": 20, "scale": 500, "depth": 500}])
+@pytest.mark.parametrize(
+    "solver", [{"kind": "lissa"}, {"kind": "lissa", "batch_size": 1, "damping": 20, "scale": 500, "depth": 500}]
+)
 def test_other_settings_of_influence_run(write_config: Callable[..., Path], tmp_path: Path, solver: Any) -> None:
     path = write_config(influence={"solver": solver, "risk": "valid", "parameters": ["*"]})
     (outcome,) = run(load(path), tmp_path / "run", STAGES[:3], progress=Silent())[2:]

@@ -7,7 +7,6 @@ Heavy imports happen inside the stage that needs them: the command line must sta
 
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -30,15 +29,15 @@ from dealrec.columns import (
     TARGET,
     TRAIN_LOSS,
     USER,
+    VALID_MRR,
     VALID_NDCG,
 )
 from dealrec.config import Config, DataConfig
 from dealrec.data import sources
-from dealrec.errors import ConfigError, DataError
+from dealrec.pipeline.feasibility import check_feasible
 from dealrec.pipeline.llm import llm_files
 from dealrec.pipeline.stage import Context, Stage
 from dealrec.pipeline.tables import join_scores, merge_shards, read_samples, write_table
-from dealrec.recommenders.bigrec.files import check_directory
 
 LEAK = (
     "split 'leave-last-out': the training part holds interactions later than some of the test part,"
@@ -102,38 +101,12 @@ def _data_facts(parts: Any, items: pl.DataFrame, made: dict[str, pl.DataFrame]) 
     }
 
 
-def check_feasible(config: Config, run_dir: Path) -> None:
-    """Before anything costly runs: the budget and the pool must fit the data, and the LLM must be there."""
-    if Path(config.llm.model).is_absolute():
-        check_directory(Path(config.llm.model))
-    from dealrec.selection.coverage import budget_count
-
-    n = len(read_samples(run_dir / "data" / "samples-train.parquet"))
-    if n == 0:
-        raise ConfigError(
-            "No user has two training interactions, so there is no sample", "Check data.split and filters."
-        )
-    if not len(read_samples(run_dir / "data" / "samples-test.parquet")):
-        raise DataError("No user has both test items and earlier ones", "Check data.split, the shares and the filters.")
-    if config.influence.risk == "valid" and not len(read_samples(run_dir / "data" / "samples-valid.parquet")):
-        raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
-    wanted = config.select.budget
-    if isinstance(wanted, int) and wanted > n:
-        raise ConfigError(f"select.budget is {wanted:,}, above the {n:,} training samples", f"Set it to at most {n}.")
-    budget, pool = budget_count(config.select.budget, n), budget_count(config.effort.pool, n)
-    if budget > pool:
-        raise ConfigError(
-            f"select.budget means {budget:,} samples, above the {pool:,} candidates of effort.pool",
-            f"Raise effort.pool (a few times the budget is usual) or lower select.budget; there are {n:,} samples.",
-        )
-
-
 def surrogate(context: Context) -> None:
     """SASRec, trained on the units and kept at its best epoch."""
     from safetensors.torch import save_file
 
     from dealrec.pipeline.surrogates import new_model, units
-    from dealrec.surrogate import train
+    from dealrec.surrogate import Epoch, train
 
     train_units, valid = units(context, "train"), units(context, "valid")
     if not len(valid):
@@ -151,7 +124,7 @@ def surrogate(context: Context) -> None:
     save_file(weights, context.out / "model.safetensors")
     table = pl.DataFrame([asdict(epoch) for epoch in history], schema=_EPOCHS)
     write_table(context.out / "training.parquet", table, key=EPOCH)
-    best = max(history, key=lambda epoch: epoch.valid_ndcg or 0.0) if len(valid) else history[-1]
+    best = max(history, key=Epoch.quality)
     if best.valid_ndcg == 0:
         context.warn(
             "no validation target is among the surrogate's first ten items in any epoch: it has learnt little,"
@@ -161,7 +134,7 @@ def surrogate(context: Context) -> None:
     context.facts |= {"valid_ndcg@10": best.valid_ndcg, "device": str(next(model.parameters()).device)}
 
 
-_EPOCHS = {EPOCH: pl.Int64, TRAIN_LOSS: pl.Float64, VALID_NDCG: pl.Float64}
+_EPOCHS = {EPOCH: pl.Int64, TRAIN_LOSS: pl.Float64, VALID_NDCG: pl.Float64, VALID_MRR: pl.Float64}
 
 
 def influence(context: Context) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dealrec.config import Config
+from dealrec.pipeline.feasibility import check_feasible
 from dealrec.pipeline.stage import Context, Silent
-from dealrec.pipeline.stages import STAGES, check_feasible, data
+from dealrec.pipeline.stages import STAGES, data
 
 
 def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:

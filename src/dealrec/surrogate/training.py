@@ -16,11 +16,19 @@ NDCG_AT = 10
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to; valid_ndcg is None where there are no validation samples."""
+    """What an epoch came to. valid_ndcg is NDCG@10, valid_mrr the mean reciprocal rank; None without validation."""
 
     epoch: int
     train_loss: float
     valid_ndcg: float | None
+    valid_mrr: float | None
+
+    def quality(self) -> tuple[float, float]:
+        """What is to be the greatest: NDCG, where it is equal the reciprocal rank; without validation the latest."""
+        if self.valid_ndcg is None or self.valid_mrr is None:
+            return float(self.epoch), 0.0
+        # While nothing is among the first ten yet, the reciprocal rank tells whether it gets nearer.
+        return self.valid_ndcg, self.valid_mrr
 
 
 def train(
@@ -64,11 +72,10 @@ def train(
                 total += float(losses.detach().sum())
             if not torch.isfinite(torch.tensor(total)):
                 raise NonFinite(f"surrogate: the loss diverged in epoch {number}", "Lower surrogate.learning_rate.")
-            # While nothing is among the first ten yet, the mean reciprocal rank tells whether it gets nearer.
-            quality = (float(number), 0.0) if valid is None else _quality(target_ranks(model, valid))
-            history.append(Epoch(number, total / len(units), None if valid is None else quality[0]))
-            if quality > best:
-                best, best_epoch, best_state = quality, number, copy.deepcopy(model.state_dict())
+            ranks = None if valid is None else target_ranks(model, valid)
+            history.append(_epoch(number, total / len(units), ranks))
+            if history[-1].quality() > best:
+                best, best_epoch, best_state = history[-1].quality(), number, copy.deepcopy(model.state_dict())
             elif number - best_epoch >= patience:
                 break
     model.load_state_dict(best_state)
@@ -125,6 +132,7 @@ def _mean_ndcg(ranks: Tensor, *, k: int) -> float:
     return float(torch.where(ranks <= k, 1 / torch.log2(1 + ranks), 0.0).mean())
 
 
-def _quality(ranks: Tensor) -> tuple[float, float]:
-    """NDCG, and the mean reciprocal rank to decide where it is equal."""
-    return _mean_ndcg(ranks, k=NDCG_AT), float((1 / ranks).mean())
+def _epoch(number: int, loss: float, ranks: Tensor | None) -> Epoch:
+    if ranks is None:
+        return Epoch(number, loss, None, None)
+    return Epoch(number, loss, _mean_ndcg(ranks, k=NDCG_AT), float((1 / ranks).mean()))

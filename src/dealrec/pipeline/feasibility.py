@@ -1,0 +1,34 @@
+"""What must hold before anything costly is computed."""
+
+from pathlib import Path
+
+from dealrec.config import Config
+from dealrec.errors import ConfigError, DataError
+from dealrec.pipeline.tables import read_samples
+from dealrec.recommenders.bigrec.files import check_directory
+
+
+def check_feasible(config: Config, run_dir: Path) -> None:
+    """Once the data are there: the budget and the pool must fit the data, and the LLM must be there."""
+    from dealrec.selection.coverage import budget_count
+
+    if Path(config.llm.model).is_absolute():
+        check_directory(Path(config.llm.model))
+    n = len(read_samples(run_dir / "data" / "samples-train.parquet"))
+    if n == 0:
+        raise ConfigError(
+            "No user has two training interactions, so there is no sample", "Check data.split and filters."
+        )
+    if not len(read_samples(run_dir / "data" / "samples-test.parquet")):
+        raise DataError("No user has both test items and earlier ones", "Check data.split, the shares and the filters.")
+    if config.influence.risk == "valid" and not len(read_samples(run_dir / "data" / "samples-valid.parquet")):
+        raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
+    wanted = config.select.budget
+    if isinstance(wanted, int) and wanted > n:
+        raise ConfigError(f"select.budget is {wanted:,}, above the {n:,} training samples", f"Set it to at most {n}.")
+    budget, pool = budget_count(config.select.budget, n), budget_count(config.effort.pool, n)
+    if budget > pool:
+        raise ConfigError(
+            f"select.budget means {budget:,} samples, above the {pool:,} candidates of effort.pool",
+            f"Raise effort.pool (a few times the budget is usual) or lower select.budget; there are {n:,} samples.",
+        )
