@@ -175,6 +175,7 @@ def test_an_interrupt_ends_with_130(write_config: Write) -> None:
     command = [sys.executable, "-m", "dealrec", "run", str(path), "--run-dir", str(path.parent / "run")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while not (path.parent / "run" / "data").exists():
+        assert process.poll() is None, "it ended before the first stage was complete"
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
