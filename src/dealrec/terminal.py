@@ -19,7 +19,7 @@ class TerminalProgress:
     def say(self, message: str) -> None:
         """Print a line."""
         style = "yellow" if message.startswith("warning:") else None
-        self.console.print(message, style=style, markup=False, soft_wrap=True)
+        self.console.print(message, style=style, markup=False, soft_wrap=not self.console.is_terminal)
 
     @contextmanager
     def bar(self, label: str, total: int | None = None) -> Iterator[Callable[[], None]]:
