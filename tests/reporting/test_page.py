@@ -133,7 +133,7 @@ def test_verdicts_in_words(make_run: MakeRun, config: Config) -> None:
     _, page = page_of(make_run(), config)
     assert "is better than Random on Test loss; not distinguishable from Random on Recall@10." in page.text
     assert "difference -0.5000 (interval -0.7500 to -0.2500) over 300 users." in page.text
-    assert "the values of all 300 users are equal in both, so there is no interval." in page.text
+    assert "the two are equal for each of 300 users, so there is no interval." in page.text
     assert "The intervals cover which users were drawn, not the seeds" in page.text
     assert "Few test users" not in page.text
 

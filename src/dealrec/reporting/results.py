@@ -119,8 +119,8 @@ def _verdict(name: str, arms: dict[str, Any], found: dict[str, Any]) -> Verdict:
     if found["n"] == 1:
         said = f"difference {mean} for the only user, so there is no interval"
     elif found["low"] is None or found["high"] is None:
-        same = f"differ by the same {mean}" if found["mean"] else "are equal in both"
-        said = f"the values of all {users} {same}, so there is no interval"
+        same = f"differ by {mean}" if found["mean"] else "are equal"
+        said = f"the two {same} for each of {users}, so there is no interval"
     else:
         said = f"difference {mean} (interval {interval(found, difference)}) over {users}"
     than = "from" if found["verdict"] == AS_GOOD else "than"
