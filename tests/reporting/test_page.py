@@ -152,7 +152,7 @@ def test_verdicts_in_words(make_run: MakeRun, config: Config) -> None:
         ),
         (
             {"mean": 0.5, "low": None, "high": None, "n": 9, "verdict": "not distinguishable"},
-            "the values of all 9 users differ by the same +0.5000, so there is no interval",
+            "the two differ by +0.5000 for each of 9 users, so there is no interval",
         ),
     ],
 )
