@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dealrec.errors import ConfigError, RunDirectoryError
+from dealrec.errors import RunDirectoryError
 from dealrec.pipeline.stage import Silent
 
 if TYPE_CHECKING:
@@ -86,11 +86,9 @@ def prune(
     """
     from dealrec.config_file import parse
     from dealrec.pipeline.runner import opened, run
-    from dealrec.pipeline.stages import STAGES
+    from dealrec.pipeline.stages import stages_until
 
-    known = [stage.name for stage in STAGES]
-    if until not in known:
-        raise ConfigError(f"There is no stage {until!r}", f"The stages are: {', '.join(known)}.")
+    stages = stages_until(until)
     folder = Path(run_dir) if run_dir is not None else Path(tempfile.mkdtemp(prefix="dealrec-"))
     sections = {name: dict(value) for name, value in settings.items()}
     tables = {"interactions": interactions, "items": items}
@@ -110,7 +108,7 @@ def prune(
         for name, table in tables.items():
             if not isinstance(table, str | Path):
                 _write(table, paths[name])
-    run(config, folder, STAGES[: known.index(until) + 1], progress=progress or Quiet())
+    run(config, folder, stages, progress=progress or Quiet())
     return Pruned(folder, config)
 
 

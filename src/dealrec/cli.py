@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dealrec.errors import ConfigError, DealrecError
+from dealrec.errors import DealrecError
 
 if TYPE_CHECKING:
     from dealrec.config import Config
@@ -107,15 +107,12 @@ def status(
 
 
 def _run(config: "Config", run_dir: Path, *, until: str, as_json: bool) -> None:
-    if until not in STAGE_NAMES:
-        raise ConfigError(f"There is no stage {until!r}", f"The stages are: {', '.join(STAGE_NAMES)}.")
     from dealrec.pipeline.runner import run as run_stages
-    from dealrec.pipeline.stages import STAGES
+    from dealrec.pipeline.stages import stages_until
     from dealrec.showing import show_outcomes
     from dealrec.terminal import TerminalProgress
 
-    stages = STAGES[: STAGE_NAMES.index(until) + 1]
-    outcomes = run_stages(config, run_dir, stages, progress=TerminalProgress())
+    outcomes = run_stages(config, run_dir, stages_until(until), progress=TerminalProgress())
     show_outcomes(outcomes, run_dir, config, as_json=as_json)
 
 

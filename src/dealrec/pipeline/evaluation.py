@@ -39,10 +39,7 @@ def evaluate_arm(context: Context, arm: str, users: pl.DataFrame, out: Path) -> 
     ranked = users[: _at_most(settings.ranking_users, users)]
     titles = _generate(context, arm, model, tokenizer, ranked)
     recommended = _recommend(context, model, tokenizer, items, ranked, titles)
-    relevant = pl.read_parquet(context.input("data/interactions-test.parquet")).join(ranked, on=USER, how="semi")
-    if settings.exclude_seen and arm == "base":
-        _warn_of_repeats(context, relevant)
-    metrics = ranking_metrics(recommended, relevant.select(USER, ITEM), ks=settings.ks)
+    metrics = ranking_metrics(recommended, _relevant(context, ranked), ks=settings.ks)
     metrics = metrics.join(pl.DataFrame({USER: ranked[USER], GENERATED: titles}), on=USER, how="left")
     per_user = losses.join(metrics, on=USER, how="full", coalesce=True)
     write_table(out / "per_user.parquet", per_user, key=USER)
@@ -55,9 +52,7 @@ def compare(context: Context, compared: Sequence[str]) -> None:
     tables = {arm: pl.read_parquet(context.out / arm / "per_user.parquet").sort(USER) for arm in compared}
     random_arms = [arm for arm in compared if arm.startswith("random-")]
     found: dict[str, Any] = {}
-    for name in _measures(context.config.evaluate):
-        if not random_arms:
-            break
+    for name in _measures(context.config.evaluate) if random_arms else []:
         random = sum((tables[arm][name] for arm in random_arms[1:]), tables[random_arms[0]][name]) / len(random_arms)
         interval = _interval(tables["selected"][name] - random, context.config)
         found[name] = {**asdict(interval), "verdict": verdict(interval, lower_is_better=name == LOSS)}
@@ -70,14 +65,28 @@ def compare(context: Context, compared: Sequence[str]) -> None:
     (context.out / "comparison.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _warn_of_repeats(context: Context, relevant: pl.DataFrame) -> None:
-    parts = [pl.read_parquet(context.input(f"data/interactions-{part}.parquet")) for part in ("train", "valid")]
-    repeats = len(relevant.join(pl.concat(parts), on=[USER, ITEM], how="semi"))
-    if repeats:
+def warn_of_repeats(context: Context, users: pl.DataFrame) -> None:
+    """Warn of test items that cannot be recommended since the user had them before."""
+    settings = context.config.evaluate
+    relevant = _relevant(context, users[: _at_most(settings.ranking_users, users)])
+    repeats = len(relevant.join(_before(context), on=[USER, ITEM], how="semi"))
+    if repeats and settings.exclude_seen:
         context.warn(
             f"{repeats:,} of {len(relevant):,} test interactions are of items that the user had before; with"
             " evaluate.exclude_seen they cannot be recommended and count as misses"
         )
+
+
+def _relevant(context: Context, users: pl.DataFrame) -> pl.DataFrame:
+    """Test items of the users: user_id, item_id."""
+    test = pl.read_parquet(context.input("data/interactions-test.parquet"))
+    return test.join(users, on=USER, how="semi").select(USER, ITEM)
+
+
+def _before(context: Context) -> pl.DataFrame:
+    """What users had before the test part: user_id, item_id."""
+    parts = [pl.read_parquet(context.input(f"data/interactions-{part}.parquet")) for part in ("train", "valid")]
+    return pl.concat(parts).select(USER, ITEM)
 
 
 def _measures(settings: EvaluateConfig) -> list[str]:
@@ -178,8 +187,7 @@ def _recommend(
 
 def _seen(context: Context, users: pl.DataFrame, catalogue: Catalogue) -> list[list[int]]:
     """Rows of the catalogue that each user has interacted with before the test part."""
-    parts = [pl.read_parquet(context.input(f"data/interactions-{part}.parquet")) for part in ("train", "valid")]
-    before = pl.concat(parts).join(users, on=USER, how="semi").group_by(USER).agg(pl.col(ITEM).unique())
+    before = _before(context).join(users, on=USER, how="semi").group_by(USER).agg(pl.col(ITEM).unique())
     held = dict(zip(before[USER].to_list(), before[ITEM].to_list(), strict=True))
     index = catalogue.index  # validation items that are in no catalogue cannot be recommended anyway
     return [sorted(index[item] - 1 for item in held[user] if item in index) for user in users[USER].to_list()]

@@ -1,7 +1,7 @@
 """BIGRec as the stages use it: from settings and tables to prompts, effort and adapters."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,40 +67,58 @@ def with_lora(model: Any, config: Config) -> Any:
     return attach_lora(model, **config.llm.lora.model_dump(), seed=config.seed)
 
 
-def score_effort(context: Context, samples: pl.DataFrame) -> list[Path]:
-    """Effort of the samples, a shard at a time; the shards' files. Those of an interrupted run are kept."""
-    from dealrec.effort import collate, gradient_norms, plan_batches
+def score_effort(context: Context, samples: pl.DataFrame) -> tuple[list[Path], pl.Series]:
+    """Score the samples a shard at a time; the shards' files, and the completion tokens of each sample.
 
-    settings = context.config.effort
+    The shards of an interrupted run are kept.
+    """
+    from dealrec.effort.loss import IGNORED
+
+    size = context.config.effort.shard_size
     llm, tokenizer = load(context)
     encoded = encode(prompter(context, tokenizer), samples)
     model = with_lora(llm, context.config)
-    starts = range(0, len(encoded), settings.shard_size)
-    paths = [context.shard(f"{start:08d}.parquet") for start in starts]
+    paths = []
     with context.progress.bar("effort: samples", len(encoded)) as advance:
-        for start, path in zip(starts, paths, strict=True):
-            shard = encoded[start : start + settings.shard_size]
-            if not path.exists():
-                plan = plan_batches([len(sample.input_ids) for sample in shard], batch_tokens=settings.batch_tokens)
-                ids = samples[SAMPLE][start : start + settings.shard_size]
-                rows = [ids[i] for batch in plan for i in batch]
-
-                def batches(shard: "list[Encoded]" = shard, plan: list[list[int]] = plan) -> Iterator[Any]:
-                    for batch in plan:
-                        yield collate([shard[i] for i in batch], pad_id=tokenizer.pad_token_id, device=llm.device)
-                        for _ in batch:
-                            advance()
-
-                try:
-                    norms = gradient_norms(model, batches()).double().cpu().numpy()
-                except NonFinite as error:
-                    raise error.naming(rows) from None
-                write_table(path, pl.DataFrame({SAMPLE: rows, EFFORT: norms}), key=SAMPLE)
-    merged = pl.concat([pl.read_parquet(path) for path in paths]).sort(SAMPLE)
-    lengths = pl.Series([len(_completion(sample)) for sample in encoded])
-    context.facts["spearman_effort_completion_tokens"] = spearman(merged[EFFORT], lengths)
+        for start in range(0, len(encoded), size):
+            paths.append(context.shard(f"{start:08d}.parquet"))
+            shard, ids = encoded[start : start + size], samples[SAMPLE][start : start + size]
+            if paths[-1].exists():
+                for _ in shard:
+                    advance()
+            else:
+                scored = _score_shard(context, model, shard, ids, pad_id=tokenizer.pad_token_id, after_each=advance)
+                write_table(paths[-1], scored, key=SAMPLE)
     context.facts["median_tokens"] = int(np.median([len(sample.input_ids) for sample in encoded]))
-    return paths
+    return paths, pl.Series([sum(label != IGNORED for label in sample.labels) for sample in encoded])
+
+
+def _score_shard(
+    context: Context,
+    model: Any,
+    shard: "Sequence[Encoded]",
+    ids: pl.Series,
+    *,
+    pad_id: int,
+    after_each: Callable[[], None],
+) -> pl.DataFrame:
+    """sample_id, effort of one shard, in batches of samples alike in length."""
+    from dealrec.effort import collate, gradient_norms, plan_batches
+
+    plan = plan_batches([len(sample.input_ids) for sample in shard], batch_tokens=context.config.effort.batch_tokens)
+
+    def batches() -> Iterator[Any]:
+        for batch in plan:
+            yield collate([shard[i] for i in batch], pad_id=pad_id, device=model.device)
+            for _ in batch:
+                after_each()
+
+    rows = [ids[i] for batch in plan for i in batch]
+    try:
+        norms = gradient_norms(model, batches())
+    except NonFinite as error:
+        raise error.naming(rows) from None
+    return pl.DataFrame({SAMPLE: rows, EFFORT: norms.double().cpu().numpy()})
 
 
 def train_arm(context: Context, arm: str, samples: pl.DataFrame, out: Path) -> None:
@@ -138,10 +156,6 @@ def spearman(left: pl.Series, right: pl.Series) -> float | None:
     """Rank correlation; None where one of them is constant."""
     value = pl.select(pl.corr(left.cast(pl.Float64), right.cast(pl.Float64), method="spearman")).item()
     return None if value is None or value != value else float(value)
-
-
-def _completion(sample: "Encoded") -> Sequence[int]:
-    return [label for label in sample.labels if label >= 0]
 
 
 def _pairs(samples: pl.DataFrame) -> Iterator[tuple[list[Any], Any]]:

@@ -34,6 +34,7 @@ from dealrec.columns import (
 )
 from dealrec.config import Config, DataConfig
 from dealrec.data import sources
+from dealrec.errors import ConfigError
 from dealrec.pipeline.feasibility import check_feasible
 from dealrec.pipeline.llm import llm_files
 from dealrec.pipeline.stage import Context, Stage
@@ -171,7 +172,7 @@ def influence(context: Context) -> None:
 def effort(context: Context) -> None:
     """The LLM's gradient norm for a pool of candidates, stratified by influence."""
 
-    from dealrec.pipeline.llm import score_effort
+    from dealrec.pipeline.llm import score_effort, spearman
     from dealrec.selection import budget_count, coverage_sample
 
     scores = pl.read_parquet(context.input("influence/scores.parquet")).sort(SAMPLE)
@@ -180,8 +181,10 @@ def effort(context: Context) -> None:
     pool = scores[picked.numpy()].select(SAMPLE)
     write_table(context.out / "pool.parquet", pool, key=SAMPLE)
     samples = read_samples(context.input("data/samples-train.parquet")).join(pool, on=SAMPLE, how="semi").sort(SAMPLE)
-    shards = score_effort(context, samples)
-    write_table(context.out / "scores.parquet", merge_shards(shards, expected=pool[SAMPLE]), key=SAMPLE)
+    shards, lengths = score_effort(context, samples)
+    scored = merge_shards(shards, expected=pool[SAMPLE])
+    write_table(context.out / "scores.parquet", scored, key=SAMPLE)
+    context.facts["spearman_effort_completion_tokens"] = spearman(scored.sort(SAMPLE)[EFFORT], lengths)
     context.facts |= {"pool": len(pool), "samples": len(scores)}
 
 
@@ -248,9 +251,10 @@ def finetune(context: Context) -> None:
 
 def evaluate(context: Context) -> None:
     """Test loss and ranking of the base LLM and of each arm, for the same users, and what the difference says."""
-    from dealrec.pipeline.evaluation import compare, evaluate_arm, test_users
+    from dealrec.pipeline.evaluation import compare, evaluate_arm, test_users, warn_of_repeats
 
     users = test_users(read_samples(context.input("data/samples-test.parquet")), context.config)
+    warn_of_repeats(context, users)
     compared = ["base", *arms(context.config)]
     for arm in compared:
         context.folder_once(arm, partial(evaluate_arm, context, arm, users))
@@ -321,3 +325,11 @@ STAGES: tuple[Stage, ...] = (
         reads_manifests=True,
     ),
 )
+
+
+def stages_until(name: str) -> tuple[Stage, ...]:
+    """The stages from the first to the one of that name. Raises ConfigError where there is none."""
+    names = [stage.name for stage in STAGES]
+    if name not in names:
+        raise ConfigError(f"There is no stage {name!r}", f"The stages are: {', '.join(names)}.")
+    return STAGES[: names.index(name) + 1]
