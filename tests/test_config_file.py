@@ -6,6 +6,7 @@ import pytest
 
 from dealrec.config import Config
 from dealrec.config_file import commented, load, parse
+from dealrec.config_solvers import CGConfig
 from dealrec.errors import ConfigError
 
 
@@ -43,7 +44,7 @@ def test_overrides_are_yaml_values(tmp_path: Path) -> None:
     config = parse(
         {}, base=tmp_path, overrides=["evaluate.ks=[1, 3]", "influence.solver.damping=4", "select.budget=0.5"]
     )
-    assert (config.evaluate.ks, config.influence.solver.damping, config.select.budget) == ([1, 3], 4.0, 0.5)
+    assert (config.evaluate.ks, config.influence.solver, config.select.budget) == ([1, 3], CGConfig(damping=4), 0.5)
 
 
 def test_a_budget_of_one_sample_is_not_all_of_them(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ LAYERS = {
     "recommenders.bigrec.files": STAGES,
     "recommenders.bigrec.model": STAGES,
     "config": STAGES,
+    "config_solvers": STAGES,
+    "presets": STAGES,
     "finetuning": STAGES,
     "exporting": STAGES,
     "reporting": STAGES,

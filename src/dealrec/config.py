@@ -6,17 +6,9 @@ The order of the fields is the order of the pipeline.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from dealrec.config_solvers import CGConfig, Section, SolverConfig
 
 
 def _number(value: Any) -> Any:
@@ -32,12 +24,6 @@ def _count_or_share(value: int | float) -> int | float:
 
 
 Budget = Annotated[int | float, BeforeValidator(_number), AfterValidator(_count_or_share)]
-
-
-class Section(BaseModel):
-    """A part of the settings; immutable, and strict about the names of its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Columns(Section):
@@ -90,13 +76,27 @@ class DataConfig(Section):
 
 
 class SurrogateConfig(Section):
-    """The small sequential recommender (SASRec) on which influence is computed."""
+    """The small recommender on which influence is computed."""
 
+    kind: Literal["sasrec", "gru4rec", "bert4rec", "mf", "custom"] = Field(
+        "sasrec", description="sasrec, gru4rec, bert4rec; mf: matrix factorisation; custom: yours, see module."
+    )
+    module: Path | None = Field(
+        None,
+        description="With kind custom: a Python file of yours that is run; its surrogate(n_items, max_length) must"
+        " return a dealrec.surrogate.Surrogate.",
+    )
     dim: int = Field(64, ge=1, description="Width of the item embeddings.")
-    layers: int = Field(2, ge=1, description="Transformer layers.")
-    heads: int = Field(1, ge=1, description="Attention heads; must divide dim.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout in training.")
-    negatives: int = Field(1, ge=1, description="Sampled negative items per position.")
+    layers: int = Field(2, ge=1, description="Transformer or recurrent layers.")
+    heads: int = Field(1, ge=1, description="Attention heads of the transformers; must divide dim.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout in training.")
+    loss: Literal["bce", "sampled-softmax", "softmax"] = Field(
+        "sampled-softmax",
+        description="bce: binary cross-entropy against sampled negatives, as SASRec is published. sampled-softmax:"
+        " cross-entropy among target and negatives. softmax: cross-entropy over all items.",
+    )
+    negatives: int = Field(64, ge=1, description="Sampled negative items per position; not for softmax.")
+    hidden_share: float = Field(0.2, ge=0, lt=1, description="Share of the items that bert4rec has to fill in.")
     learning_rate: float = Field(1e-3, gt=0, description="Step size of Adam.")
     batch_size: int = Field(256, ge=1, description="Units (training sequences) per step.")
     max_epochs: int = Field(200, ge=1, description="Epochs at most.")
@@ -108,37 +108,11 @@ class SurrogateConfig(Section):
             raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
         return self
 
-
-class CGConfig(Section):
-    """Conjugate gradients on the whole training data."""
-
-    kind: Literal["cg"] = Field("cg", description="Conjugate gradients.")
-    damping: float | None = Field(
-        None, ge=0, description="Added to the Hessian's diagonal. null: from an estimate of its spectrum."
-    )
-    tol: float = Field(1e-3, gt=0, description="Largest accepted residual, relative to the right-hand side.")
-    max_iter: int = Field(200, ge=1, description="Iterations at most, each one pass over the training data.")
-
-
-class LiSSAConfig(Section):
-    """Stochastic recursion (Algorithm 1 of the paper)."""
-
-    kind: Literal["lissa"] = Field("lissa", description="Stochastic recursion.")
-    damping: float | None = Field(
-        None, ge=0, description="Added to the Hessian's diagonal. null: from an estimate of its spectrum."
-    )
-    scale: float | None = Field(
-        None, gt=0, description="Divides the Hessian in the recursion. null: from an estimate of its spectrum."
-    )
-    depth: int = Field(5000, ge=1, description="Steps of the recursion.")
-    repeats: int = Field(1, ge=1, description="Recursions that are averaged.")
-    batch_size: int = Field(16, ge=1, description="Units per step. 1: as in the paper, and far noisier.")
-    tol: float = Field(0.2, gt=0, description="Largest accepted residual, relative to the right-hand side.")
-    allow_unconverged: bool = Field(False, description="Accept a residual above tol (recorded in the manifest).")
-
-
-def _solver_kind(value: Any) -> Any:
-    return value.get("kind", "cg") if isinstance(value, dict) else getattr(value, "kind", None)
+    @model_validator(mode="after")
+    def _custom_has_a_module(self) -> Self:
+        if (self.kind == "custom") != (self.module is not None):
+            raise ValueError("kind 'custom' and surrogate.module, the Python file to run, go together")
+        return self
 
 
 class InfluenceConfig(Section):
@@ -150,12 +124,33 @@ class InfluenceConfig(Section):
     parameters: list[str] = Field(
         ["last-block"],
         min_length=1,
-        description="Name globs of the surrogate's parameters; 'last-block' is its last transformer layer.",
+        description="Name globs of the surrogate's parameters. 'last-block' is its last layer, 'last-block.X' the"
+        " parameter X of it; '*' all, embeddings included.",
     )
-    solver: Annotated[
-        Annotated[CGConfig, Tag("cg")] | Annotated[LiSSAConfig, Tag("lissa")], Discriminator(_solver_kind)
-    ] = Field(CGConfig(), description="Solver of (H + damping I) x = mean gradient; kind: cg or lissa.")
+    solver: SolverConfig = Field(
+        CGConfig(),
+        description="Solver of (H + damping I) x = mean gradient; kind: cg, lissa, arnoldi, ekfac or identity.",
+    )
     batch_size: int = Field(512, ge=1, description="Units per batch of the passes over the data.")
+
+
+class FidelityConfig(Section):
+    """How well influence predicts retraining: only for `dealrec fidelity`."""
+
+    subsets: int = Field(50, ge=4, description="Random subsets of the units, of each share, to train on again.")
+    shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [0.5, 0.1], min_length=1, description="Sizes of the subsets as shares of the units."
+    )
+    seeds: int = Field(2, ge=2, description="Trainings per subset; their disagreement is the ceiling of every score.")
+    groups: int = Field(20, ge=1, description="Groups of users whose risk is predicted.")
+    surrogates: int = Field(3, ge=1, description="Surrogates from other seeds, for the stability of the scores.")
+    compared: list[InfluenceConfig] | None = Field(
+        None,
+        min_length=1,
+        description="Influence sections that are compared. null: both risks with three sets of parameters under cg,"
+        " and the other solvers on the last block.",
+    )
+    workers: int = Field(2, ge=1, description="Processes at a time, one thread each. The results do not depend on it.")
 
 
 class LoRAConfig(Section):
@@ -216,6 +211,9 @@ class SelectConfig(Section):
     budget: Budget = Field(0.02, description="Samples to select: a count, or a share of all training samples.")
     effort_weight: float = Field(0.3, ge=0, description="Weight of effort against influence, both scaled to [0, 1].")
     strata: int = Field(50, ge=1, description="Strata of equal width of the overall score.")
+    hard_prune: float = Field(
+        0.0, ge=0, lt=1, description="Share of the candidates with the highest overall scores that is dropped first."
+    )
     random_arms: int = Field(1, ge=0, description="Random selections of the same size to compare with.")
 
 
@@ -268,3 +266,4 @@ class Config(Section):
     select: SelectConfig = Field(SelectConfig(), description="Selection.")
     finetune: FinetuneConfig = Field(FinetuneConfig(), description="Few-shot fine-tuning.")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Evaluation.")
+    fidelity: FidelityConfig = Field(FidelityConfig(), description="Check of influence against retraining.")

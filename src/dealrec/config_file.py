@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from dealrec.config import Config
 from dealrec.errors import ConfigError
 
-PATHS = ("data.interactions", "data.items", "llm.model")
+PATHS = ("data.interactions", "data.items", "llm.model", "surrogate.module")
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, base: Path | None = None) -> Config:
@@ -57,7 +57,9 @@ def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) 
         if model.is_dir() or _is_path(config.llm.model)
         else config.llm
     )
-    return config.model_copy(update={"data": resolved, "llm": llm})
+    module = config.surrogate.module
+    surrogate = config.surrogate.model_copy(update={"module": _resolve(module, base)}) if module else config.surrogate
+    return config.model_copy(update={"data": resolved, "llm": llm, "surrogate": surrogate})
 
 
 def _resolve(path: Path, base: Path) -> Path:

@@ -109,6 +109,37 @@ def _show_results(console: Console, results: dict[str, Any], config: Config) -> 
     )
 
 
+def show_fidelity(outcomes: Sequence[Outcome], run_dir: Path, *, as_json: bool) -> None:
+    """How well each influence section predicted the risk after retraining."""
+    rows = pl.read_parquet(run_dir / "fidelity" / "fidelity.parquet").sort("share", "own", descending=True)
+    facts = outcomes[-1].manifest.facts
+    if as_json:
+        print(json.dumps({"run_dir": str(run_dir), "rows": rows.to_dicts(), "facts": facts}))
+        return
+    console = _console()
+    title = "Linear datamodelling score [95% bootstrap interval over subsets] / ceiling from the noise of retraining"
+    headers = ("risk", "parameters", "solver", ">share", ">on its own risk", ">on the test risk")
+    table = _table(*headers, ">seeds agree", ">damping", ">residual", ">seconds", title=title)
+    for row in rows.iter_rows(named=True):
+        table.add_row(
+            *(row["risk"], row["parameters"], row["solver"], f"{row['share']:g}"),
+            *(_score(row, on) for on in ("own", "test")),
+            "" if row["stability"] is None else f"{row['stability']:.2f}",
+            *(f"{row['damping']:.2g}", f"{row['residual']:.2g}", f"{row['seconds']:.0f}"),
+        )
+    console.print(table)
+    console.print(
+        f"Convex toy, each sample left out: Spearman {facts['leave_one_out_spearman']:.4f},"
+        f" slope {facts['leave_one_out_slope']:.3f}"
+    )
+    total = sum(outcome.manifest.wall_seconds for outcome in outcomes)
+    console.print(f"{_seconds(total)} in all; the table: {run_dir / 'fidelity' / 'fidelity.parquet'}", soft_wrap=True)
+
+
+def _score(row: dict[str, Any], on: str) -> str:
+    return f"{row[on]:.3f} [{row[f'{on}_low']:.3f}, {row[f'{on}_high']:.3f}] / {row[f'{on}_ceiling']:.2f}"
+
+
 def _than(verdict: str) -> str:
     return " from Random" if verdict.startswith("not") else " than Random"
 

@@ -6,38 +6,56 @@ import pytest
 import torch
 from torch import Tensor
 
-from dealrec.errors import NonFinite
-from dealrec.influence import CG, Exact, LiSSA, directional_scores, influence_scores, inverse_hvp
+from dealrec.errors import NonFinite, NotConverged
+from dealrec.influence import CG, Arnoldi, Exact, LiSSA, directional_scores, influence_scores, inverse_hvp
 from dealrec.influence.hvp import hessian_vector, mean_gradient
 from dealrec.influence.solvers import Solver
 
 AT = {"w": torch.ones(2)}
 DATA = [torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 1.0], [2.0, 1.0]])]
-SOLVERS: list[Solver] = [CG(), CG(damping=0.1), Exact(), LiSSA(depth=20, allow_unconverged=True)]
+SOLVERS: list[Solver] = [
+    CG(),
+    CG(damping=0.1),
+    Exact(),
+    Arnoldi(),
+    Arnoldi(damping=0.1, allow_unconverged=True),
+    LiSSA(depth=20, allow_unconverged=True),
+    LiSSA.reference(),
+]
 
 
 def loss(params: Mapping[str, Tensor], batch: Tensor) -> Tensor:
     return (batch @ params["w"]).square() + params["w"].square().sum()
 
 
-def with_nan_at(batch: int, row: int) -> list[Tensor]:
+def spoilt(batch: int, row: int, value: float = torch.nan) -> list[Tensor]:
     data = [part.clone() for part in DATA]
-    data[batch][row, 0] = torch.nan
+    data[batch][row, 0] = value
     return data
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_nan_in_the_data_is_an_error_that_names_the_sample(solver: Solver) -> None:
+def test_a_non_finite_number_in_the_data_is_an_error_that_names_the_sample(solver: Solver, value: float) -> None:
     with pytest.raises(NonFinite, match="positions 3"):
-        influence_scores(loss, AT, with_nan_at(1, 1), solver=solver)
+        influence_scores(loss, AT, spoilt(1, 1, value), solver=solver)
     with pytest.raises(NonFinite, match="positions 2"):
-        influence_scores(loss, AT, DATA, solver=solver, target_batches=with_nan_at(1, 0))
+        influence_scores(loss, AT, DATA, solver=solver, target_batches=spoilt(1, 0, value))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_nan_in_the_training_data_is_found_when_the_target_is_clean(solver: Solver) -> None:
+def test_one_in_the_training_data_is_found_when_the_target_is_clean(solver: Solver, value: float) -> None:
     with pytest.raises(NonFinite):
-        influence_scores(loss, AT, with_nan_at(0, 0), solver=solver, target_batches=DATA)
+        influence_scores(loss, AT, spoilt(0, 0, value), solver=solver, target_batches=DATA)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("depth", [3, 120])
+def test_one_that_enters_the_recursion_only_is_an_error(value: float, depth: int) -> None:
+    solver = LiSSA(damping=0.1, scale=50.0, depth=depth, allow_unconverged=True, step_batches=spoilt(0, 1, value))
+    with pytest.raises(NotConverged, match="diverged, or met NaN"):
+        influence_scores(loss, AT, DATA, solver=solver)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -63,7 +81,7 @@ def test_a_finite_loss_without_a_derivative_is_an_error() -> None:
 
 def test_a_bad_directional_derivative_is_named_by_its_position() -> None:
     with pytest.raises(NonFinite, match="positions 2 "):
-        directional_scores(loss, AT, with_nan_at(1, 0), AT)
+        directional_scores(loss, AT, spoilt(1, 0), AT)
 
 
 @pytest.mark.parametrize(

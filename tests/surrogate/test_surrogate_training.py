@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dealrec.errors import NonFinite
-from dealrec.surrogate import Epoch, SASRec, Units, make_units, mean_ndcg, target_ranks, train
+from dealrec.surrogate import Epoch, LossName, SASRec, Surrogate, Units, make_units, mean_ndcg, target_ranks, train
+from tests.surrogate.conftest import drawn, every_kind, made
 
 N_ITEMS = 12
 SEQUENCES = st.lists(st.lists(st.integers(1, N_ITEMS), min_size=2, max_size=7), min_size=1, max_size=8)
@@ -34,7 +35,14 @@ def steps_upwards(count: int, *, seed: int) -> Units:
 
 
 def run(
-    model: SASRec, units: Units, valid: Units | None, *, epochs: int = 3, patience: int = 3, rate: float = 1e-2
+    model: Surrogate,
+    units: Units,
+    valid: Units | None,
+    *,
+    epochs: int = 3,
+    patience: int = 3,
+    rate: float = 1e-2,
+    loss: LossName = "bce",
 ) -> list[Epoch]:
     return train(
         model,
@@ -46,26 +54,32 @@ def run(
         max_epochs=epochs,
         patience=patience,
         seed=4,
+        loss=loss,
     )
 
 
-def slow_rank(model: SASRec, sequence: list[int]) -> float:
+def slow_rank(model: Surrogate, sequence: list[int]) -> float:
     *history, target = sequence
-    state = model(torch.tensor([history]))[0, -1]
-    scores = {item: float(state @ model.item_embedding.weight[item]) for item in range(1, N_ITEMS + 1)}
+    ends = [] if model.hidden_item is None else [model.hidden_item]
+    state, vectors = model(torch.tensor([[*history, *ends]]))[0, -1], model.item_vectors()
+    scores = {item: float(state @ vectors[item]) for item in range(1, N_ITEMS + 1)}
     rivals = [item for item in scores if item not in history and item != target]
     ahead = sum(scores[item] > scores[target] for item in rivals)
     tied = sum(scores[item] == scores[target] for item in rivals)
     return 1 + ahead + tied / 2
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@every_kind
+@settings(deadline=None, max_examples=15, derandomize=True)
 @given(sequences=SEQUENCES, coarse=st.booleans(), size=st.integers(1, 9))
 @torch.no_grad()
-def test_ranks_match_a_slow_twin(sequences: list[list[int]], coarse: bool, size: int) -> None:
-    model = drawn_model(dim=2).double().eval()
-    if coarse:  # equal embeddings tie exactly
-        model.item_embedding.weight[1:] = model.item_embedding.weight[1:4].repeat(4, 1)
+def test_ranks_match_a_slow_twin(kind: str, sequences: list[list[int]], coarse: bool, size: int) -> None:
+    model = drawn(kind, dim=2, n_items=N_ITEMS)
+    if coarse:  # equal vectors tie, exactly where a score is one product
+        for name, value in model.named_parameters():
+            if name.startswith("item_"):
+                value[1 : N_ITEMS + 1] = value[1:4].repeat(4, 1)
+                value[:, 0 if value.shape[1] == 1 else 1 :] = 0
     got = target_ranks(model, make_units(sequences, whole=True), batch_size=size)
     assert got.tolist() == [slow_rank(model, sequence) for sequence in sequences]
 
@@ -104,6 +118,21 @@ def test_a_learnable_pattern_is_learnt() -> None:
     assert before < 0.7
     assert mean_ndcg(model, valid, k=10) > 0.9
     assert history[-1].train_loss < 0.5 * history[0].train_loss
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [("gru4rec", "bce"), ("bert4rec", "bce"), ("mf", "bce"), ("bert4rec", "softmax"), ("gru4rec", "sampled-softmax")],
+)
+def test_every_kind_learns_it(kind: str, loss: LossName) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = made(kind, n_items=N_ITEMS)
+    valid = steps_upwards(60, seed=1)
+    before = mean_ndcg(model, valid, k=10)
+    run(model, steps_upwards(300, seed=0), valid, epochs=25, patience=25, rate=0.02, loss=loss)
+    assert before < 0.7
+    assert mean_ndcg(model, valid, k=10) > 0.9
 
 
 def test_the_best_epoch_is_kept_and_training_stops_early() -> None:
@@ -203,6 +232,21 @@ def test_the_training_loss_is_the_mean_over_units() -> None:
         )
         losses.append(history[0].train_loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [("bce", 2 * math.log(2)), ("sampled-softmax", math.log(1 + 2)), ("softmax", math.log(N_ITEMS))],
+)
+@pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
+def test_where_all_scores_are_equal_the_loss_is_that_of_guessing(kind: str, loss: LossName, expected: float) -> None:
+    model = made(kind, n_items=N_ITEMS)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.startswith("item_"):
+                value.zero_()
+    history = run(model, steps_upwards(20, seed=0), None, epochs=1, rate=0.0, loss=loss)
+    assert history[0].train_loss == pytest.approx(expected)
 
 
 def test_a_diverging_loss_is_an_error() -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dealrec.surrogate import Batches, Units, draw_negatives, make_units, plan
+from dealrec.surrogate import Batches, Cloze, Units, draw_cloze, draw_negatives, make_units, plan
 from dealrec.surrogate.units import batch
 
 N_ITEMS = 20
@@ -89,9 +89,9 @@ def test_a_user_who_holds_the_whole_catalogue_still_gets_negatives() -> None:
     assert 1 <= int(drawn.min()) <= int(drawn.max()) <= 3
 
 
-def made(units: Units, index: list[int]) -> dict[str, list[object]]:
+def made(units: Units, index: list[int], *, cloze: Cloze | None = None) -> dict[str, list[object]]:
     numbered = torch.arange(100, 100 + len(units.items)).unsqueeze(1)  # stands for negatives: 100 + place
-    return {name: value.tolist() for name, value in batch(units, numbered, torch.tensor(index)).items()}
+    return {name: value.tolist() for name, value in batch(units, numbered, torch.tensor(index), cloze=cloze).items()}
 
 
 def test_a_batch_of_whole_sequences_by_hand() -> None:
@@ -106,6 +106,61 @@ def test_a_batch_of_last_positions_by_hand() -> None:
     got = made(make_units([[3, 1, 2], [5, 4]], whole=False), [0, 1])
     assert got["items"] == [[3, 1], [5, 0]]
     assert got["weights"] == [[0.0, 1.0], [1.0, 0.0]]
+
+
+def test_a_cloze_batch_by_hand() -> None:
+    hidden = torch.tensor([True, False, True, False, True], dtype=torch.bool)
+    got = made(make_units([[3, 1, 2], [5, 4]], whole=True), [1, 0], cloze=Cloze(hidden, 21))
+    assert got["items"] == [[5, 21, 0], [21, 1, 21]]
+    assert got["targets"] == [[5, 4, 0], [3, 1, 2]]  # of their own positions
+    assert got["negatives"] == [[[103], [104], [0]], [[100], [101], [102]]]
+    assert got["weights"] == [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]
+
+
+def hidden_places(units: Units, *, share: float, seed: int = 0) -> list[int]:
+    return draw_cloze(units, index=21, share=share, seed=seed).hidden.nonzero().flatten().tolist()
+
+
+def test_a_cloze_always_hides_the_target_and_without_a_share_it_alone() -> None:
+    sequences = [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
+    targets = [2, 4, 8]
+    for seed in range(20):
+        assert set(targets) <= set(hidden_places(make_units(sequences, whole=True), share=0.5, seed=seed))
+    assert hidden_places(make_units(sequences, whole=True), share=0.0) == targets
+    assert hidden_places(make_units(sequences, whole=False), share=0.9) == targets  # the last position alone counts
+    assert hidden_places(make_units([], whole=True), share=0.5) == []
+
+
+def test_a_cloze_hides_other_items_with_the_share_as_probability() -> None:
+    units = make_units([[1, 2, 3, 4]] * 2_000, whole=True)
+    hidden = draw_cloze(units, index=21, share=0.3, seed=0).hidden.view(2_000, 4).double().mean(0)
+    assert float(hidden[3]) == 1.0
+    assert bool(((hidden[:3] - 0.3).abs() < 0.05).all())  # five deviations: (0.3 * 0.7 / 2000) ** 0.5 = 0.01
+
+
+def test_a_cloze_follows_from_the_seed_alone() -> None:
+    units = make_units([[1, 2, 3, 4, 5]] * 20, whole=True)
+    before = torch.random.get_rng_state()
+    first = hidden_places(units, share=0.4, seed=3)
+    torch.rand(7)
+    assert first == hidden_places(units, share=0.4, seed=3)
+    assert first != hidden_places(units, share=0.4, seed=4)
+    torch.random.set_rng_state(before)
+    hidden_places(units, share=0.4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_cloze_batches_hide_the_same_items_however_they_are_batched() -> None:
+    units = make_units([[3, 1, 2, 9], [5, 4], [7, 8, 9]], whole=True)
+    negatives = draw_negatives(units, n_items=N_ITEMS, per_position=2, seed=0)
+    batches = Batches(units, negatives, plan(units, batch_size=3), draw_cloze(units, index=21, share=0.5, seed=1))
+    (together,) = list(batches)
+    for row, unit in enumerate(batches.order[0].tolist()):
+        alone = batches.only(torch.tensor([unit]))[0]
+        length = int(units.lengths[unit])
+        for name, value in alone.items():
+            assert torch.equal(together[name][row, :length], value[0])
+            assert not together[name][row, length:].any()
 
 
 def test_batches_can_be_iterated_again() -> None:

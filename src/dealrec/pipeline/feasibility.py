@@ -27,6 +27,7 @@ def check_feasible(config: Config, run_dir: Path) -> None:
     if isinstance(wanted, int) and wanted > n:
         raise ConfigError(f"select.budget is {wanted:,}, above the {n:,} training samples", f"Set it to at most {n}.")
     budget, pool = budget_count(config.select.budget, n), budget_count(config.effort.pool, n)
+    pool -= int(config.select.hard_prune * pool + 1e-9)
     if budget > pool:
         raise ConfigError(
             f"select.budget means {budget:,} samples, above the {pool:,} candidates of effort.pool",

@@ -7,6 +7,7 @@ Heavy imports happen inside the stage that needs them: the command line must sta
 
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -32,7 +33,7 @@ from dealrec.columns import (
     VALID_MRR,
     VALID_NDCG,
 )
-from dealrec.config import Config, DataConfig
+from dealrec.config import Config, DataConfig, SurrogateConfig
 from dealrec.data import sources
 from dealrec.errors import ConfigError
 from dealrec.pipeline.feasibility import check_feasible
@@ -103,10 +104,10 @@ def _data_facts(parts: Any, items: pl.DataFrame, made: dict[str, pl.DataFrame]) 
 
 
 def surrogate(context: Context) -> None:
-    """SASRec, trained on the units and kept at its best epoch."""
-    from safetensors.torch import save_file
+    """The surrogate recommender, trained on the units and kept at its best epoch."""
+    from safetensors.torch import save_model
 
-    from dealrec.pipeline.surrogates import new_model, units
+    from dealrec.pipeline.surrogates import new_model, training_settings, units
     from dealrec.surrogate import Epoch, train
 
     train_units, valid = units(context, "train"), units(context, "valid")
@@ -117,12 +118,11 @@ def surrogate(context: Context) -> None:
         model,
         train_units,
         valid if len(valid) else None,
-        **context.config.surrogate.model_dump(exclude={"dim", "layers", "heads", "dropout"}),
+        **training_settings(context.config),
         seed=context.config.seed,
         watch=lambda epochs: context.track(epochs, "epochs (fewer if it stops early)"),
     )
-    weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-    save_file(weights, context.out / "model.safetensors")
+    save_model(model, str(context.out / "model.safetensors"))
     table = pl.DataFrame([asdict(epoch) for epoch in history], schema=_EPOCHS)
     write_table(context.out / "training.parquet", table, key=EPOCH)
     best = max(history, key=Epoch.quality)
@@ -147,17 +147,17 @@ def influence(context: Context) -> None:
     settings = context.config.influence
     model = trained(context)
     params = chosen_parameters(model, settings.parameters)
-    train = batches(context, "train", batch_size=settings.batch_size)
+    train = batches(context, model, "train", batch_size=settings.batch_size)
     target = None
     if settings.risk == "valid":
-        target = batches(context, "valid", batch_size=settings.batch_size)
+        target = batches(context, model, "valid", batch_size=settings.batch_size)
     ids = read_samples(context.input("data/samples-train.parquet"))[SAMPLE]
     with context.progress.bar("influence: batches") as advance, naming(ids, train if target is None else None):
         found = score(
-            per_sample_loss(model),
+            per_sample_loss(model, loss=context.config.surrogate.loss),
             params,
             train.watched(advance),
-            solver=solver(context, after_step=advance),
+            solver=solver(context, model, after_step=advance),
             target_batches=target.watched(advance) if target else None,
         )
     scores = train.restore_order(found.scores.double().cpu())
@@ -192,27 +192,29 @@ def select(context: Context) -> None:
     """The samples of each arm: those of the method, and random ones of the same number."""
     import torch
 
-    from dealrec.selection import assign_strata, budget_count, combine_scores, coverage_sample, stratum_edges
+    from dealrec import selection
 
     config, settings = context.config, context.config.select
     everyone = read_samples(context.input("data/samples-train.parquet")).select(SAMPLE)
     pool = pl.read_parquet(context.input("effort/pool.parquet"))
     tables = {name: pl.read_parquet(context.input(f"{name}/scores.parquet")) for name in (INFLUENCE, EFFORT)}
     table = join_scores(pool, tables)
-    overall = combine_scores(
+    overall = selection.combine_scores(
         table[INFLUENCE].to_torch(),
         table[EFFORT].to_torch(),
         effort_weight=settings.effort_weight,
     )
-    budget = budget_count(settings.budget, len(everyone))
-    picked = coverage_sample(overall, budget, strata=settings.strata, seed=config.seed)
-    strata = assign_strata(overall, strata=settings.strata)
+    budget = selection.budget_count(settings.budget, len(everyone))
+    kept = selection.without_hardest(overall, share=settings.hard_prune)
+    table, overall = table[kept.numpy()], overall[kept]
+    picked = selection.coverage_sample(overall, budget, strata=settings.strata, seed=config.seed)
+    strata = selection.assign_strata(overall, strata=settings.strata)
     scored = table.with_columns(pl.Series(OVERALL, overall.numpy()), pl.Series(STRATUM, strata.numpy()))
     selected = scored[picked.numpy()].sort(OVERALL, SAMPLE, descending=[True, False])
     selected = selected.with_columns(pl.int_range(1, pl.len() + 1).alias(RANK))
     columns = [SAMPLE, RANK, INFLUENCE, EFFORT, OVERALL, STRATUM]
     write_table(context.out / "selected.parquet", selected.select(columns), key=SAMPLE)
-    edges = stratum_edges(overall, strata=settings.strata)
+    edges = selection.stratum_edges(overall, strata=settings.strata)
     ends = pl.DataFrame({STRATUM: range(settings.strata), LOW: edges[:-1].numpy(), HIGH: edges[1:].numpy()})
     counts = scored.group_by(STRATUM).len(CANDIDATES).join(selected.group_by(STRATUM).len(KEPT), on=STRATUM, how="left")
     write_table(context.out / "strata.parquet", ends.join(counts, on=STRATUM, how="left").fill_null(0), key=STRATUM)
@@ -274,10 +276,19 @@ def arms(config: Config) -> list[str]:
     return ["selected", *(f"random-{number}" for number in range(config.select.random_arms))]
 
 
+def _surrogate_module(config: Config) -> list[Path]:
+    """The user's own code of a custom surrogate: what it holds can change the outcome."""
+    return [config.surrogate.module] if config.surrogate.module else []
+
+
 _DATA = ("data/samples-train.parquet", "data/items.parquet")
+_VALID = "data/samples-valid.parquet"
 _TEST = ("data/samples-test.parquet", "data/interactions-train.parquet", "data/interactions-valid.parquet")
 _SETTINGS = tuple(f"data.{name}" for name in DataConfig.model_fields if name not in ("interactions", "items"))
-_SURROGATE_SHAPE = tuple(f"surrogate.{name}" for name in ("dim", "layers", "heads", "negatives"))
+_SURROGATE = tuple(f"surrogate.{name}" for name in SurrogateConfig.model_fields if name != "module")
+_SURROGATE_SHAPE = tuple(
+    f"surrogate.{name}" for name in ("kind", "dim", "layers", "heads", "loss", "negatives", "hidden_share")
+)
 _SAMPLING = ("data.max_history", "data.samples_per_user")
 _LLM = ("llm.lora", "llm.prompt")
 _ARMS = "select.random_arms"
@@ -291,13 +302,14 @@ STAGES: tuple[Stage, ...] = (
         outside=lambda config: iter(sources.files(config.data)),
         after=check_feasible,
     ),
-    Stage("surrogate", 1, surrogate, (*_DATA, "data/samples-valid.parquet"), ("seed", "surrogate", *_SAMPLING)),
+    Stage("surrogate", 2, surrogate, (*_DATA, _VALID), ("seed", *_SURROGATE, *_SAMPLING), _surrogate_module),
     Stage(
         "influence",
-        1,
+        2,
         influence,
-        (*_DATA, "data/samples-valid.parquet", "surrogate/model.safetensors"),
+        (*_DATA, _VALID, "surrogate/model.safetensors"),
         ("seed", "influence", *_SURROGATE_SHAPE, *_SAMPLING),
+        _surrogate_module,
     ),
     Stage("effort", 1, effort, (*_DATA, "influence/scores.parquet"), ("seed", "effort", *_LLM), llm_files),
     Stage(

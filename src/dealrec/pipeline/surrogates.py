@@ -1,24 +1,46 @@
 """The surrogate as the stages use it: from settings and tables to a model, its parameters and its batches."""
 
 import fnmatch
+import importlib.util
+import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import polars as pl
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_model
 from torch import Tensor
 
-from dealrec.config import CGConfig
-from dealrec.errors import ConfigError, NonFinite
-from dealrec.influence import CG, LiSSA
+from dealrec.config import Config, SurrogateConfig
+from dealrec.config_solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig, LiSSAConfig
+from dealrec.errors import ConfigError, ModelError, NonFinite
+from dealrec.influence import CG, EKFAC, Arnoldi, Identity, LiSSA
 from dealrec.influence.solvers import Solver
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import index_sequences, read_catalogue, read_samples
-from dealrec.surrogate import Batches, SASRec, Units, draw_negatives, make_units, plan
+from dealrec.surrogate import (
+    MF,
+    Batches,
+    BERT4Rec,
+    GRU4Rec,
+    SASRec,
+    Surrogate,
+    Units,
+    draw_cloze,
+    draw_negatives,
+    make_units,
+    plan,
+    pseudo_losses,
+    train,
+)
 
-Part = Literal["train", "valid"]
+KINDS: dict[str, type[Surrogate]] = {"sasrec": SASRec, "gru4rec": GRU4Rec, "bert4rec": BERT4Rec, "mf": MF}
+
+Part = Literal["train", "valid", "test"]
+PARTS: tuple[Part, ...] = ("train", "valid", "test")
 
 
 def units(context: Context, part: Part) -> Units:
@@ -29,42 +51,72 @@ def units(context: Context, part: Part) -> Units:
     return make_units(index_sequences(samples, catalogue), whole=whole)
 
 
-def batches(context: Context, part: Part, *, batch_size: int) -> Batches:
-    """All units with negatives that are drawn once, from the seed."""
+def batches(context: Context, model: Surrogate, part: Part, *, batch_size: int) -> Batches:
+    """All units with negatives, and hidden items where the model fills them in, drawn once from the seed."""
     made = units(context, part)
-    catalogue = read_catalogue(context.input("data/items.parquet"))
-    config = context.config
-    negatives = draw_negatives(
-        made, n_items=len(catalogue), per_position=config.surrogate.negatives, seed=config.seed + (part == "valid")
-    )
-    return Batches(made, negatives, plan(made, batch_size=batch_size), device())
+    settings, seed = context.config.surrogate, context.config.seed + PARTS.index(part)
+    negatives = draw_negatives(made, n_items=model.n_items, per_position=settings.negatives, seed=seed)
+    cloze = None
+    if model.hidden_item is not None:
+        cloze = draw_cloze(made, index=model.hidden_item, share=settings.hidden_share, seed=seed)
+    return Batches(made, negatives, plan(made, batch_size=batch_size), cloze, device())
 
 
-def new_model(context: Context) -> SASRec:
-    """An untrained SASRec, its weights drawn from the seed."""
+def new_model(context: Context) -> Surrogate:
+    """An untrained surrogate, its weights drawn from the seed."""
     catalogue = read_catalogue(context.input("data/items.parquet"))
-    settings = context.config.surrogate
     with torch.random.fork_rng():
         torch.manual_seed(context.config.seed)
-        model = SASRec(
-            len(catalogue),
-            dim=settings.dim,
-            layers=settings.layers,
-            heads=settings.heads,
-            max_length=context.config.data.max_history,
-            dropout=settings.dropout,
-        )
+        model = build(context.config.surrogate, len(catalogue), max_history=context.config.data.max_history)
     return model.to(device())
 
 
-def trained(context: Context) -> SASRec:
+def build(settings: SurrogateConfig, n_items: int, *, max_history: int) -> Surrogate:
+    """A surrogate of the kind that the settings name, its weights from torch's global generator."""
+    if settings.module is not None:
+        return _custom(settings.module, n_items, max_length=max_history + 1)
+    kind = KINDS[settings.kind]
+    shape = inspect.signature(kind).parameters
+    known = {name: value for name, value in settings.model_dump().items() if name in shape}
+    # A cloze has the target among its positions.
+    return kind(n_items, **known, max_length=max_history + kind.cloze)
+
+
+def _custom(path: Path, n_items: int, *, max_length: int) -> Surrogate:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"surrogate.module {path} is no Python file", "Give the path of a .py file.")
+    module: Any = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses and pickles look their module up
+    try:
+        spec.loader.exec_module(module)
+        model = module.surrogate(n_items, max_length)
+    except Exception as error:  # whatever the user's code raises
+        raise ModelError(
+            f"{path}: surrogate(n_items, max_length) failed with {type(error).__name__}: {error}",
+            "Mend the file; examples/gpt2_surrogate.py shows one that works.",
+        ) from error
+    if not isinstance(model, Surrogate):
+        raise ModelError(
+            f"surrogate() of {path} returned a {type(model).__name__}", "Return a dealrec.surrogate.Surrogate."
+        )
+    return model
+
+
+def training_settings(config: Config) -> dict[str, Any]:
+    """What `dealrec.surrogate.train` takes of the settings."""
+    taken = inspect.signature(train).parameters
+    return {name: value for name, value in config.surrogate.model_dump().items() if name in taken}
+
+
+def trained(context: Context) -> Surrogate:
     """The model that the surrogate stage kept."""
     model = new_model(context)
-    model.load_state_dict(load_file(context.input("surrogate/model.safetensors")))
+    load_model(model, context.input("surrogate/model.safetensors"))
     return model.eval()
 
 
-def chosen_parameters(model: SASRec, globs: list[str]) -> dict[str, Tensor]:
+def chosen_parameters(model: Surrogate, globs: list[str]) -> dict[str, Tensor]:
     """The parameters whose names match. Raises ConfigError for a glob that matches none."""
     named = {name: value.detach() for name, value in model.named_parameters()}
     chosen: dict[str, Tensor] = {}
@@ -78,13 +130,23 @@ def chosen_parameters(model: SASRec, globs: list[str]) -> dict[str, Tensor]:
     return chosen
 
 
-def solver(context: Context, *, after_step: Callable[[], None]) -> Solver:
+def solver(context: Context, model: Surrogate, *, after_step: Callable[[], None] = lambda: None) -> Solver:
     """The solver that the settings describe."""
-    settings = context.config.influence.solver
-    if isinstance(settings, CGConfig):
-        return CG(**settings.model_dump(exclude={"kind"}))
-    steps = batches(context, "train", batch_size=settings.batch_size).watched(after_step)
-    return LiSSA(**settings.model_dump(exclude={"kind", "batch_size"}), seed=context.config.seed, step_batches=steps)
+    settings, seed = context.config.influence.solver, context.config.seed
+    options = settings.model_dump(exclude={"kind", "batch_size", "draws"})
+    match settings:
+        case CGConfig():
+            return CG(**options)
+        case ArnoldiConfig():
+            return Arnoldi(**options, seed=seed)
+        case LiSSAConfig():
+            steps = batches(context, model, "train", batch_size=settings.batch_size).watched(after_step)
+            return LiSSA(**options, seed=seed, step_batches=steps)
+        case EKFACConfig():
+            losses = pseudo_losses(model, loss=context.config.surrogate.loss, draws=settings.draws, seed=seed)
+            return EKFAC(**options, module=model, pseudo_losses=losses)
+        case IdentityConfig():
+            return Identity()
 
 
 @contextmanager

@@ -38,6 +38,18 @@ def stratum_edges(scores: Tensor, *, strata: int) -> Tensor:
     return (low * (1 - shares) + high * shares).clamp(low, high).cummax(0).values
 
 
+def without_hardest(scores: Tensor, *, share: float) -> Tensor:
+    """Indices of all but the `floor(share n)` highest scores, ascending; of equal scores the later ones go first.
+
+    The hard pruning of CCS, there for mislabelled samples.
+
+    >>> without_hardest(torch.tensor([3.0, 1.0, 2.0, 5.0]), share=0.25)
+    tensor([0, 1, 2])
+    """
+    dropped = int(share * len(scores) + 1e-9)
+    return scores.argsort(stable=True)[: len(scores) - dropped].sort().values
+
+
 def coverage_sample(scores: Tensor, budget: int | float, *, strata: int = 50, seed: int = 0) -> Tensor:
     """Indices of exactly min(budget, n) samples that cover the range of the scores: ascending, int64.
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from dealrec.errors import NonFinite
-from dealrec.surrogate.sasrec import SASRec, unit_losses
-from dealrec.surrogate.units import Units, batch, draw_negatives, plan
+from dealrec.surrogate.losses import LossName, unit_losses
+from dealrec.surrogate.model import Surrogate
+from dealrec.surrogate.units import Units, batch, draw_cloze, draw_negatives, plan
 
 NDCG_AT = 10
 
@@ -32,7 +33,7 @@ class Epoch:
 
 
 def train(
-    model: SASRec,
+    model: Surrogate,
     units: Units,
     valid: Units | None,
     *,
@@ -42,6 +43,8 @@ def train(
     max_epochs: int,
     patience: int,
     seed: int,
+    loss: LossName = "bce",
+    hidden_share: float = 0.2,
     watch: Callable[[range], Iterable[int]] = iter,
 ) -> list[Epoch]:
     """Train `model` in place with Adam and leave it at its best epoch; one Epoch for each that ran.
@@ -61,11 +64,16 @@ def train(
     with torch.random.fork_rng():  # dropout draws from the global generator
         torch.manual_seed(seed)
         for number in watch(range(1, max_epochs + 1)):
-            drawn = draw_negatives(units, n_items=model.n_items, per_position=negatives, seed=_epoch_seed(seed, number))
+            drawing = _epoch_seed(seed, number)
+            drawn = draw_negatives(units, n_items=model.n_items, per_position=negatives, seed=drawing)
+            cloze = None
+            if model.hidden_item is not None:
+                cloze = draw_cloze(units, index=model.hidden_item, share=hidden_share, seed=drawing)
             total = 0.0
             model.train()
             for index in plan(units, batch_size=batch_size, generator=generator):
-                losses = unit_losses(model, batch(units, drawn, index, device=device))
+                made = batch(units, drawn, index, cloze=cloze, device=device)
+                losses = unit_losses(model, made, loss=loss)
                 optimizer.zero_grad()
                 losses.mean().backward()
                 optimizer.step()
@@ -87,25 +95,25 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 
 @torch.no_grad()
-def target_ranks(model: SASRec, units: Units, *, batch_size: int = 256) -> Tensor:
+def target_ranks(model: Surrogate, units: Units, *, batch_size: int = 256, exclude_seen: bool = True) -> Tensor:
     """Rank of each unit's last item given the others, from 1, over the whole catalogue: [n].
 
-    Items of the history are left out of the ranking, unless the target is among them. A tie counts half of
-    the tied items as ahead, so that a constant score is neither best nor worst. Raises NonFinite if the model
-    gives a target no finite score: compared with NaN, nothing would be ahead of it.
+    With exclude_seen items of the history are left out of the ranking, unless the target is among them. A tie
+    counts half of the tied items as ahead, so that a constant score is neither best nor worst. Raises NonFinite
+    if the model gives a target no finite score: compared with NaN, nothing would be ahead of it.
     """
     model.eval()
     device = next(model.parameters()).device
     ranks = torch.empty(len(units), dtype=torch.float64)
     for index in plan(units, batch_size=batch_size):
         items, lengths, target = _histories(units, index, device)
-        states = model(items)[torch.arange(len(index)), lengths - 1]
-        scores = model.scores(states)
+        scores = model.scores(model.next_states(items, lengths))
         wanted = scores.gather(1, (target - 1).unsqueeze(1))
         if not bool(torch.isfinite(wanted).all()):
             raise NonFinite("surrogate: the model's scores are NaN or infinite", "Lower surrogate.learning_rate.")
         scores = torch.cat([scores.new_full((len(index), 1), float("-inf")), scores], dim=1)  # column 0: padding
-        scores = scores.scatter(1, items, float("-inf"))
+        if exclude_seen:
+            scores = scores.scatter(1, items, float("-inf"))
         scores = scores.scatter(1, target.unsqueeze(1), wanted)
         ahead = (scores > wanted).sum(1)
         tied = (scores == wanted).sum(1) - 1
@@ -121,7 +129,7 @@ def _histories(units: Units, index: Tensor, device: torch.device) -> tuple[Tenso
     return items.to(device), lengths.to(device), torch.stack([row[-1] for row in rows]).to(device)
 
 
-def mean_ndcg(model: SASRec, units: Units, *, k: int) -> float:
+def mean_ndcg(model: Surrogate, units: Units, *, k: int) -> float:
     """NDCG@k with the one relevant item of each unit: the mean of 1 / log2(1 + rank) within the first k."""
     if not len(units):
         raise ValueError("there is no unit to rank")

