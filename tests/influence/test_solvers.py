@@ -11,6 +11,7 @@ from torch import Tensor
 from dealrec.errors import NotConverged
 from dealrec.influence import CG, Exact, LiSSA, Solution, inverse_hvp
 from dealrec.influence.solvers import Solver
+from dealrec.influence.spectrum import Spectrum
 
 
 def quadratic(params: Mapping[str, Tensor], batch: Tensor) -> Tensor:
@@ -124,6 +125,23 @@ def test_cg_at_its_defaults_survives_a_lone_negative_eigenvalue(lowest: float) -
     solution = solve(matrix, v, CG())
     assert solution.damping > -lowest
     assert true_residual(matrix, solution, v) <= 1.01e-3
+
+
+def test_cg_raises_an_estimated_damping_that_was_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a short Lanczos run misses the most negative eigenvalue altogether."""
+    monkeypatch.setattr("dealrec.influence.cg.estimate_spectrum", lambda *_, **__: Spectrum(0.1, 4.0))
+    matrix, v = diagonal(-3, 1, 2, 4), normal(4)
+    solution = solve(matrix, v, CG())
+    assert solution.damping > 3
+    assert true_residual(matrix, solution, v) <= 1.01e-3
+
+
+def test_cg_is_restarted_where_float32_lets_its_residual_drift() -> None:
+    values = torch.logspace(-4, 0, 200, dtype=torch.float64)
+    matrix, v = with_spectrum(values).float(), normal(200, seed=2).float()
+    solution = solve(matrix, v, CG(damping=1e-4, tol=1e-4, max_iter=2000))
+    assert solution.residual <= 1e-4
+    assert true_residual(matrix.double(), solution, v.double()) <= 1.3e-4
 
 
 def test_cg_stops_at_max_iter() -> None:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -26,8 +27,9 @@ from dealrec.influence.spectrum import estimate_spectrum
 class CG:
     """Conjugate gradients; H + damping I must be positive definite, which is checked along the way.
 
-    damping None: max(1e-3 of the largest eigenvalue, 1.5 times the most negative one's size), both
-    from a Lanczos estimate. tol: largest accepted relative residual. max_iter: each one pass over the data.
+    damping None: max(1e-3 of the largest eigenvalue, 1.5 times the most negative one's size), both from a Lanczos
+    estimate; raised where CG meets a negative curvature that the estimate has missed. tol: largest accepted relative
+    residual. max_iter: each one pass over the data.
     """
 
     damping: float | None = None
@@ -39,18 +41,24 @@ class CG:
         """Settle the damping. Solving raises NotConverged on negative curvature or after max_iter steps."""
         start = time.perf_counter()
         product = hessian_vector(per_sample_loss, params, batches)
-        damping = self.damping
-        if damping is None:
-            damping = default_damping(estimate_spectrum(product, params, steps=SPECTRUM_STEPS))
-
+        given = self.damping
+        if given is None:
+            given = default_damping(estimate_spectrum(product, params, steps=SPECTRUM_STEPS))
+        damping = given
         prepared = time.perf_counter() - start
 
-        def operator(v: Vector) -> Vector:
-            return combine(1.0, product(v), damping, v)
-
         def solve(vector: Vector) -> Solution:
+            nonlocal damping
             start = time.perf_counter()
-            x, residual, iterations = _restarted(operator, vector, tol=self.tol, max_iter=self.max_iter)
+            while True:
+                operator = partial(_damped, product, damping)
+                try:
+                    x, residual, iterations = _restarted(operator, vector, tol=self.tol, max_iter=self.max_iter)
+                    break
+                except Indefinite as error:
+                    if self.damping is not None:
+                        raise
+                    damping = 2 * damping - 1.5 * error.curvature  # Lanczos has not seen this direction
             seconds = prepared + time.perf_counter() - start
             solution = Solution(x, residual, iterations, seconds, residual <= self.tol, damping)
             return accepted(solution, self.tol, allow=self.allow_unconverged, remedy="Raise damping or max_iter.")
@@ -63,6 +71,22 @@ class CG:
         if self.damping is None:
             vectors = max(vectors, lanczos_vectors(SPECTRUM_STEPS, params))
         return vectors * vector_bytes(params)
+
+
+class Indefinite(NotConverged):
+    """H + damping I has a direction of negative curvature, that of a unit vector."""
+
+    def __init__(self, curvature: float, iteration: int) -> None:
+        super().__init__(
+            f"influence: H + damping I is not positive definite: curvature {curvature:.3g}"
+            f" along a direction met in iteration {iteration} of CG",
+            "Raise damping above that size, or leave it unset to have it estimated.",
+        )
+        self.curvature = curvature
+
+
+def _damped(product: Callable[[Vector], Vector], damping: float, vector: Vector) -> Vector:
+    return combine(1.0, product(vector), damping, vector)
 
 
 def _restarted(
@@ -101,12 +125,7 @@ def _conjugate_gradients(
         image = operator(direction)
         curvature = dot(direction, image)
         if not curvature > 0:
-            length = dot(direction, direction)
-            raise NotConverged(
-                f"influence: H + damping I is not positive definite: curvature {curvature / length:.3g}"
-                f" along a direction met in iteration {iteration + 1} of CG",
-                "Raise damping above that size, or leave it unset to have it estimated.",
-            )
+            raise Indefinite(curvature / dot(direction, direction), iteration + 1)
         step = rho / curvature
         x = combine(1.0, x, step, direction)
         residual = combine(1.0, residual, -step, image)
