@@ -106,7 +106,7 @@ def _restarted(
         iterations += steps
         better = combine(1.0, x, 1.0, more)
         still_left = combine(1.0, vector, -1.0, operator(better))
-        if not norm(still_left) < 0.5 * norm(left):
+        if not norm(still_left) < norm(left):
             break
         x, left = better, still_left
     return x, norm(left) / max(norm(vector), 1e-300), iterations
