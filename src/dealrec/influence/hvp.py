@@ -7,11 +7,11 @@ Attention in the function must be composed of plain operations: fused kernels ha
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from dealrec.errors import NonFinite
 
@@ -99,22 +99,19 @@ def directional_scores(
     The product of each sample's gradient with one fixed vector is a directional derivative, so no
     per-sample gradient is ever formed. Raises NonFinite if one of them is NaN or infinite.
     """
-    at, direction = dict(params), dict(vector)
     scores: list[Tensor] = []
     count = 0
-    with torch.no_grad():
+    with torch.no_grad(), forward_ad.dual_level():
+        duals = {name: forward_ad.make_dual(value.detach(), vector[name]) for name, value in params.items()}
         for batch in batches:
-            derivative: Tensor = torch.func.jvp(partial(_swapped, per_sample_loss, batch), (at,), (direction,))[1]
+            losses, derivative = forward_ad.unpack_dual(per_sample_loss(duals, batch))
+            derivative = torch.zeros_like(losses) if derivative is None else derivative
             require_finite(derivative, "a directional derivative", first=count)
             scores.append(derivative)
             count += len(derivative)
     if not scores:
         raise ValueError("batches is empty: there is no sample to score")
     return torch.cat(scores)
-
-
-def _swapped(per_sample_loss: PerSampleLoss, batch: Batch, params: Params) -> Tensor:
-    return per_sample_loss(params, batch)
 
 
 def require_finite(values: Tensor, what: str, *, first: int = 0) -> None:

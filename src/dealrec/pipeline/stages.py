@@ -152,6 +152,9 @@ def influence(context: Context) -> None:
     if settings.risk == "valid":
         target = batches(context, model, "valid", batch_size=settings.batch_size)
     ids = read_samples(context.input("data/samples-train.parquet"))[SAMPLE]
+    memory = solver(context, model).memory(params)
+    numbers = sum(value.numel() for value in params.values())
+    context.progress.say(f"influence: {numbers:,} parameters; the solver takes {memory / 2**20:,.0f} MiB")
     with context.progress.bar("influence: batches") as advance, naming(ids, train if target is None else None):
         found = score(
             per_sample_loss(model, loss=context.config.surrogate.loss),
@@ -165,7 +168,7 @@ def influence(context: Context) -> None:
     solution = asdict(found.solution)
     del solution["vector"], solution["seconds"]
     context.facts |= {"risk": settings.risk, "solver": settings.solver.kind, **solution}
-    context.facts |= {"parameters": sum(value.numel() for value in params.values())}
+    context.facts |= {"parameters": numbers, "solver_memory_bytes": memory}
     context.facts |= {"share_positive": float((scores > 0).double().mean()), "device": str(found.scores.device)}
 
 
