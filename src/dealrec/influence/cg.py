@@ -74,15 +74,9 @@ class CG:
 
 
 class Indefinite(NotConverged):
-    """H + damping I has a direction of negative curvature, that of a unit vector."""
+    """H + damping I has a direction of negative curvature."""
 
-    def __init__(self, curvature: float, iteration: int) -> None:
-        super().__init__(
-            f"influence: H + damping I is not positive definite: curvature {curvature:.3g}"
-            f" along a direction met in iteration {iteration} of CG",
-            "Raise damping above that size, or leave it unset to have it estimated.",
-        )
-        self.curvature = curvature
+    curvature: float = math.nan  # along a unit vector
 
 
 def _damped(product: Callable[[Vector], Vector], damping: float, vector: Vector) -> Vector:
@@ -125,7 +119,14 @@ def _conjugate_gradients(
         image = operator(direction)
         curvature = dot(direction, image)
         if not curvature > 0:
-            raise Indefinite(curvature / dot(direction, direction), iteration + 1)
+            curvature /= dot(direction, direction)
+            error = Indefinite(
+                f"influence: H + damping I is not positive definite: curvature {curvature:.3g} along a direction met"
+                f" in iteration {iteration + 1} of CG",
+                "Raise damping above that size, or leave it unset to have it estimated.",
+            )
+            error.curvature = curvature
+            raise error
         step = rho / curvature
         x = combine(1.0, x, step, direction)
         residual = combine(1.0, residual, -step, image)

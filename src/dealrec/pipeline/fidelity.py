@@ -7,12 +7,10 @@ that survives a kill. No result depends on the number of processes.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +19,10 @@ import polars as pl
 from dealrec.columns import EPOCH, SAMPLE, USER, VALID_MRR, VALID_NDCG
 from dealrec.config import Config, InfluenceConfig
 from dealrec.config_solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig
-from dealrec.pipeline.stage import Context, Silent, Stage
+from dealrec.pipeline.stage import Context, Stage
 from dealrec.pipeline.stages import STAGES
 from dealrec.pipeline.tables import read_samples, write_table
+from dealrec.pipeline.workers import in_parallel
 from dealrec.presets import REFERENCE
 
 Part = Literal["train", "valid", "test"]
@@ -71,7 +70,7 @@ def retrain(context: Context) -> None:
         *(Training(1.0, 0, seed * 1_000 + 101 + number) for number in range(settings.surrogates - 1)),
     ]
     jobs = {training.name: partial(_train_again, training) for training in trainings}
-    in_parallel(context, "trainings", jobs)
+    in_parallel(context, "trainings", jobs, workers=settings.workers)
     tables = [pl.read_parquet(context.shard(training.name) / "risks.parquet") for training in trainings]
     write_table(context.out / "risks.parquet", pl.concat(tables), key=[SHARE, SUBSET, SEED, PART, GROUP])
     for number, training in enumerate(t for t in trainings if t.share == 1):
@@ -143,7 +142,7 @@ def fidelity(context: Context) -> None:
 
     compared = context.config.fidelity.compared or COMPARED
     jobs = {f"arm-{number}": partial(_score, arm) for number, arm in enumerate(compared)}
-    in_parallel(context, "influence sections", jobs)
+    in_parallel(context, "influence sections", jobs, workers=context.config.fidelity.workers)
     rows = [_judged(context, arm, context.shard(name)) for name, arm in zip(jobs, compared, strict=True)]
     write_table(
         context.out / "fidelity.parquet",
@@ -254,39 +253,6 @@ def _actual(risks: pl.DataFrame, share: float, part: str) -> Any:
 def _numbered(context: Context, columns: list[Any]) -> pl.DataFrame:
     ids = read_samples(context.input("data/samples-train.parquet"))[SAMPLE]
     return pl.DataFrame({SAMPLE: ids, **{str(number): column.numpy() for number, column in enumerate(columns)}})
-
-
-def in_parallel(context: Context, label: str, jobs: Mapping[str, Callable[[Context, Path], None]]) -> None:
-    """Fill the folder of each job that is not there yet, in processes of one thread."""
-    missing = {name: job for name, job in jobs.items() if not context.shard(name).exists()}
-    quiet = replace(context, progress=Silent())
-    workers = min(context.config.fidelity.workers, len(missing))
-    with context.progress.bar(f"{context.name}: {label}", len(missing)) as advance:
-        if workers <= 1:
-            for name, job in missing.items():
-                _fill(quiet, name, job)
-                advance()
-            return
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            running = [pool.submit(_fill, quiet, name, job) for name, job in missing.items()]
-            try:
-                for done in as_completed(running):
-                    done.result()
-                    advance()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-
-def _fill(context: Context, name: str, job: Callable[[Context, Path], None]) -> None:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # many threads would only wait for each other, and sums would depend on their number
-    try:
-        context.folder_once(name, partial(job, context))
-    finally:
-        torch.set_num_threads(before)
 
 
 _DATA = (*(f"data/samples-{part}.parquet" for part in PARTS), "data/items.parquet")
