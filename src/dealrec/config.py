@@ -119,7 +119,7 @@ class InfluenceConfig(Section):
     """How much the risk would rise if a sample were removed (Eq. 5-11 of the paper)."""
 
     risk: Literal["train", "valid"] = Field(
-        "train", description="Risk over the training units (the paper) or over the validation samples."
+        "valid", description="Risk over the training units (train: the paper) or over the validation samples."
     )
     parameters: list[str] = Field(
         ["last-block"],

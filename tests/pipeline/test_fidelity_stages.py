@@ -140,6 +140,14 @@ def test_the_quick_form_is_smaller() -> None:
     assert quick.compared == list(checks.COMPARED[: len(quick.compared or [])])
 
 
+def test_sections_that_a_surrogate_does_not_allow_are_left_out() -> None:
+    factors = Config.model_validate({"surrogate": {"kind": "mf"}})
+    left = checks.sections(factors, checks.COMPARED)
+    assert 0 < len(left) < len(checks.COMPARED)
+    assert {section.solver.kind for section in left} == {"cg", "identity", "arnoldi"}
+    assert checks.sections(Config(), checks.COMPARED) == list(checks.COMPARED)
+
+
 def test_the_command_prints_the_table_and_json(done: Path) -> None:
     from typer.testing import CliRunner
 

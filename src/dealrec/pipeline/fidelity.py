@@ -7,7 +7,7 @@ that survives a kill. No result depends on the number of processes.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -59,6 +59,16 @@ class Training:
     def name(self) -> str:
         """Of its shard."""
         return f"share-{self.share:g}-subset-{self.subset}-seed-{self.seed}"
+
+
+def sections(config: Config, defaults: Sequence[InfluenceConfig]) -> list[InfluenceConfig]:
+    """The influence sections to compare: the settings', or of the defaults those that the surrogate allows.
+
+    EKFAC wants linear layers that are called once, and the release's matrix is that of an attention.
+    """
+    attention = config.surrogate.kind in ("sasrec", "bert4rec")
+    suited = [arm for arm in defaults if attention or not (arm.parameters == _MATRIX or arm.solver.kind == "ekfac")]
+    return config.fidelity.compared or suited
 
 
 def retrain(context: Context) -> None:
@@ -140,9 +150,13 @@ def fidelity(context: Context) -> None:
     """Scores of every unit for every group under each influence section, and how well each predicted."""
     from dealrec.influence.convex import leave_one_out
 
-    compared = context.config.fidelity.compared or COMPARED
+    compared = sections(context.config, COMPARED)
     jobs = {f"arm-{number}": partial(_score, arm) for number, arm in enumerate(compared)}
     in_parallel(context, "influence sections", jobs, workers=context.config.fidelity.workers)
+    for name in jobs:
+        write_table(
+            context.out / f"{name}.parquet", pl.read_parquet(context.shard(name) / "groups.parquet"), key=SAMPLE
+        )
     rows = [_judged(context, arm, context.shard(name)) for name, arm in zip(jobs, compared, strict=True)]
     write_table(
         context.out / "fidelity.parquet",
@@ -286,6 +300,6 @@ def quick(config: Config) -> Config:
     shorter = {
         "subsets": min(20, settings.subsets),
         "surrogates": min(2, settings.surrogates),
-        "compared": settings.compared or list(_QUICK),
+        "compared": sections(config, _QUICK),
     }
     return config.model_copy(update={"fidelity": settings.model_copy(update=shorter)})

@@ -16,7 +16,7 @@ class Surrogate(nn.Module):
 
     item_vectors: [n_items + 1, D], or with more rows; row i belongs to item index i, row 0 to the padding.
 
-    last_block: prefix of the parameters that `last-block` in the settings stands for.
+    last_block: prefix of the parameters that `last-block` in the settings stands for; empty: all parameters.
     cloze: the state of a position scores the item of that position, hidden by the index n_items + 1, instead of the
     next one; `item_vectors` and the embedding then have a row for that index too.
     """
