@@ -108,7 +108,7 @@ def fidelity(
     from dealrec.terminal import TerminalProgress
 
     settings = load(config, overrides or ()) if config else _demo_config(overrides, llm=False)
-    settings = checks.quick(settings) if quick else settings
+    settings = checks.quick(settings) if quick else checks.full(settings)
     outcomes = run_stages(settings, run_dir, checks.FIDELITY_STAGES, progress=TerminalProgress())
     show_fidelity(outcomes, run_dir, as_json=as_json)
 
@@ -118,11 +118,14 @@ def status(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.")], as_json: AsJson = False
 ) -> None:
     """Show the stages of a run with their state, time and memory."""
+    from dealrec.pipeline.fidelity import FIDELITY_STAGES
     from dealrec.pipeline.runner import recorded_config, states
     from dealrec.pipeline.stages import STAGES
     from dealrec.showing import show_states
 
-    found = list(states(recorded_config(run_dir), run_dir, STAGES))
+    config = recorded_config(run_dir)
+    checked = any(run_dir.glob("retrain*"))
+    found = list(states(config, run_dir, FIDELITY_STAGES if checked else STAGES))
     show_states(found, as_json=as_json)
 
 

@@ -85,7 +85,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"The value of {override!r} is not valid YAML", "Quote it.") from None
     if key in PATHS and isinstance(given, str) and Path(given).expanduser().exists():
         given = str(Path(given).expanduser().resolve())
-    if last == "kind" and raw.get(last) != given:
+    if key.endswith("solver.kind") and raw.get(last, "cg") != given:
         raw.clear()  # the keys beside it are those of another kind
     raw[last] = given
 

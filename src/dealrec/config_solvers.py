@@ -20,6 +20,7 @@ class CGConfig(Section):
     )
     tol: float = Field(1e-3, gt=0, description="Largest accepted residual, relative to the right-hand side.")
     max_iter: int = Field(200, ge=1, description="Iterations at most, each one pass over the training data.")
+    allow_unconverged: bool = Field(False, description="Accept a residual above tol (recorded in the manifest).")
 
 
 class LiSSAConfig(Section):

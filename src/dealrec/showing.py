@@ -117,15 +117,17 @@ def show_fidelity(outcomes: Sequence[Outcome], run_dir: Path, *, as_json: bool) 
         print(json.dumps({"run_dir": str(run_dir), "rows": rows.to_dicts(), "facts": facts}))
         return
     console = _console()
-    title = "Linear datamodelling score [95% bootstrap interval over subsets] / ceiling from the noise of retraining"
+    title = "Linear datamodelling score [95% interval over subsets] / the most that the noise of retraining allows"
     headers = ("risk", "parameters", "solver", ">share", ">on its own risk", ">on the test risk")
-    table = _table(*headers, ">seeds agree", ">damping", ">residual", ">seconds", title=title)
+    table = _table(*headers, ">seeds agree", ">damping", ">seconds", title=title)
     for row in rows.iter_rows(named=True):
         table.add_row(
             *(row["risk"], row["parameters"], row["solver"], f"{row['share']:g}"),
             *(_score(row, on) for on in ("own", "test")),
-            "" if row["stability"] is None else f"{row['stability']:.2f}",
-            *(f"{row['damping']:.2g}", f"{row['residual']:.2g}", f"{row['seconds']:.0f}"),
+            *(
+                _number(row[name], form)
+                for name, form in (("stability", ".2f"), ("damping", ".2g"), ("seconds", ".0f"))
+            ),
         )
     console.print(table)
     console.print(
@@ -134,6 +136,10 @@ def show_fidelity(outcomes: Sequence[Outcome], run_dir: Path, *, as_json: bool) 
     )
     total = sum(outcome.manifest.wall_seconds for outcome in outcomes)
     console.print(f"{_seconds(total)} in all; the table: {run_dir / 'fidelity' / 'fidelity.parquet'}", soft_wrap=True)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
 
 
 def _score(row: dict[str, Any], on: str) -> str:

@@ -14,8 +14,10 @@ from dealrec.cli import app
 from dealrec.config import Config
 from dealrec.config_file import load
 from dealrec.pipeline import fidelity as checks
+from dealrec.pipeline import retraining
 from dealrec.pipeline.runner import run
 from dealrec.pipeline.stage import Context, Silent
+from dealrec.pipeline.tables import PARTS, read_samples
 from tests.conftest import made_interactions, made_items, small_settings
 
 SETTINGS = {
@@ -66,7 +68,8 @@ def test_every_training_gives_every_group_a_risk_in_every_part(done: Path) -> No
 
 def test_there_is_a_row_for_each_section_and_share(done: Path) -> None:
     table = pl.read_parquet(done / "run" / "fidelity" / "fidelity.parquet")
-    assert table.select("risk", "solver", "share").rows() == [("train", "identity", 0.5), ("valid", "cg", 0.5)]
+    kinds = [("valid", "cg"), ("train", "identity"), ("train", "own units"), ("valid", "own units")]
+    assert table.sort("arm").select("risk", "solver").rows() == kinds
     for name in ("own", "test"):
         assert (table[f"{name}_low"] <= table[f"{name}_high"]).all()
         assert table[name].abs().max() <= 1  # type: ignore[operator]
@@ -76,12 +79,10 @@ def test_there_is_a_row_for_each_section_and_share(done: Path) -> None:
 
 
 def test_groups_share_out_the_users_and_hold_the_same_ones_in_every_part(done: Path) -> None:
-    from dealrec.pipeline.tables import read_samples
-
     of_user: dict[str, int] = {}
-    for part in checks.PARTS:
+    for part in PARTS:
         users = read_samples(done / "run" / "data" / f"samples-{part}.parquet")["user_id"]
-        groups = checks.members(context(done), part)
+        groups = retraining.members(context(done), part)
         assert sorted(torch.cat(groups).tolist()) == list(range(len(users)))
         for group, index in enumerate(groups):
             assert all(of_user.setdefault(users[i], group) == group for i in index.tolist())
@@ -93,7 +94,7 @@ def test_training_again_on_everything_from_the_surrogates_own_seed_gives_the_sur
 
     (done / "again").mkdir()
     seed = context(done).config.seed
-    checks._train_again(checks.Training(1.0, 0, seed), context(done), done / "again")
+    retraining._train_again(retraining.Training(1.0, 0, seed), context(done), done / "again")
     again, first = (load_file(p / "model.safetensors") for p in (done / "again", done / "run" / "surrogate"))
     assert all(torch.allclose(again[name], first[name], atol=1e-6) for name in first)
 
@@ -116,16 +117,16 @@ def test_nothing_runs_again_and_a_changed_list_of_sections_keeps_the_trainings(d
 def test_an_interrupted_check_goes_on_with_the_next_training(
     done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained: list[checks.Training] = []
-    real, most = checks._train_again, 5
+    trained: list[retraining.Training] = []
+    real, most = retraining._train_again, 5
 
-    def counted(training: checks.Training, context: Context, out: Path) -> None:
+    def counted(training: retraining.Training, context: Context, out: Path) -> None:
         if len(trained) == most:
             raise KeyboardInterrupt
         trained.append(training)
         real(training, context, out)
 
-    monkeypatch.setattr(checks, "_train_again", counted)
+    monkeypatch.setattr(retraining, "_train_again", counted)
     with pytest.raises(KeyboardInterrupt):
         check(done / "config.yaml", tmp_path / "run")
     most = 9  # in all: 4 subsets x 2 seeds, and another surrogate
@@ -137,7 +138,9 @@ def test_an_interrupted_check_goes_on_with_the_next_training(
 def test_the_quick_form_is_smaller() -> None:
     quick = checks.quick(Config()).fidelity
     assert quick.subsets < Config().fidelity.subsets
+    assert quick.shares == [0.5]
     assert quick.compared == list(checks.COMPARED[: len(quick.compared or [])])
+    assert checks.full(Config()).fidelity.compared == list(checks.COMPARED)
 
 
 def test_sections_that_a_surrogate_does_not_allow_are_left_out() -> None:

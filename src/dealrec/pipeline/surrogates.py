@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import torch
@@ -20,7 +20,7 @@ from dealrec.errors import ConfigError, ModelError, NonFinite
 from dealrec.influence import CG, EKFAC, Arnoldi, Identity, LiSSA
 from dealrec.influence.solvers import Solver
 from dealrec.pipeline.stage import Context
-from dealrec.pipeline.tables import index_sequences, read_catalogue, read_samples
+from dealrec.pipeline.tables import PARTS, Part, index_sequences, read_catalogue, read_samples
 from dealrec.surrogate import (
     MF,
     Batches,
@@ -38,9 +38,6 @@ from dealrec.surrogate import (
 )
 
 KINDS: dict[str, type[Surrogate]] = {"sasrec": SASRec, "gru4rec": GRU4Rec, "bert4rec": BERT4Rec, "mf": MF}
-
-Part = Literal["train", "valid", "test"]
-PARTS: tuple[Part, ...] = ("train", "valid", "test")
 
 
 def units(context: Context, part: Part) -> Units:
@@ -83,11 +80,12 @@ def build(settings: SurrogateConfig, n_items: int, *, max_history: int) -> Surro
 
 
 def _custom(path: Path, n_items: int, *, max_length: int) -> Surrogate:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"dealrec_custom_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ConfigError(f"surrogate.module {path} is no Python file", "Give the path of a .py file.")
     module: Any = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses and pickles look their module up
+    sys.modules[name] = module  # dataclasses and pickles look their module up
     try:
         spec.loader.exec_module(module)
         model = module.surrogate(n_items, max_length)

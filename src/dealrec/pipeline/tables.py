@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
@@ -10,6 +11,8 @@ from dealrec.columns import HISTORY, ITEM, ITEM_INDEX, SAMPLE, TARGET, TITLE
 from dealrec.errors import DealrecError
 
 Id = int | str
+Part = Literal["train", "valid", "test"]
+PARTS: tuple[Part, ...] = ("train", "valid", "test")
 
 
 def write_table(path: Path, table: pl.DataFrame, *, key: str | Sequence[str]) -> None:

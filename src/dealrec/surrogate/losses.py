@@ -38,12 +38,11 @@ def pseudo_unit_losses(model: Surrogate, batch: Batch, *, loss: LossName, seed: 
     """[B]: losses against labels that the model itself draws: E[g g^T] is the Gauss-Newton matrix of `unit_losses`.
 
     Every term enters with the root of its weight, since the second moment of a weighted gradient would have the
-    weight squared. Labels follow from the seed and the batch.
+    weight squared. Labels follow from the seed and a position's place in the data, whatever the batch.
     """
     rows, columns, logits = _logits(model, batch, loss=loss)
-    generator = torch.Generator().manual_seed(seed + int(batch["items"].sum()))
-    drawn = torch.rand(logits.shape if loss == "bce" else (len(logits), 1), generator=generator).to(logits.device)
-    fixed = logits.detach()
+    drawn = _uniform(batch["places"][rows, columns], logits.shape[1] if loss == "bce" else 1, seed=seed)
+    drawn, fixed = drawn.to(logits.dtype), logits.detach()
     if loss == "bce":
         labels = (drawn < fixed.sigmoid()).to(logits.dtype)
         share = torch.full_like(fixed[:1], 1 / (logits.shape[1] - 1))
@@ -70,6 +69,16 @@ def _logits(model: Surrogate, batch: Batch, *, loss: LossName) -> tuple[Tensor, 
         hits = functional.pad(candidates[:, 1:] == candidates[:, :1], (1, 0))
         logits = logits.masked_fill(hits, float("-inf"))
     return rows, columns, logits
+
+
+def _uniform(places: Tensor, each: int, *, seed: int) -> Tensor:
+    """Numbers in [0, 1) that follow from a place and the seed alone: [P, each], float64 (SplitMix64, Steele, 2014)."""
+    z = (places.unsqueeze(1) * each + torch.arange(each, device=places.device)) * 2 + 1
+    z = z * -7046029254386353131 + seed * 1_000_003  # 0x9E3779B97F4A7C15; products wrap around
+    z = (z ^ ((z >> 30) & (2**34 - 1))) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    z = (z ^ ((z >> 27) & (2**37 - 1))) * -7723592293110705685  # 0x94D049BB133111EB
+    z = z ^ ((z >> 31) & (2**33 - 1))
+    return ((z >> 11) & (2**53 - 1)).double() * 2.0**-53
 
 
 def _target_place(targets: Tensor, loss: LossName) -> Tensor:

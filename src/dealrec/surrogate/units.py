@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Batch = dict[str, Tensor]  # items, targets [B, T]; negatives [B, T, N]; weights [B, T], rows sum to 1
+Batch = dict[str, Tensor]  # items, targets, places [B, T]; negatives [B, T, N]; weights [B, T], rows sum to 1
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ def batch(
 
     T is the longest length less one: a position holds an item and its target is the next. With a cloze T is the
     longest length: the items are the whole unit, those that are hidden are the targets of their own positions.
+    places: where the targets stand among all items, so that what is drawn for a position need not know its batch.
     """
     lengths = units.lengths[index] - int(cloze is None)
     columns = torch.arange(int(lengths.max()))
@@ -129,6 +130,7 @@ def batch(
         "targets": torch.where(real, units.items[place], 0),
         "negatives": torch.where(real.unsqueeze(2), negatives[place], 0),
         "weights": counted / counted.sum(1, keepdim=True),
+        "places": place,
     }
     return {name: value.to(device) for name, value in made.items()}
 
