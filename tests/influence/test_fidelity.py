@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dealrec.influence import Exact, convex, influence_scores
 from dealrec.influence.convex import leave_one_out
 from dealrec.influence.fidelity import (
     datamodelling_score,
@@ -90,3 +91,20 @@ def test_influence_foretells_leaving_one_out_of_a_convex_problem() -> None:
     correlation, slope = leave_one_out()
     assert correlation > 0.98
     assert 0.9 < slope < 1.15
+
+
+def test_influence_foretells_retraining_on_subsets_of_a_convex_problem() -> None:
+    """Drawing, predicting and scoring put together, where influence must be right; negated scores must be wrong."""
+    generator = torch.Generator().manual_seed(3)
+    train = convex._drawn(generator, 200)
+    groups = [convex._drawn(generator, 100) for _ in range(5)]
+    optimum = {"weights": convex._optimum(train)}
+    columns = [
+        influence_scores(convex._loss, optimum, [train], solver=Exact(), target_batches=[group]) for group in groups
+    ]
+    scores = torch.stack(columns, dim=1)
+    kept = [draw_subset(200, share=0.5, seed=seed) for seed in range(30)]
+    after = [convex._optimum((train[0][index], train[1][index])) for index in kept]
+    actual = torch.stack([torch.stack([convex._risk(weights, group) for group in groups]) for weights in after]).numpy()
+    assert datamodelling_score(predicted_risks(scores, kept).numpy(), actual) > 0.8
+    assert datamodelling_score(predicted_risks(-scores, kept).numpy(), actual) < -0.8

@@ -24,7 +24,8 @@ def position_loss(loss: LossName, scores: list[float], target: int, negatives: l
     if loss == "bce":
         others = [-math.log(1 - sigmoid(scores[item - 1])) for item in negatives]
         return -math.log(sigmoid(scores[target - 1])) + sum(others) / len(others)
-    candidates = [target, *negatives] if loss == "sampled-softmax" else range(1, len(scores) + 1)
+    rivals = [item for item in negatives if item != target]  # a user who holds nearly everything may draw the target
+    candidates = [target, *rivals] if loss == "sampled-softmax" else range(1, len(scores) + 1)
     return -math.log(math.exp(scores[target - 1]) / sum(math.exp(scores[item - 1]) for item in candidates))
 
 

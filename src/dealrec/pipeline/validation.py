@@ -1,6 +1,8 @@
 """Checks before a run: everything that needs no computing."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,8 +24,22 @@ def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
         context = Context(stage.name, config, Silent(), Path(folder), out, stage.inputs)
         data(context)
         check_feasible(config, Path(folder))
+        facts = dict(context.facts) | _influence_facts(replace(context, inputs=("data",)))
     if not Path(config.llm.model).is_dir():
         warn(f"llm.model {config.llm.model!r} is no folder here, so it will be looked up on the model hub")
     for warning in context.warnings:
         warn(warning)
-    return dict(context.facts)
+    return facts
+
+
+def _influence_facts(context: Context) -> dict[str, int]:
+    """The surrogate can be made, has the parameters, and the solver takes them: what it will need."""
+    from dealrec.pipeline.surrogates import chosen_parameters, new_model, solver
+
+    model = new_model(context)
+    params = chosen_parameters(model, context.config.influence.parameters)
+    return {
+        "surrogate_parameters": sum(value.numel() for value in model.parameters()),
+        "influence_parameters": sum(value.numel() for value in params.values()),
+        "influence_solver_mib": math.ceil(solver(context, model).memory(params) / 2**20),
+    }
