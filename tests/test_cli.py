@@ -109,6 +109,45 @@ def test_settings_that_cannot_be_are_refused(cli: Cli, write_config: Write, over
 
 
 @pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["influence.parameters=[lyers.*]"], ["'lyers.*' matches no parameter"]),
+        (["surrogate.kind=mf", "influence.solver.kind=ekfac"], ["item_factors.weight", "CG"]),
+        (["surrogate.kind=custom", "surrogate.module=nowhere.py"], ["nowhere.py", "no Python file"]),
+    ],
+)
+def test_validate_finds_what_would_stop_influence(
+    cli: Cli, write_config: Write, overrides: list[str], words: list[str]
+) -> None:
+    path = write_config()
+    chosen = [part for override in overrides for part in ("--set", override)]
+    refused(cli("validate", path, *chosen), *words)
+
+
+def test_validate_tells_what_influence_will_need(cli: Cli, write_config: Write) -> None:
+    code, out, _ = cli("validate", write_config(), "--set", "surrogate.dim=32")
+    assert code == 0
+    assert "influence parameters: " in out
+    assert "influence solver mib: " in out
+
+
+def test_a_change_of_kind_keeps_the_other_settings_of_the_surrogate(write_config: Write) -> None:
+    from dealrec.config_file import load
+
+    changed = load(write_config(), ["surrogate.kind=gru4rec"]).surrogate
+    assert (changed.kind, changed.dim, changed.max_epochs) == ("gru4rec", 8, 4)
+    assert load(write_config(), ["surrogate.module=x.py", "surrogate.kind=custom"]).surrogate.kind == "custom"
+
+
+def test_a_preset_is_a_config(cli: Cli) -> None:
+    code, out, _ = cli("config", "--preset", "reference")
+    assert code == 0
+    assert 'kind: "lissa"' in out
+    assert "hard_prune: 0.1" in out
+    refused(cli("config", "--preset", "nope"), "no preset 'nope'", "reference")
+
+
+@pytest.mark.parametrize(
     ("damage", "words"),
     [
         (lambda p: p.write_bytes(p.read_bytes()[:200]), ["interactions.parquet", "PAR1"]),

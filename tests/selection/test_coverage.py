@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dealrec.errors import NonFinite
-from dealrec.selection import assign_strata, budget_count, coverage_sample, stratum_edges
+from dealrec.selection import assign_strata, budget_count, coverage_sample, stratum_edges, without_hardest
 
 ORDINARY = st.lists(st.floats(-1000, 1000), min_size=1, max_size=80)
 TINY = st.sampled_from([0.0, -0.0, 5e-324, 1e-300, -1e-300, 1e-308, 3e-310])
@@ -200,3 +200,11 @@ def test_a_budget_below_the_number_of_strata_does_not_go_to_the_highest_scores_a
     assert all(len(indices) == 8 for indices in picked)
     mean = float(torch.cat(picked).double().mean())
     assert abs(mean - 7.5) < 0.5  # the highest eight alone would have 11.5
+
+
+def test_hard_pruning_drops_the_share_of_the_highest_and_keeps_the_order() -> None:
+    scores = torch.tensor([3.0, 9.0, 1.0, 9.0, 5.0, 2.0, 7.0, 8.0, 0.0, 4.0])
+    assert without_hardest(scores, share=0.3).tolist() == [0, 2, 4, 5, 6, 8, 9]  # both nines and the eight are gone
+    assert without_hardest(scores, share=0.1).tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]  # of equal ones the later goes
+    assert without_hardest(scores, share=0.0).tolist() == list(range(10))
+    assert without_hardest(scores, share=0.09).tolist() == list(range(10))
