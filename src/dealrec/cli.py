@@ -95,7 +95,9 @@ def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = 
 @app.command()
 def fidelity(
     config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file; none: MovieLens-100K.")] = None,
-    run_dir: RunDir = Path("runs/fidelity"),
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the check; by default runs/fidelity, or runs/fidelity-quick.")
+    ] = None,
     overrides: Overrides = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer subsets and fewer influence sections.")] = False,
     as_json: AsJson = False,
@@ -109,6 +111,7 @@ def fidelity(
 
     settings = load(config, overrides or ()) if config else _demo_config(overrides, llm=False)
     settings = checks.quick(settings) if quick else checks.full(settings)
+    run_dir = run_dir or Path("runs/fidelity-quick" if quick else "runs/fidelity")
     outcomes = run_stages(settings, run_dir, checks.FIDELITY_STAGES, progress=TerminalProgress())
     show_fidelity(outcomes, run_dir, as_json=as_json)
 

@@ -70,7 +70,9 @@ def test_the_loss_of_the_settings_is_trained_and_scored(write_config: Write, tmp
     model = surrogates.trained(context)
     batches = surrogates.batches(context, model, "train", batch_size=24)
     params = surrogates.chosen_parameters(model, ["last-block"])
-    again = influence_scores(per_sample_loss(model, loss=loss), params, batches, solver=CG(tol=1e-3))
+    target = surrogates.batches(context, model, "valid", batch_size=24)
+    losses = per_sample_loss(model, loss=loss)
+    again = influence_scores(losses, params, batches, solver=CG(tol=1e-3), target_batches=target)
     scores = pl.read_parquet(tmp_path / "run" / "influence" / "scores.parquet")["influence"].to_torch()
     again = batches.restore_order(again).double()
     torch.testing.assert_close(again, scores, rtol=0, atol=0.01 * float(scores.abs().max()))
@@ -117,7 +119,28 @@ def test_the_example_runs_to_influence_and_a_change_of_its_file_outdates_it(
     assert outdated() == ["surrogate", "influence"]
 
 
+FUSED = """
+import torch
+from dealrec.surrogate import Surrogate
+
+class Fused(Surrogate):
+    def __init__(self, n_items, max_length):
+        super().__init__(n_items, max_length=max_length)
+        self.embedding = torch.nn.Embedding(n_items + 1, 8)
+
+    def forward(self, items):
+        x = self.embedding(items).unsqueeze(1)
+        return torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True).squeeze(1)
+
+    def item_vectors(self):
+        return self.embedding.weight
+
+def surrogate(n_items, max_length):
+    return Fused(n_items, max_length)
+"""
+
 WRONG: dict[str, tuple[str, type[DealrecError], str]] = {
+    "fused attention": (FUSED, ModelError, "lacks a derivative.*plain operations"),
     "no function": ("x = 1\n", ModelError, "no attribute .surrogate"),
     "a fault": ("def surrogate(n_items, max_length):\n    return 1 / 0\n", ModelError, "ZeroDivisionError"),
     "no surrogate": ("def surrogate(n_items, max_length):\n    return 'SASRec'\n", ModelError, "returned a str"),

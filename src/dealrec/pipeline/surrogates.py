@@ -17,7 +17,8 @@ from torch import Tensor
 from dealrec.config import Config, SurrogateConfig
 from dealrec.config_solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig, LiSSAConfig
 from dealrec.errors import ConfigError, ModelError, NonFinite
-from dealrec.influence import CG, EKFAC, Arnoldi, Identity, LiSSA
+from dealrec.influence import CG, EKFAC, Arnoldi, Identity, LiSSA, directional_scores
+from dealrec.influence.hvp import hessian_vector
 from dealrec.influence.solvers import Solver
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import PARTS, Part, index_sequences, read_catalogue, read_samples
@@ -32,6 +33,7 @@ from dealrec.surrogate import (
     draw_cloze,
     draw_negatives,
     make_units,
+    per_sample_loss,
     plan,
     pseudo_losses,
     train,
@@ -98,7 +100,25 @@ def _custom(path: Path, n_items: int, *, max_length: int) -> Surrogate:
         raise ModelError(
             f"surrogate() of {path} returned a {type(model).__name__}", "Return a dealrec.surrogate.Surrogate."
         )
+    _require_derivatives(model, path)
     return model
+
+
+def _require_derivatives(model: Surrogate, path: Path) -> None:
+    """Try on two short sequences what influence needs, so that a fused kernel is found before the training."""
+    made = make_units([[1, 1, 1], [1, 1]], whole=True)
+    negatives = draw_negatives(made, n_items=model.n_items, per_position=1, seed=0)
+    cloze = draw_cloze(made, index=model.n_items + 1, share=0.0, seed=0) if model.cloze else None
+    loss, order = per_sample_loss(model), Batches(made, negatives, plan(made, batch_size=2), cloze)
+    params = {name: value.detach() for name, value in model.named_parameters()}
+    try:
+        directional_scores(loss, params, order, params)
+        hessian_vector(loss, params, order)(params)
+    except (RuntimeError, NotImplementedError) as error:
+        raise ModelError(
+            f"The surrogate of {path} lacks a derivative: {str(error).splitlines()[0]}",
+            'Compose attention of plain operations (in transformers: attn_implementation="eager").',
+        ) from error
 
 
 def training_settings(config: Config) -> dict[str, Any]:
