@@ -117,19 +117,17 @@ def show_fidelity(outcomes: Sequence[Outcome], run_dir: Path, *, as_json: bool) 
         print(json.dumps({"run_dir": str(run_dir), "rows": rows.to_dicts(), "facts": facts}))
         return
     console = _console()
-    title = "Linear datamodelling score [95% interval over subsets] / the most that the noise of retraining allows"
-    headers = ("risk", "parameters", "solver", ">share", ">on its own risk", ">on the test risk")
-    table = _table(*headers, ">seeds agree", ">damping", ">seconds", title=title)
+    title = "Linear datamodelling score [95% interval over subsets], and the most that the noise of retraining allows"
+    headers = ("risk", "parameters", "solver", ">share", ">own risk", ">at most", ">test risk", ">at most")
+    table = _table(*headers, ">seeds", ">damping", ">s", title=title)
     for row in rows.iter_rows(named=True):
         table.add_row(
             *(row["risk"], row["parameters"], row["solver"], f"{row['share']:g}"),
-            *(_score(row, on) for on in ("own", "test")),
-            *(
-                _number(row[name], form)
-                for name, form in (("stability", ".2f"), ("damping", ".2g"), ("seconds", ".0f"))
-            ),
+            *(cell for on in ("own", "test") for cell in (_score(row, on), f"{row[f'{on}_ceiling']:.2f}")),
+            *(_number(row["stability"], ".2f"), _number(row["damping"], ".2g"), _number(row["seconds"], ".0f")),
         )
     console.print(table)
+    console.print("seeds: Spearman correlation of the scores of surrogates from different seeds", style="dim")
     console.print(
         f"Convex toy, each sample left out: Spearman {facts['leave_one_out_spearman']:.4f},"
         f" slope {facts['leave_one_out_slope']:.3f}"
@@ -143,7 +141,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _score(row: dict[str, Any], on: str) -> str:
-    return f"{row[on]:.3f} [{row[f'{on}_low']:.3f}, {row[f'{on}_high']:.3f}] / {row[f'{on}_ceiling']:.2f}"
+    return f"{row[on]:.2f} [{row[f'{on}_low']:.2f}, {row[f'{on}_high']:.2f}]"
 
 
 def _than(verdict: str) -> str:
