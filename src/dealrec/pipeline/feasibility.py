@@ -10,7 +10,7 @@ from dealrec.recommenders.bigrec.files import check_directory
 
 def check_feasible(config: Config, run_dir: Path) -> None:
     """Once the data are there: the budget and the pool must fit the data, and the LLM must be there."""
-    from dealrec.selection.coverage import budget_count
+    from dealrec.selection.coverage import budget_count, count_without_hardest
 
     if Path(config.llm.model).is_absolute():
         check_directory(Path(config.llm.model))
@@ -26,8 +26,8 @@ def check_feasible(config: Config, run_dir: Path) -> None:
     wanted = config.select.budget
     if isinstance(wanted, int) and wanted > n:
         raise ConfigError(f"select.budget is {wanted:,}, above the {n:,} training samples", f"Set it to at most {n}.")
-    budget, pool = budget_count(config.select.budget, n), budget_count(config.effort.pool, n)
-    pool -= int(config.select.hard_prune * pool + 1e-9)
+    budget = budget_count(config.select.budget, n)
+    pool = count_without_hardest(budget_count(config.effort.pool, n), share=config.select.hard_prune)
     if budget > pool:
         raise ConfigError(
             f"select.budget means {budget:,} samples, above the {pool:,} candidates of effort.pool",

@@ -148,19 +148,18 @@ def influence(context: Context) -> None:
     model = trained(context)
     params = chosen_parameters(model, settings.parameters)
     train = batches(context, model, "train", batch_size=settings.batch_size)
-    target = None
-    if settings.risk == "valid":
-        target = batches(context, model, "valid", batch_size=settings.batch_size)
+    target = batches(context, model, "valid", batch_size=settings.batch_size) if settings.risk == "valid" else None
     ids = read_samples(context.input("data/samples-train.parquet"))[SAMPLE]
-    memory = solver(context, model).memory(params)
     numbers = sum(value.numel() for value in params.values())
-    context.progress.say(f"influence: {numbers:,} parameters; the solver takes {memory / 2**20:,.0f} MiB")
     with context.progress.bar("influence: batches") as advance, naming(ids, train if target is None else None):
+        method = solver(context, model, after_step=advance)
+        memory = method.memory(params)
+        context.progress.say(f"influence: {numbers:,} parameters; the solver takes {memory / 2**20:,.0f} MiB")
         found = score(
             per_sample_loss(model, loss=context.config.surrogate.loss),
             params,
             train.watched(advance),
-            solver=solver(context, model, after_step=advance),
+            solver=method,
             target_batches=target.watched(advance) if target else None,
         )
     scores = train.restore_order(found.scores.double().cpu())

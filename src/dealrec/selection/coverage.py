@@ -46,8 +46,12 @@ def without_hardest(scores: Tensor, *, share: float) -> Tensor:
     >>> without_hardest(torch.tensor([3.0, 1.0, 2.0, 5.0]), share=0.25)
     tensor([0, 1, 2])
     """
-    dropped = int(share * len(scores) + 1e-9)
-    return scores.argsort(stable=True)[: len(scores) - dropped].sort().values
+    return scores.argsort(stable=True)[: count_without_hardest(len(scores), share=share)].sort().values
+
+
+def count_without_hardest(n: int, *, share: float) -> int:
+    """How many of n `without_hardest` keeps: n less floor(share n)."""
+    return n - int(share * n + 1e-9)
 
 
 def coverage_sample(scores: Tensor, budget: int | float, *, strata: int = 50, seed: int = 0) -> Tensor:
