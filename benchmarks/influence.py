@@ -5,7 +5,9 @@
 A SASRec with two blocks of width 64; data drawn with the lengths of Amazon Games (median 5, a long tail, cut at 50), or
 Games itself where its folder is given (interactions.parquet with user_id, item_id, position, split). Timed:
 - influence of all units, one forward-mode pass, against a loop of per-sample gradients padded to 50 as in the published
-  release, against the same loop unpadded, and against a plain forward pass over the same batches;
+  release, against the same loop unpadded, and against a plain forward pass over the same batches, all under binary
+  cross-entropy with one negative, as published;
+- the cost relative to a forward pass under the default loss (sampled softmax, 64 negatives), on a fifth of the units;
 - an epoch of training against the same epoch padded to 50;
 - ten times the units, and the memory that they take.
 The loops are timed on a part of the units (--loop) and scaled up; all ways must give the same scores. A time is the
@@ -31,11 +33,23 @@ from torch.nn import functional
 from dealrec.influence import directional_scores
 from dealrec.influence.hvp import mean_gradient
 from dealrec.pipeline.measure import Meter
-from dealrec.surrogate import Batches, SASRec, Units, draw_negatives, make_units, per_sample_loss, plan, unit_losses
+from dealrec.surrogate import (
+    Batches,
+    LossName,
+    SASRec,
+    Units,
+    draw_negatives,
+    make_units,
+    per_sample_loss,
+    plan,
+    plan_by_positions,
+    unit_losses,
+)
 from dealrec.surrogate.units import Batch, batch
 
 LENGTH = 50
-BATCH = 512
+POSITIONS = 4096  # of a batch, as the default setting has it
+DEFAULT_NEGATIVES = 64
 T = TypeVar("T")
 Loss = Callable[[SASRec, Batch], Tensor]
 
@@ -63,6 +77,7 @@ def main() -> None:
     }
     for name, prefix in (("last block", "layers.1."), ("all parameters", "")):
         result[name] = scoring(model, units, negatives, prefix=prefix, loop=options.loop)
+    result["default loss"] = default_loss(model, units.take(torch.arange(0, len(units), 5)))
     result["epoch"] = epochs(model, units, negatives)
     result["growth"] = growth(model, items)
     show(result)
@@ -73,7 +88,7 @@ def main() -> None:
 def scoring(model: SASRec, units: Units, negatives: Tensor, *, prefix: str, loop: int) -> dict[str, float]:
     """Scores of all units against the loops and against a forward pass."""
     model.eval()
-    batches = Batches(units, negatives, plan(units, batch_size=BATCH))
+    batches = Batches(units, negatives, plan_by_positions(units, positions=POSITIONS))
     loss = per_sample_loss(model)
     params = {name: value.detach() for name, value in model.named_parameters() if name.startswith(prefix)}
     vector = mean_gradient(loss, params, batches)
@@ -96,6 +111,20 @@ def scoring(model: SASRec, units: Units, negatives: Tensor, *, prefix: str, loop
         "largest difference, padded": float((padded_scores - fast_scores[some]).abs().max() / largest),
         "largest difference, unpadded": float((unpadded_scores - fast_scores[some]).abs().max() / largest),
     }
+
+
+def default_loss(model: SASRec, units: Units) -> dict[str, float]:
+    """Scores under sampled softmax, which is the default, against a forward pass with the same loss."""
+    negatives = draw_negatives(units, n_items=model.n_items, per_position=DEFAULT_NEGATIVES, seed=0)
+    batches = Batches(units, negatives, plan_by_positions(units, positions=POSITIONS))
+    loss, found = per_sample_loss(model, loss="sampled-softmax"), {}
+    forward = timed(lambda: plain_forward(model, batches, loss="sampled-softmax"))
+    for name, prefix in (("last block", "layers.1."), ("all parameters", "")):
+        params = {key: value.detach() for key, value in model.named_parameters() if key.startswith(prefix)}
+        vector = mean_gradient(loss, params, batches)
+        seconds = timed(partial(directional_scores, loss, params, batches, vector))
+        found[f"{name}: cost relative to a forward pass"] = seconds / forward
+    return found
 
 
 def looped(
@@ -152,7 +181,7 @@ def growth(model: SASRec, items: int) -> dict[str, float]:
     for n in (4_000, 40_000):
         units = drawn_units(n, items)
         negatives = draw_negatives(units, n_items=items, per_position=1, seed=0)
-        batches = Batches(units, negatives, plan(units, batch_size=BATCH))
+        batches = Batches(units, negatives, plan_by_positions(units, positions=POSITIONS))
         loss = per_sample_loss(model)
         params = {name: value.detach() for name, value in model.named_parameters() if name.startswith("layers.1.")}
         vector = mean_gradient(loss, params, batches)
@@ -182,11 +211,11 @@ def games_units(folder: Path) -> tuple[int, Units]:
     return int(codes["item_id"].max()), make_units([s for s in sequences.to_list() if len(s) > 1], whole=True)  # type: ignore[arg-type]
 
 
-def plain_forward(model: SASRec, batches: Batches) -> None:
+def plain_forward(model: SASRec, batches: Batches, *, loss: LossName = "bce") -> None:
     """The losses alone."""
     with torch.no_grad():
         for made in batches:
-            unit_losses(model, made)
+            unit_losses(model, made, loss=loss)
 
 
 def timed(work: Callable[[], object], *, repeats: int = 3) -> float:
@@ -207,7 +236,7 @@ def timed_result(work: Callable[[], T], *, repeats: int = 3) -> tuple[T, float]:
 def show(result: dict[str, Any]) -> None:
     """Every ratio in a row."""
     table = Table("what", "ratio", "measured", title=f"{result['units']:,} units, {result['threads']} threads")
-    for part in ("last block", "all parameters", "epoch", "growth"):
+    for part in ("last block", "all parameters", "default loss", "epoch", "growth"):
         for name, value in result[part].items():
             table.add_row(part, name, f"{value:.3g}" if value < 1000 else f"{value:,.0f}")
     Console(width=120).print(table)

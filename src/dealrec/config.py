@@ -131,7 +131,12 @@ class InfluenceConfig(Section):
         CGConfig(),
         description="Solver of (H + damping I) x = mean gradient; kind: cg, lissa, arnoldi, ekfac or identity.",
     )
-    batch_size: int = Field(512, ge=1, description="Units per batch of the passes over the data.")
+    batch_positions: int = Field(
+        4096,
+        ge=1,
+        description="Positions per batch of the passes over the data, padding included. A CPU's cache likes few, a GPU"
+        " many; the memory of a batch grows with them and with the negatives.",
+    )
 
 
 class FidelityConfig(Section):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dealrec.surrogate import Batches, Cloze, Units, draw_cloze, draw_negatives, make_units, plan
+from dealrec.surrogate import Batches, Cloze, Units, draw_cloze, draw_negatives, make_units, plan, plan_by_positions
 from dealrec.surrogate.units import batch
 
 N_ITEMS = 20
@@ -32,7 +32,24 @@ def test_no_units_have_no_batches() -> None:
     assert len(units) == 0
     assert plan(units, batch_size=4) == []
     assert plan(units, batch_size=4, generator=torch.Generator()) == []
+    assert plan_by_positions(units, positions=4) == []
     assert draw_negatives(units, n_items=5, per_position=2, seed=0).shape == (0, 2)
+
+
+@settings(deadline=None, derandomize=True)
+@given(sequences=SEQUENCES, positions=st.integers(1, 40))
+def test_a_plan_by_positions_holds_each_unit_once_and_fills_its_batches(
+    sequences: list[list[int]], positions: int
+) -> None:
+    units = make_units(sequences, whole=True)
+    batches = plan_by_positions(units, positions=positions)
+    assert sorted(torch.cat(batches).tolist()) == list(range(len(units)))
+    lengths = [units.lengths[index].tolist() for index in batches]
+    flat = [length for mine in lengths for length in mine]
+    assert flat == sorted(flat, reverse=True)
+    for mine, following in pairwise([*lengths, []]):
+        assert max(mine) * len(mine) <= positions or len(mine) == 1
+        assert not following or max(mine) * (len(mine) + 1) > positions
 
 
 @settings(deadline=None, derandomize=True)

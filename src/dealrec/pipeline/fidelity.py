@@ -142,8 +142,7 @@ def _parts(context: Context, model: Any) -> tuple[Any, dict[str, Any], Any, Any]
     from dealrec.surrogate import per_sample_loss
 
     settings = context.config.influence
-    train = batches(context, model, "train", batch_size=settings.batch_size)
-    target = batches(context, model, settings.risk, batch_size=settings.batch_size)
+    train, target = batches(context, model, "train"), batches(context, model, settings.risk)
     loss = per_sample_loss(model, loss=context.config.surrogate.loss)
     return loss, chosen_parameters(model, settings.parameters), train, target
 

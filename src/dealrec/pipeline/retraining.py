@@ -112,7 +112,7 @@ def _risks(context: Context, model: Any, part: Part) -> Iterable[tuple[int, floa
     from dealrec.pipeline.surrogates import batches
     from dealrec.surrogate import per_sample_loss
 
-    made = batches(context, model, part, batch_size=context.config.influence.batch_size)
+    made = batches(context, model, part)
     loss = per_sample_loss(model, loss=context.config.surrogate.loss)
     with torch.no_grad():
         losses = made.restore_order(torch.cat([loss({}, batch) for batch in made]))

@@ -141,33 +141,30 @@ _EPOCHS = {EPOCH: pl.Int64, TRAIN_LOSS: pl.Float64, VALID_NDCG: pl.Float64, VALI
 def influence(context: Context) -> None:
     """Influence of every training sample on the risk."""
     from dealrec.influence import influence as score
-    from dealrec.pipeline.surrogates import batches, chosen_parameters, naming, solver, trained
+    from dealrec.pipeline.surrogates import batches, chosen_parameters, influence_memory, naming, solver, trained
     from dealrec.surrogate import per_sample_loss
 
     settings = context.config.influence
     model = trained(context)
     params = chosen_parameters(model, settings.parameters)
-    train = batches(context, model, "train", batch_size=settings.batch_size)
-    target = batches(context, model, "valid", batch_size=settings.batch_size) if settings.risk == "valid" else None
+    train = batches(context, model, "train")
+    target = batches(context, model, "valid") if settings.risk == "valid" else None
     ids = read_samples(context.input("data/samples-train.parquet"))[SAMPLE]
     numbers = sum(value.numel() for value in params.values())
+    loss = per_sample_loss(model, loss=context.config.surrogate.loss)
     with context.progress.bar("influence: batches") as advance, naming(ids, train if target is None else None):
         method = solver(context, model, after_step=advance)
-        memory = method.memory(params)
-        context.progress.say(f"influence: {numbers:,} parameters; the solver takes {memory / 2**20:,.0f} MiB")
-        found = score(
-            per_sample_loss(model, loss=context.config.surrogate.loss),
-            params,
-            train.watched(advance),
-            solver=method,
-            target_batches=target.watched(advance) if target else None,
-        )
+        memory = influence_memory(loss, method, params, train)
+        taken = ", ".join(f"{name.removesuffix('_mib')} {size:,} MiB" for name, size in memory.items())
+        context.progress.say(f"influence: {numbers:,} parameters; memory: {taken}")
+        target = target.watched(advance) if target else None
+        found = score(loss, params, train.watched(advance), solver=method, target_batches=target)
     scores = train.restore_order(found.scores.double().cpu())
     write_table(context.out / "scores.parquet", pl.DataFrame({SAMPLE: ids, INFLUENCE: scores.numpy()}), key=SAMPLE)
     solution = asdict(found.solution)
     del solution["vector"], solution["seconds"]
     context.facts |= {"risk": settings.risk, "solver": settings.solver.kind, **solution}
-    context.facts |= {"parameters": numbers, "solver_memory_bytes": memory}
+    context.facts |= {"parameters": numbers, **memory}
     context.facts |= {"share_positive": float((scores > 0).double().mean()), "device": str(found.scores.device)}
 
 

@@ -3,6 +3,7 @@
 import fnmatch
 import importlib.util
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from dealrec.config import Config, SurrogateConfig
 from dealrec.config_solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig, LiSSAConfig
 from dealrec.errors import ConfigError, ModelError, NonFinite
 from dealrec.influence import CG, EKFAC, Arnoldi, Identity, LiSSA, directional_scores
-from dealrec.influence.hvp import hessian_vector
+from dealrec.influence.hvp import Params, PerSampleLoss, hessian_vector
+from dealrec.influence.memory import batch_memory
 from dealrec.influence.solvers import Solver
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import PARTS, Part, index_sequences, read_catalogue, read_samples
@@ -35,6 +37,7 @@ from dealrec.surrogate import (
     make_units,
     per_sample_loss,
     plan,
+    plan_by_positions,
     pseudo_losses,
     train,
 )
@@ -50,15 +53,22 @@ def units(context: Context, part: Part) -> Units:
     return make_units(index_sequences(samples, catalogue), whole=whole)
 
 
-def batches(context: Context, model: Surrogate, part: Part, *, batch_size: int) -> Batches:
-    """All units with negatives, and hidden items where the model fills them in, drawn once from the seed."""
+def batches(context: Context, model: Surrogate, part: Part, *, batch_size: int | None = None) -> Batches:
+    """All units with negatives, and hidden items where the model fills them in, drawn once from the seed.
+
+    batch_size: units per batch, for steps over random batches; None: influence.batch_positions, for whole passes.
+    """
     made = units(context, part)
     settings, seed = context.config.surrogate, context.config.seed + PARTS.index(part)
     negatives = draw_negatives(made, n_items=model.n_items, per_position=settings.negatives, seed=seed)
     cloze = None
     if model.hidden_item is not None:
         cloze = draw_cloze(made, index=model.hidden_item, share=settings.hidden_share, seed=seed)
-    return Batches(made, negatives, plan(made, batch_size=batch_size), cloze, device())
+    if batch_size is None:
+        order = plan_by_positions(made, positions=context.config.influence.batch_positions)
+    else:
+        order = plan(made, batch_size=batch_size)
+    return Batches(made, negatives, order, cloze, device())
 
 
 def new_model(context: Context) -> Surrogate:
@@ -165,6 +175,12 @@ def solver(context: Context, model: Surrogate, *, after_step: Callable[[], None]
             return EKFAC(**options, module=model, pseudo_losses=losses)
         case IdentityConfig():
             return Identity()
+
+
+def influence_memory(loss: PerSampleLoss, method: Solver, params: Params, train: Batches) -> dict[str, int]:
+    """What solving holds, and the derivatives of the largest batch on top of it; in MiB, known before the solving."""
+    held = {"solver_mib": method.memory(params), "batch_mib": batch_memory(loss, params, train.largest())}
+    return {name: math.ceil(size / 2**20) for name, size in held.items()}
 
 
 @contextmanager

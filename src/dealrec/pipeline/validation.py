@@ -1,6 +1,5 @@
 """Checks before a run: everything that needs no computing."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,12 +33,15 @@ def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
 
 def _influence_facts(context: Context) -> dict[str, int]:
     """The surrogate can be made, has the parameters, and the solver takes them: what it will need."""
-    from dealrec.pipeline.surrogates import chosen_parameters, new_model, solver
+    from dealrec.pipeline.surrogates import batches, chosen_parameters, influence_memory, new_model, solver
+    from dealrec.surrogate import per_sample_loss
 
     model = new_model(context)
     params = chosen_parameters(model, context.config.influence.parameters)
+    loss = per_sample_loss(model, loss=context.config.surrogate.loss)
+    memory = influence_memory(loss, solver(context, model), params, batches(context, model, "train"))
     return {
         "surrogate_parameters": sum(value.numel() for value in model.parameters()),
         "influence_parameters": sum(value.numel() for value in params.values()),
-        "influence_solver_mib": math.ceil(solver(context, model).memory(params) / 2**20),
+        **{f"influence_{name}": size for name, size in memory.items()},
     }

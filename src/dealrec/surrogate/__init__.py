@@ -7,7 +7,16 @@ from dealrec.surrogate.mf import MF
 from dealrec.surrogate.model import Surrogate
 from dealrec.surrogate.sasrec import SASRec
 from dealrec.surrogate.training import Epoch, mean_ndcg, target_ranks, train
-from dealrec.surrogate.units import Batches, Cloze, Units, draw_cloze, draw_negatives, make_units, plan
+from dealrec.surrogate.units import (
+    Batches,
+    Cloze,
+    Units,
+    draw_cloze,
+    draw_negatives,
+    make_units,
+    plan,
+    plan_by_positions,
+)
 
 __all__ = [
     "MF",
@@ -26,6 +35,7 @@ __all__ = [
     "mean_ndcg",
     "per_sample_loss",
     "plan",
+    "plan_by_positions",
     "pseudo_losses",
     "target_ranks",
     "train",

@@ -105,6 +105,21 @@ def plan(units: Units, *, batch_size: int, generator: torch.Generator | None = N
     return batches
 
 
+def plan_by_positions(units: Units, *, positions: int) -> list[Tensor]:
+    """Indices of units, batch by batch: the longest first, each batch at most `positions` with its padding.
+
+    A unit that is longer than that alone makes a batch of its own.
+    """
+    order = (-units.lengths).argsort(stable=True)
+    lengths = units.lengths[order].tolist()
+    batches, start = [], 0
+    while start < len(units):
+        size = max(1, positions // lengths[start])
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
 def batch(
     units: Units, negatives: Tensor, index: Tensor, *, cloze: Cloze | None = None, device: torch.device | None = None
 ) -> Batch:
@@ -169,6 +184,10 @@ class Batches(Sequence[Batch]):
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def largest(self) -> Batch:
+        """The batch with the most positions, padding included: the one that takes the most memory."""
+        return self._made(max(self.order, key=lambda index: len(index) * int(self.units.lengths[index].max())))
 
     def restore_order(self, scores: Tensor) -> Tensor:
         """Scores in the order of the batches -> scores in the order of the units."""

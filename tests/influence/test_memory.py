@@ -1,0 +1,37 @@
+"""The memory of a batch's derivatives against what is known of small cases."""
+
+import torch
+from torch import Tensor
+
+from dealrec.influence.hvp import Params
+from dealrec.influence.memory import batch_memory
+from dealrec.surrogate import Batches, SASRec, draw_negatives, make_units, per_sample_loss, plan_by_positions
+
+MIB = 2**20
+
+
+def test_one_large_tensor_is_counted_and_what_is_dropped_is_not() -> None:
+    def loss(params: Params, batch: Tensor) -> Tensor:
+        for _ in range(10):  # each makes room for the next
+            torch.zeros(MIB // 4)
+        wide = (params["w"] * batch).exp()  # kept for the backward passes: 4 MiB
+        return wide.sum(1)
+
+    params, batch = {"w": torch.zeros(1)}, torch.ones(8, MIB // 8)
+    assert 4 * MIB <= batch_memory(loss, params, batch) <= 10 * 4 * MIB
+    fixed = {"w": torch.zeros(1)}
+    assert batch_memory(lambda at, rows: at["w"] * rows.mean(1), fixed, batch) < MIB
+
+
+def test_it_grows_with_the_positions_and_not_with_the_number_of_units() -> None:
+    model = SASRec(100, dim=16, max_length=8).eval()
+    loss, params = per_sample_loss(model), dict(model.named_parameters())
+
+    def needed(units: int, positions: int) -> int:
+        made = make_units([[1 + (i + j) % 100 for j in range(9)] for i in range(units)], whole=True)
+        negatives = draw_negatives(made, n_items=100, per_position=4, seed=0)
+        batches = Batches(made, negatives, plan_by_positions(made, positions=positions))
+        return batch_memory(loss, {name: value.detach() for name, value in params.items()}, batches.largest())
+
+    assert needed(400, 360) == needed(40, 360)
+    assert 2 < needed(400, 1_800) / needed(400, 360) <= 5
