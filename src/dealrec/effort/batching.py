@@ -1,6 +1,6 @@
 """Batches of encoded samples within a number of tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,11 @@ from dealrec.effort.loss import IGNORED
 
 @dataclass(frozen=True)
 class Encoded:
-    """One sample as tokens: the prompt, then the completion. labels: the completion's tokens, -100 elsewhere."""
+    """One sample as tokens.
+
+    Decoder-only: input_ids hold the prompt, then the completion; labels, as long, the completion's tokens, -100
+    elsewhere. Encoder-decoder: input_ids are what the encoder reads, labels what the decoder is to write.
+    """
 
     input_ids: list[int]
     labels: list[int]
@@ -37,14 +41,17 @@ def plan_batches(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]
 
 
 def collate(samples: Sequence[Encoded], *, pad_id: int, device: torch.device | None = None) -> dict[str, Tensor]:
-    """input_ids, attention_mask, labels, each [B, T], padded on the right to the longest sample."""
-    width = max(len(sample.input_ids) for sample in samples)
+    """input_ids and attention_mask [B, T], labels [B, L], each padded on the right to its longest row.
 
-    def padded(rows: Iterator[list[int]], fill: int) -> Tensor:
-        return torch.tensor([row + [fill] * (width - len(row)) for row in rows], device=device)
+    L is T where the labels are as long as the inputs, as for decoder-only models.
+    """
+
+    def padded(rows: Sequence[list[int]], fill: int) -> Tensor:
+        width = max(map(len, rows))
+        return torch.tensor([row + [fill] * (width - len(row)) for row in rows], dtype=torch.long, device=device)
 
     return {
-        "input_ids": padded((sample.input_ids for sample in samples), pad_id),
-        "attention_mask": padded(([1] * len(sample.input_ids) for sample in samples), 0),
-        "labels": padded((sample.labels for sample in samples), IGNORED),
+        "input_ids": padded([sample.input_ids for sample in samples], pad_id),
+        "attention_mask": padded([[1] * len(sample.input_ids) for sample in samples], 0),
+        "labels": padded([sample.labels for sample in samples], IGNORED),
     }
