@@ -31,14 +31,25 @@ def test_recall_and_ndcg() -> None:
     assert found["ndcg@1"].to_list() == pytest.approx([1, 0])  # one place: the ideal is one hit
 
 
+def test_mean_reciprocal_rank_counts_the_first_relevant_item_within_k() -> None:
+    found = ranking_metrics(
+        recommended([(1, "a", 1), (1, "b", 2), (1, "c", 3), (2, "c", 3), (2, "b", 2), (3, "c", 3)]),
+        relevant([(1, "c"), (1, "b"), (2, "c"), (3, "z")]),
+        ks=[2, 3],
+    )
+    assert found.columns[1:] == ["recall@2", "ndcg@2", "mrr@2", "recall@3", "ndcg@3", "mrr@3"]
+    assert found["mrr@2"].to_list() == [1 / 2, 0, 0]
+    assert found["mrr@3"].to_list() == pytest.approx([1 / 2, 1 / 3, 0])
+
+
 def test_a_user_without_recommendations_scores_nothing_and_one_without_relevant_items_is_not_counted() -> None:
     found = ranking_metrics(recommended([(9, "a", 1)]), relevant([(1, "a")]), ks=[5])
-    assert found.rows() == [(1, 0.0, 0.0)]
+    assert found.rows() == [(1, 0.0, 0.0, 0.0)]
 
 
 def test_a_relevant_item_listed_twice_counts_once() -> None:
     found = ranking_metrics(recommended([(1, "a", 1)]), relevant([(1, "a"), (1, "a")]), ks=[5])
-    assert found.rows() == [(1, 1.0, 1.0)]
+    assert found.rows() == [(1, 1.0, 1.0, 1.0)]
 
 
 def test_the_same_numbers_to_the_bit_on_every_call() -> None:

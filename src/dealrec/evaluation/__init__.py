@@ -1,6 +1,18 @@
 """How good recommendations are, and how sure one can be of it."""
 
+from dealrec.evaluation.catalogue import catalogue_metrics
+from dealrec.evaluation.permutation import PermutationTest, label_test, sign_flip_test
 from dealrec.evaluation.ranking import ranking_metrics
-from dealrec.evaluation.significance import Interval, bootstrap_mean, verdict
+from dealrec.evaluation.significance import Interval, bootstrap_crossed, bootstrap_mean, verdict
 
-__all__ = ["Interval", "bootstrap_mean", "ranking_metrics", "verdict"]
+__all__ = [
+    "Interval",
+    "PermutationTest",
+    "bootstrap_crossed",
+    "bootstrap_mean",
+    "catalogue_metrics",
+    "label_test",
+    "ranking_metrics",
+    "sign_flip_test",
+    "verdict",
+]

@@ -8,11 +8,12 @@ from dealrec.columns import ITEM, RANK, USER
 
 
 def ranking_metrics(recommended: pl.DataFrame, relevant: pl.DataFrame, *, ks: Sequence[int]) -> pl.DataFrame:
-    """Recall@K and NDCG@K of each user: user_id, then recall@K and ndcg@K for each K; sorted by user_id.
+    """Recall@K, NDCG@K and MRR@K of each user: user_id, then recall@K, ndcg@K and mrr@K for each K; sorted by user_id.
 
     recommended: user_id, item_id, rank (from 1, each once a user). relevant: user_id, item_id. Users are those
     of `relevant`; one without recommendations scores 0. Recall@K = relevant items in the first K / relevant
     items. NDCG@K = sum of 1 / log2(1 + rank) over those, divided by its value for a perfect ranking.
+    MRR@K, whose mean over users is the mean reciprocal rank: 1 / rank of the first relevant item in the first K, or 0.
 
     >>> import polars as pl
     >>> recommended = pl.DataFrame({"user_id": [1, 1], "item_id": ["a", "b"], "rank": [1, 2]})
@@ -29,6 +30,7 @@ def ranking_metrics(recommended: pl.DataFrame, relevant: pl.DataFrame, *, ks: Se
         found = pl.col(RANK) <= k
         columns.append((found.sum() / pl.len()).alias(f"recall@{k}"))
         columns.append((gain.filter(found).sum() / _ideal(k)).alias(f"ndcg@{k}"))
+        columns.append((1 / pl.col(RANK).filter(found).min()).fill_null(0.0).alias(f"mrr@{k}"))
     return hits.group_by(USER, maintain_order=True).agg(columns)
 
 
