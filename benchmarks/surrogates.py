@@ -24,9 +24,9 @@ from torch import Tensor
 from dealrec.config import Config
 from dealrec.config_file import parse
 from dealrec.demo.assets import fetch
+from dealrec.pipeline.graph import stages_until
 from dealrec.pipeline.runner import run
 from dealrec.pipeline.stage import Context
-from dealrec.pipeline.stages import stages_until
 from dealrec.pipeline.surrogates import trained
 from dealrec.pipeline.tables import index_sequences, read_catalogue, read_samples
 from dealrec.surrogate import Units, make_units, target_ranks

@@ -110,9 +110,9 @@ def test_recbole_and_release_files_run(
 
 def run_until_data(config: Path, run_dir: Path) -> dict[str, Any]:
     from dealrec.config_file import load
+    from dealrec.pipeline.graph import STAGES
     from dealrec.pipeline.runner import run
     from dealrec.pipeline.stage import Silent
-    from dealrec.pipeline.stages import STAGES
 
     (outcome,) = run(load(config), run_dir, STAGES[:1], progress=Silent())
     return outcome.manifest.facts

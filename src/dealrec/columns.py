@@ -19,6 +19,8 @@ TARGET: Final = "target"  # item id
 
 INFLUENCE: Final = "influence"
 EFFORT: Final = "effort"
+NORM: Final = "norm"  # gradient norm of the mean loss per target token
+TOKENS: Final = "tokens"  # target tokens
 OVERALL: Final = "overall"
 STRATUM: Final = "stratum"
 RANK: Final = "rank"

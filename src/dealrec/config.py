@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from dealrec.config_recommenders import LLMConfig, TIGERConfig
 from dealrec.config_solvers import CGConfig, Section, SolverConfig
 
 
@@ -65,6 +66,13 @@ class DataConfig(Section):
         1, ge=1, description="The last N training items of a user become targets. 1: as in the paper."
     )
     max_history: int = Field(50, ge=1, description="Most recent items kept of a sample's history.")
+    warm_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the training interactions, the earliest, on which the recommender is trained before"
+        " effort is scored (warm start); samples are then of the later ones. 0: none.",
+    )
 
     @model_validator(mode="after")
     def _columns_go_with_the_split(self) -> Self:
@@ -158,53 +166,22 @@ class FidelityConfig(Section):
     workers: int = Field(2, ge=1, description="Processes at a time, one thread each. The results do not depend on it.")
 
 
-class LoRAConfig(Section):
-    """The learnable parameters of the LLM."""
-
-    r: int = Field(8, ge=1, description="Rank.")
-    alpha: int = Field(16, ge=1, description="Scale; the update is multiplied by alpha / r.")
-    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout in front of the adapters, in training only.")
-    target_modules: list[str] = Field(["q_proj", "v_proj"], min_length=1, description="Linear layers that are adapted.")
-
-
-class PromptConfig(Section):
-    """What the LLM reads. `{history}` is replaced by the titles, quoted and separated by commas."""
-
-    template: str = Field(
-        "### Instruction:\nGiven the items that the user has interacted with, in order of time,"
-        " recommend the next item by writing its title.\n\n### Input:\n{history}\n\n### Response:\n",
-        description="Prompt; must contain {history} once.",
-    )
-    max_items: int = Field(10, ge=1, description="Most recent items of the history that are shown.")
-
-    @field_validator("template")
-    @classmethod
-    def _one_placeholder(cls, template: str) -> str:
-        if template.count("{history}") != 1:
-            raise ValueError("must contain {history} exactly once")
-        return template
-
-    max_title_tokens: int = Field(32, ge=1, description="A longer title is cut.")
-    max_prompt_tokens: int = Field(512, ge=16, description="The oldest items are left out until the prompt fits.")
-
-
-class LLMConfig(Section):
-    """The LLM recommender (BIGRec)."""
-
-    model: str = Field(
-        "HuggingFaceTB/SmolLM2-135M-Instruct",
-        description="A directory in Hugging Face format, or a model id of its hub.",
-    )
-    revision: str | None = Field(None, description="Branch, tag or commit of a model id.")
-    lora: LoRAConfig = Field(LoRAConfig(), description="The adapters.")
-    prompt: PromptConfig = Field(PromptConfig(), description="The prompt.")
-
-
 class EffortConfig(Section):
     """The LLM's gradient norm for each candidate (Eq. 12 of the paper)."""
 
     pool: Budget = Field(
         0.1, description="Candidates that are scored, stratified by influence: a count (at most all), or a share."
+    )
+    parameters: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Name globs of the parameters whose gradient is taken, frozen ones too, such as"
+        " '*.layers.29.*lora*' or '*.q_proj.base_layer.weight'. null: all that fine-tuning changes.",
+    )
+    length_exponent: float | Literal["fitted"] = Field(
+        0.0,
+        description="Effort is the norm times the number of target tokens to this power. 0: as in the paper, where"
+        " short titles look hard; 0.5: tokens with independent gradients; 1: the summed loss; fitted: free of length.",
     )
     batch_tokens: int = Field(1024, ge=1, description="Tokens per batch, padding included.")
     shard_size: int = Field(256, ge=1, description="Samples per shard; a killed run resumes at the next shard.")
@@ -222,19 +199,34 @@ class SelectConfig(Section):
     random_arms: int = Field(1, ge=0, description="Random selections of the same size to compare with.")
 
 
-class FinetuneConfig(Section):
-    """Fine-tuning of one adapter for each arm."""
+class TrainingConfig(Section):
+    """Training on the Trainer of transformers."""
 
-    epochs: int = Field(3, ge=1, description="Passes over the selected samples.")
+    epochs: int = Field(3, ge=1, description="Passes over the samples.")
     learning_rate: float = Field(1e-4, gt=0, description="Peak step size of AdamW; decays linearly.")
     batch_size: int = Field(16, ge=1, description="Samples per optimiser step.")
     micro_batch_size: int = Field(4, ge=1, description="Samples per forward pass; must divide batch_size.")
+    warmup_share: float = Field(0.0, ge=0, lt=1, description="Share of the steps over which the step size rises.")
+    checkpoint_every: Annotated[int, Field(ge=1)] | Literal["epoch"] | None = Field(
+        None, description="Optimiser steps, or epoch, between checkpoints that a killed run goes on from. null: none."
+    )
+    patience: int | None = Field(
+        None, ge=1, description="Evaluations without a lower validation loss until it stops, the best kept. null: off."
+    )
+    validation_samples: int = Field(500, ge=1, description="Validation samples at most; only with patience.")
+    report_to: str = Field("none", description="Experiment tracker, as the Trainer of transformers names it.")
 
     @model_validator(mode="after")
     def _micro_divides_batch(self) -> Self:
         if self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size ({self.micro_batch_size}) must divide batch_size ({self.batch_size})")
         return self
+
+
+class FinetuneConfig(TrainingConfig):
+    """Fine-tuning of one adapter, or of the whole model, for each arm."""
+
+    full: bool = Field(False, description="Train all parameters in the place of an adapter. TIGER always is.")
 
 
 class EvaluateConfig(Section):
@@ -264,11 +256,26 @@ class Config(Section):
 
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of everything that is drawn.")
     data: DataConfig = Field(DataConfig(), description="Interactions, splits and samples.")
-    surrogate: SurrogateConfig = Field(SurrogateConfig(), description="The surrogate recommender, SASRec.")
+    surrogate: SurrogateConfig = Field(SurrogateConfig(), description="The surrogate recommender.")
     influence: InfluenceConfig = Field(InfluenceConfig(), description="Influence scores.")
-    llm: LLMConfig = Field(LLMConfig(), description="The LLM recommender, BIGRec.")
+    recommender: Literal["bigrec", "tiger"] = Field(
+        "bigrec", description="What is fine-tuned. bigrec: an LLM that writes titles. tiger: a T5 over semantic ids."
+    )
+    llm: LLMConfig = Field(LLMConfig(), description="The LLM of BIGRec.")
+    tiger: TIGERConfig = Field(TIGERConfig(), description="TIGER.")
+    warmstart: TrainingConfig = Field(
+        TrainingConfig(epochs=1), description="The warm start of BIGRec, where data.warm_share sets samples apart."
+    )
     effort: EffortConfig = Field(EffortConfig(), description="Effort scores.")
     select: SelectConfig = Field(SelectConfig(), description="Selection.")
     finetune: FinetuneConfig = Field(FinetuneConfig(), description="Few-shot fine-tuning.")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Evaluation.")
     fidelity: FidelityConfig = Field(FidelityConfig(), description="Check of influence against retraining.")
+
+    @model_validator(mode="after")
+    def _tiger_starts_warm(self) -> Self:
+        if self.recommender == "tiger" and not self.data.warm_share:
+            raise ValueError(
+                "recommender 'tiger' has learnt nothing without a warm start: set data.warm_share, e.g. to 0.8"
+            )
+        return self

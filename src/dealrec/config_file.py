@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from dealrec.config import Config
 from dealrec.errors import ConfigError
 
-PATHS = ("data.interactions", "data.items", "llm.model", "surrogate.module")
+PATHS = ("data.interactions", "data.items", "llm.model", "llm.adapter", "tiger.text_encoder", "surrogate.module")
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, base: Path | None = None) -> Config:
@@ -51,19 +51,27 @@ def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) 
     resolved = data.model_copy(
         update={"interactions": _resolve(data.interactions, base), "items": _resolve(data.items, base)}
     )
-    model = _resolve(Path(config.llm.model), base)
-    llm = (
-        config.llm.model_copy(update={"model": str(model)})
-        if model.is_dir() or _is_path(config.llm.model)
-        else config.llm
+    adapter, module = config.llm.adapter, config.surrogate.module
+    llm = {"model": _folder_or_id(config.llm.model, base), "adapter": _resolve(adapter, base) if adapter else None}
+    tiger = {"text_encoder": _folder_or_id(config.tiger.text_encoder, base)}
+    return config.model_copy(
+        update={
+            "data": resolved,
+            "llm": config.llm.model_copy(update=llm),
+            "tiger": config.tiger.model_copy(update=tiger),
+            "surrogate": config.surrogate.model_copy(update={"module": _resolve(module, base) if module else None}),
+        }
     )
-    module = config.surrogate.module
-    surrogate = config.surrogate.model_copy(update={"module": _resolve(module, base)}) if module else config.surrogate
-    return config.model_copy(update={"data": resolved, "llm": llm, "surrogate": surrogate})
 
 
 def _resolve(path: Path, base: Path) -> Path:
     return (base / path.expanduser()).resolve()
+
+
+def _folder_or_id(name: str, base: Path) -> str:
+    """The absolute path of a folder; a model id of the hub as it is."""
+    folder = _resolve(Path(name), base)
+    return str(folder) if folder.is_dir() or _is_path(name) else name
 
 
 def _is_path(model: str) -> bool:

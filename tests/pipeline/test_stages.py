@@ -11,9 +11,9 @@ import pytest
 
 from dealrec.config_file import load
 from dealrec.pipeline.fidelity import FIDELITY_STAGES
+from dealrec.pipeline.graph import STAGES
 from dealrec.pipeline.runner import State, run, states
 from dealrec.pipeline.stage import Silent
-from dealrec.pipeline.stages import STAGES
 from tests.conftest import made_interactions, made_items, small_settings
 
 NAMES = [stage.name for stage in STAGES]
@@ -125,12 +125,14 @@ def test_the_manifest_holds_what_repeats_the_run(finished: Path) -> None:
 CHANGES: Mapping[str, list[str]] = {
     "seed=4": NAMES[1:],
     "data.max_history=20": NAMES,
+    "data.warm_share=0.1": NAMES,
     "data.samples_per_user=2": NAMES,
     "surrogate.dim=16": NAMES[1:],
     "influence.risk=train": NAMES[2:],
     "influence.solver.tol=0.01": NAMES[2:],
-    "llm.lora.r=4": ["effort", "select", "export", "finetune", "evaluate", "report"],
-    "llm.prompt.max_items=2": ["effort", "select", "export", "finetune", "evaluate", "report"],
+    "llm.lora.r=4": NAMES[3:],
+    "llm.prompt.max_items=2": NAMES[3:],
+    "warmstart.epochs=2": NAMES[3:],
     "effort.pool=13": ["effort", "select", "export", "finetune", "evaluate", "report"],
     "select.budget=5": ["select", "export", "finetune", "evaluate", "report"],
     "finetune.epochs=2": ["finetune", "evaluate", "report"],
@@ -154,7 +156,7 @@ def test_every_setting_is_of_some_stage() -> None:
         "llm.model",
         "llm.revision",
     }  # the model is held as its files
-    held |= {"llm"}  # as llm.lora and llm.prompt
+    held |= {"llm"}  # as llm.lora and llm.prompt; adapter and text encoder as their files
     held |= {"data.interactions", "data.items", "surrogate.module"}  # held as the files that they name
     dumped = Config().model_dump()
     for section, value in dumped.items():
@@ -216,7 +218,7 @@ def test_hostile_titles_go_through_to_the_export_and_the_report(
     ]
     titles = pl.Series("title", hostile + made_items()["title"].to_list()[len(hostile) :])
     made_items().with_columns(titles).write_parquet(path.parent / "items.parquet")
-    outcomes = run(load(path, ["select.budget=40", "effort.pool=40"]), tmp_path / "run", STAGES[:6], progress=Silent())
+    outcomes = run(load(path, ["select.budget=40", "effort.pool=40"]), tmp_path / "run", STAGES[:7], progress=Silent())
     warnings = " ".join(outcomes[0].manifest.warnings)
     assert "2 of 30 items" in warnings  # without a title
     rows = [json.loads(line) for line in (tmp_path / "run" / "export" / "train.jsonl").read_text().splitlines()]
@@ -274,7 +276,7 @@ def test_other_files_of_the_llm_than_its_weights_count_and_moving_it_does_not(
 
     assert outdated() == []
     (tmp_path / "moved" / "merges.txt").write_text("a b")
-    assert outdated() == ["effort", "select", "export", "finetune", "evaluate", "report"]
+    assert outdated() == NAMES[3:]
 
 
 def test_everything_seen_leaves_nothing_to_recommend(write_config: Callable[..., Path], tmp_path: Path) -> None:
@@ -283,4 +285,4 @@ def test_everything_seen_leaves_nothing_to_recommend(write_config: Callable[...,
     one.write_parquet(path.parent / "interactions.parquet")
     made_items(items=2).head(1).write_parquet(path.parent / "items.parquet")
     outcomes = run(load(path), tmp_path / "run", STAGES, progress=Silent())
-    assert any("had before" in text for text in outcomes[7].manifest.warnings)
+    assert any("had before" in text for text in outcomes[8].manifest.warnings)

@@ -14,9 +14,9 @@ from dealrec.config_file import load
 from dealrec.errors import ConfigError, DataError, DealrecError, ModelError
 from dealrec.influence import CG, influence_scores
 from dealrec.pipeline import surrogates
+from dealrec.pipeline.graph import stages_until
 from dealrec.pipeline.runner import Outcome, State, run, states
 from dealrec.pipeline.stage import Context, Silent
-from dealrec.pipeline.stages import stages_until
 from dealrec.surrogate import LossName, per_sample_loss
 from tests.conftest import ITEMS
 

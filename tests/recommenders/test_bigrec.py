@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from dealrec.effort import collate, sequence_losses
 from dealrec.errors import ConfigError, ModelError
+from dealrec.finetuning import require_saved
 from dealrec.recommenders.bigrec import Prompter, embed, generate, ground
 from dealrec.recommenders.bigrec.generation import title_of
-from dealrec.recommenders.bigrec.model import attach_lora, check_adapter, load_adapter, load_llm, load_tokenizer
+from dealrec.recommenders.bigrec.model import attach_lora, load_adapter, load_llm, load_tokenizer
 
 TEMPLATE = "Films: {history}\nNext: "
 
@@ -159,20 +160,21 @@ def test_an_adapter_that_changes_nothing_is_found(llm: tuple[Any, Any], tiny_llm
     tokenizer = llm[1]
     batch = collate([made(tokenizer, {1: "Alien", 2: "Brazil"}).encode([1], 2)], pad_id=0)
     fresh = attach_lora(load_llm(str(tiny_llm))[0], r=2, alpha=4, dropout=0.0, target_modules=["q_proj"], seed=0)
+    untrained = sequence_losses(fresh.eval(), batch).detach()
     fresh.save_pretrained(str(tmp_path / "fresh"))  # B is zero: the base's own outputs
-    reloaded = load_adapter(load_llm(str(tiny_llm))[0], tmp_path / "fresh")
+    reloaded = sequence_losses(load_adapter(load_llm(str(tiny_llm))[0], tmp_path / "fresh"), batch)
     with pytest.raises(ModelError, match="does not change"):
-        check_adapter(reloaded, batch, trained=sequence_losses(fresh.eval(), batch).detach(), name="selected")
+        require_saved(reloaded, trained=untrained + 1, untrained=untrained, name="selected")
     with torch.no_grad():
         for name, value in fresh.named_parameters():
             if "lora_B" in name:
                 value.normal_(std=0.5)
     trained = sequence_losses(fresh.eval(), batch).detach()
     fresh.save_pretrained(str(tmp_path / "trained"))
-    reloaded = load_adapter(load_llm(str(tiny_llm))[0], tmp_path / "trained")
-    check_adapter(reloaded, batch, trained=trained, name="selected")
+    reloaded = sequence_losses(load_adapter(load_llm(str(tiny_llm))[0], tmp_path / "trained"), batch)
+    require_saved(reloaded, trained=trained, untrained=untrained, name="selected")
     with pytest.raises(ModelError, match="answers differently"):
-        check_adapter(reloaded, batch, trained=trained + 1, name="selected")
+        require_saved(reloaded, trained=trained + 1, untrained=untrained, name="selected")
 
 
 def test_the_fresh_adapter_follows_from_the_seed_and_leaves_the_generator(tiny_llm: Path) -> None:

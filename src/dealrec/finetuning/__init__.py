@@ -1,5 +1,6 @@
-"""Few-shot fine-tuning of the LLM recommender."""
+"""Fine-tuning of the LLM recommender, few-shot or on everything."""
 
-from dealrec.finetuning.training import finetune
+from dealrec.finetuning.checks import require_saved
+from dealrec.finetuning.training import Training, train
 
-__all__ = ["finetune"]
+__all__ = ["Training", "require_saved", "train"]

@@ -1,37 +1,41 @@
-"""Fine-tuning on the transformers Trainer."""
+"""Fine-tuning on the transformers Trainer: adapters or whole models, decoders or encoder-decoders."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerState, TrainingArguments
 
 from dealrec.effort.batching import Encoded, collate
-from dealrec.errors import NonFinite
+from dealrec.finetuning import checkpoints
+from dealrec.finetuning.trainer import (
+    TRAIN_LOSS,
+    VALID_LOSS,
+    AfterStep,
+    SampleMeanTrainer,
+    Samples,
+    StopEarly,
+    StopOnNonFinite,
+)
 
 
-class _Samples(Dataset[Encoded]):
-    def __init__(self, samples: Sequence[Encoded]) -> None:
-        self.samples = samples
+@dataclass(frozen=True)
+class Training:
+    """How a training went; the steps of its earlier, interrupted calls count as its own.
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    loss: mean of the batches' losses over all optimiser steps. steps: optimiser steps taken. validation:
+    (step, loss) of each evaluation. best_step: the step whose parameters the model has; None without validation.
+    """
 
-    def __getitem__(self, index: int) -> Encoded:
-        return self.samples[index]
-
-
-class _AfterStep(TrainerCallback):
-    def __init__(self, call: Callable[[], None]) -> None:
-        self.call = call
-
-    def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
-        self.call()
+    loss: float
+    steps: int
+    validation: tuple[tuple[int, float], ...]
+    best_step: int | None
 
 
-def finetune(
+def train(
     model: Any,
     samples: Sequence[Encoded],
     *,
@@ -42,41 +46,139 @@ def finetune(
     batch_size: int,
     micro_batch_size: int,
     seed: int,
+    warmup_share: float = 0.0,
+    checkpoint_every: int | Literal["epoch"] | None = None,
+    validation: Sequence[Encoded] | None = None,
+    patience: int | None = None,
+    report_to: str | list[str] = "none",
     after_step: Callable[[], None] = lambda: None,
-) -> float:
-    """Train the model's learnable parameters in place with AdamW; the mean training loss.
+) -> Training:
+    """Train the parameters that require grad, in place, with AdamW; the learning rate decays linearly to 0.
 
-    samples: prompt and completion; only the completion's tokens count. scratch: a folder for the Trainer's own
-    files. batch_size: samples per step, gathered from forward passes over micro_batch_size each. Order and
-    dropout follow from `seed`. after_step: called after each optimiser step. Raises NonFinite if the loss diverges.
+    The loss of a sample is the mean cross-entropy over its label tokens (`dealrec.effort.sequence_losses`), that of
+    a batch the mean over its samples. batch_size: samples per optimiser step over all devices, gathered from
+    forward passes over micro_batch_size each; the last batch of an epoch may be smaller. warmup_share: share of the
+    steps during which the learning rate rises from 0. Order and dropout follow from `seed`.
+
+    scratch: a folder for this training alone. checkpoint_every: optimiser steps, or "epoch", between checkpoints in
+    it. A call with the same arguments goes on from the newest complete one and ends with the same parameters as an
+    uninterrupted call; checkpoints of other arguments are deleted. The last two are kept, and the best; each holds
+    the learnable parameters (of a whole model: all) and twice that for AdamW. They are loaded without unpickling.
+
+    validation: samples whose loss is measured at each checkpoint (after each epoch if checkpoint_every is None);
+    the model ends with the parameters of the lowest. patience: training stops after so many evaluations without a
+    lower one. report_to: experiment trackers, as in transformers. after_step: called after each step of this call.
+
+    The forward passes run in bfloat16 where the GPU has it; parameters keep their type. To trade time for memory,
+    enable gradient checkpointing on the model beforehand. The model is moved to the Trainer's device and stays
+    there, in training mode. Under `accelerate launch` every process calls with the same arguments and its own copy
+    of the model; tested on CPU with one process, and by hand with two; not on GPUs, DeepSpeed or FSDP.
+
+    Raises NonFinite if a loss is NaN or infinite, ValueError without samples, for sizes that do not divide, and for
+    patience without validation.
     """
-    if batch_size % micro_batch_size:
-        raise ValueError(f"micro_batch_size {micro_batch_size} must divide batch_size {batch_size}")
-    arguments = TrainingArguments(
-        output_dir=str(scratch),
+    if patience is not None and validation is None:
+        raise ValueError("patience needs validation samples")
+    if not samples:
+        raise ValueError("no samples to train on")
+    every = "epoch" if checkpoint_every is None and validation is not None else checkpoint_every
+    arguments = _arguments(
+        scratch,
+        every=every,
         num_train_epochs=epochs,
         learning_rate=learning_rate,
+        warmup_steps=warmup_share,  # below 1 it is a share
         per_device_train_batch_size=micro_batch_size,
-        gradient_accumulation_steps=batch_size // micro_batch_size,
-        lr_scheduler_type="linear",
+        per_device_eval_batch_size=micro_batch_size,
+        eval_strategy="no" if validation is None else _strategy(every),
+        load_best_model_at_end=validation is not None,
+        report_to=report_to,
         seed=seed,
-        data_seed=seed,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
+    )
+    arguments.gradient_accumulation_steps = _passes(arguments, batch_size)
+    stop_early = [] if patience is None else [StopEarly(patience)]
+    mark = None
+    if every is not None:
+        settings = {
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "warmup_share": warmup_share,
+            "batch_size": [batch_size, micro_batch_size, arguments.world_size],
+            "seed": seed,
+            "every": every,
+            "patience": patience,
+            "bf16": arguments.bf16,
+        }
+        mark = checkpoints.fingerprint(model, [samples, validation or []], settings)
+    trainer = SampleMeanTrainer(
+        samples,
+        model=model,
+        args=arguments,
+        eval_dataset=None if validation is None else Samples(validation),
+        data_collator=lambda rows: collate(rows, pad_id=pad_id),
+        callbacks=[StopOnNonFinite(), *stop_early, AfterStep(after_step)],
+        batch_size=batch_size,
+        seed=seed,
+    )
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout, where results belong
+    trainer.train(resume_from_checkpoint=None if mark is None else _resume(trainer, scratch, mark, stop_early))
+    # In mixed precision the Trainer leaves the model's forward wrapped: it would go on computing in bfloat16.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return _summary(trainer.state)
+
+
+def _arguments(scratch: Path, *, every: int | Literal["epoch"] | None, **given: Any) -> TrainingArguments:
+    steps = every if isinstance(every, int) else 1  # without meaning unless steps are counted
+    return TrainingArguments(
+        output_dir=str(scratch),
+        lr_scheduler_type="linear",
+        save_strategy=_strategy(every),
+        save_steps=steps,
+        eval_steps=steps,
+        save_total_limit=2,  # the one before is whole while the newest is written
+        logging_strategy="steps",
+        logging_steps=1,  # the log is in the checkpoints: the mean loss of a resumed training comes from it
+        logging_nan_inf_filter=False,  # it would replace a NaN by the mean of what came before
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
+        **given,
     )
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=_Samples(samples),
-        data_collator=lambda rows: collate(rows, pad_id=pad_id),
-        callbacks=[_AfterStep(after_step)],
-    )
-    trainer.remove_callback(PrinterCallback)  # it prints to stdout, where results belong
-    loss = float(trainer.train().training_loss)
-    if not torch.isfinite(torch.tensor(loss)):
-        raise NonFinite("finetune: the training loss is NaN or infinite", "Lower finetune.learning_rate.")
-    return loss
+
+
+def _strategy(every: int | Literal["epoch"] | None) -> str:
+    return "no" if every is None else "epoch" if every == "epoch" else "steps"
+
+
+def _passes(arguments: TrainingArguments, batch_size: int) -> int:
+    """Forward passes per optimiser step on each device."""
+    at_once = arguments.train_batch_size * arguments.world_size
+    if batch_size % at_once:
+        raise ValueError(
+            f"batch_size {batch_size} must be a multiple of the {at_once} samples of a pass on all devices"
+        )
+    return int(batch_size // at_once)
+
+
+def _resume(trainer: SampleMeanTrainer, scratch: Path, mark: str, stop_early: Sequence[StopEarly]) -> str | None:
+    """The checkpoint to go on from; from now on the trainer marks its own."""
+    wait = trainer.accelerator.wait_for_everyone
+    trainer.add_callback(checkpoints.MarkComplete(scratch, mark, wait=wait))
+    if trainer.is_world_process_zero():
+        checkpoints.discard_others(scratch, mark)
+    wait()
+    found = checkpoints.newest(scratch, mark)
+    if found is None:
+        return None
+    log = TrainerState.load_from_json(str(found / "trainer_state.json")).log_history
+    if any(stop.stops(log) for stop in stop_early):
+        trainer.args.num_train_epochs = 0  # killed after its last step: only the best parameters are to be loaded
+    return str(found)
+
+
+def _summary(state: TrainerState) -> Training:
+    losses = [entry[TRAIN_LOSS] for entry in state.log_history if TRAIN_LOSS in entry]
+    evaluations = tuple((int(entry["step"]), entry[VALID_LOSS]) for entry in state.log_history if VALID_LOSS in entry)
+    best = min(evaluations, key=lambda evaluation: evaluation[1])[0] if evaluations else None
+    return Training(sum(losses) / len(losses), state.global_step, evaluations, best)

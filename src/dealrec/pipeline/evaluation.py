@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -13,10 +13,14 @@ from dealrec.columns import GENERATED, HISTORY, ITEM, LOSS, RANK, USER
 from dealrec.config import Config, EvaluateConfig
 from dealrec.effort import collate, plan_batches, sequence_losses
 from dealrec.errors import NonFinite
-from dealrec.evaluation import bootstrap_mean, ranking_metrics, verdict
-from dealrec.pipeline.llm import encode, load, prompter
+from dealrec.evaluation import bootstrap_mean, catalogue_metrics, ranking_metrics, verdict
+from dealrec.pipeline.kinds import kind
 from dealrec.pipeline.stage import Context
-from dealrec.pipeline.tables import Catalogue, read_catalogue, write_table
+from dealrec.pipeline.tables import write_table
+from dealrec.pipeline.training import encode
+
+if TYPE_CHECKING:
+    from dealrec.recommenders.protocol import Recommender
 
 
 def test_users(samples: pl.DataFrame, config: Config) -> pl.DataFrame:
@@ -27,24 +31,24 @@ def test_users(samples: pl.DataFrame, config: Config) -> pl.DataFrame:
 
 
 def evaluate_arm(context: Context, arm: str, users: pl.DataFrame, out: Path) -> None:
-    """Write `per_user.parquet` and `metrics.json` of one arm; `base` is the LLM without an adapter."""
-    from dealrec.recommenders.bigrec.model import load_adapter
-
+    """Write `per_user.parquet` and `metrics.json` of one arm; `base` is the recommender without fine-tuning."""
     settings = context.config.evaluate
-    llm, tokenizer = load(context)
-    items = _item_embeddings(context, llm, tokenizer)
-    model = llm if arm == "base" else load_adapter(llm, context.input(f"finetune/{arm}"))
+    folder = None if arm == "base" else context.input(f"finetune/{arm}")
+    recommender = kind(context.config).fine_tuned(context, folder)
     scored = users[: _at_most(settings.loss_users, users)]
-    losses = pl.DataFrame({USER: scored[USER], LOSS: _losses(context, arm, model, tokenizer, scored)})
+    losses = pl.DataFrame({USER: scored[USER], LOSS: _losses(context, arm, recommender, scored)})
     ranked = users[: _at_most(settings.ranking_users, users)]
-    titles = _generate(context, arm, model, tokenizer, ranked)
-    recommended = _recommend(context, model, tokenizer, items, ranked, titles)
+    recommended, written = _recommend(context, arm, recommender, ranked)
     metrics = ranking_metrics(recommended, _relevant(context, ranked), ks=settings.ks)
-    metrics = metrics.join(pl.DataFrame({USER: ranked[USER], GENERATED: titles}), on=USER, how="left")
+    metrics = metrics.join(pl.DataFrame({USER: ranked[USER], GENERATED: written}), on=USER, how="left")
     per_user = losses.join(metrics, on=USER, how="full", coalesce=True)
     write_table(out / "per_user.parquet", per_user, key=USER)
     means = {name: asdict(_interval(per_user[name], context.config)) for name in _measures(settings)}
-    (out / "metrics.json").write_text(json.dumps({"arm": arm, "metrics": means}, indent=2) + "\n")
+    items = pl.read_parquet(context.input("data/items.parquet"))
+    trained_on = pl.read_parquet(context.input("data/interactions-train.parquet"))
+    everyone = catalogue_metrics(recommended, items, trained_on, ks=settings.ks) if len(recommended) else {}
+    content = {"arm": arm, "metrics": means, "catalogue": everyone}
+    (out / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def compare(context: Context, compared: Sequence[str]) -> None:
@@ -90,7 +94,7 @@ def _before(context: Context) -> pl.DataFrame:
 
 
 def _measures(settings: EvaluateConfig) -> list[str]:
-    return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg"))]
+    return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg", "mrr"))]
 
 
 def _interval(values: pl.Series, config: Config) -> Any:
@@ -103,15 +107,15 @@ def _at_most(wanted: int | None, users: pl.DataFrame) -> int:
     return len(users) if wanted is None else min(wanted, len(users))
 
 
-def _losses(context: Context, arm: str, model: Any, tokenizer: Any, users: pl.DataFrame) -> list[float]:
+def _losses(context: Context, arm: str, recommender: "Recommender", users: pl.DataFrame) -> list[float]:
     import torch
 
-    encoded = encode(prompter(context, tokenizer), users)
+    encoded, model = encode(recommender, users), recommender.model
     plan = plan_batches([len(s.input_ids) for s in encoded], batch_tokens=context.config.evaluate.batch_tokens)
     losses = torch.empty(len(encoded))
     with torch.inference_mode():
         for batch in context.track(plan, f"test loss of {arm}, batches"):
-            inputs = collate([encoded[i] for i in batch], pad_id=tokenizer.pad_token_id, device=model.device)
+            inputs = collate([encoded[i] for i in batch], pad_id=recommender.pad_id, device=model.device)
             losses[batch] = sequence_losses(model, inputs).cpu()
     bad = users[USER].to_frame().filter(~pl.Series(torch.isfinite(losses).tolist()))[USER].to_list()
     if bad:
@@ -122,72 +126,27 @@ def _losses(context: Context, arm: str, model: Any, tokenizer: Any, users: pl.Da
     return [float(loss) for loss in losses]
 
 
-def _generate(context: Context, arm: str, model: Any, tokenizer: Any, users: pl.DataFrame) -> list[str]:
-    """A title for each user, in batches of prompts alike in length."""
-    from dealrec.recommenders.bigrec import generate
-
-    settings = context.config.evaluate
-    made = prompter(context, tokenizer)
-    prompts = [made.encode_prompt(history) for history in users[HISTORY].to_list()]
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-    batches = [order[start : start + settings.batch_size] for start in range(0, len(order), settings.batch_size)]
-    titles = [""] * len(prompts)
-    for batch in context.track(batches, f"titles by {arm}, batches"):
-        rows = [prompts[i] for i in batch]
-        made_titles = generate(model, tokenizer, rows, beams=settings.beams, max_new_tokens=settings.max_new_tokens)
-        for i, title in zip(batch, made_titles, strict=True):
-            titles[i] = title
-    return titles
-
-
-def _item_embeddings(context: Context, llm: Any, tokenizer: Any) -> Any:
-    """Embeddings of all titles by the base LLM; computed once, as every arm is grounded in the same space."""
-    from safetensors.torch import load_file, save_file
-
-    from dealrec.recommenders.bigrec import embed
-
-    path = context.shard("items.safetensors")
-    if not path.exists():
-        made = prompter(context, tokenizer)
-        catalogue = read_catalogue(context.input("data/items.parquet"))
-        texts = [made.title(item).strip('"') for item in catalogue.ids]
-        embedded = embed(
-            llm,
-            tokenizer,
-            texts,
-            batch_tokens=context.config.evaluate.batch_tokens,
-            watch=lambda plan: context.track(plan, "titles of the catalogue, batches"),
-        )
-        staging = context.shard("items.tmp")
-        save_file({"items": embedded}, staging)
-        staging.rename(path)
-    return load_file(path)["items"]
-
-
 def _recommend(
-    context: Context, model: Any, tokenizer: Any, items: Any, users: pl.DataFrame, titles: Sequence[str]
-) -> pl.DataFrame:
-    """Ranked items of each user: user_id, item_id, rank."""
-    from contextlib import nullcontext
-
-    from dealrec.recommenders.bigrec import embed, ground
-
+    context: Context, arm: str, recommender: "Recommender", users: pl.DataFrame
+) -> tuple[pl.DataFrame, list[str]]:
+    """Ranked items of each user (user_id, item_id, rank), and what the model wrote for each."""
     settings = context.config.evaluate
-    catalogue = read_catalogue(context.input("data/items.parquet"))
-    with model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        queries = embed(base, tokenizer, titles, batch_tokens=settings.batch_tokens)
-    seen = _seen(context, users, catalogue) if settings.exclude_seen else [[] for _ in titles]
-    ranked = ground(queries, items, seen=seen, k=max(settings.ks))
-    ids = [[catalogue.ids[row] for row in rows] for rows in ranked]
-    items_type = pl.List(pl.Int64 if all(isinstance(item, int) for item in catalogue.ids) else pl.String)
-    table = pl.DataFrame({USER: users[USER], ITEM: pl.Series(ids, dtype=items_type)})
-    return table.explode(ITEM).with_columns(pl.int_range(1, pl.len() + 1).over(USER).alias(RANK))
+    found = recommender.recommend(
+        users[HISTORY].to_list(),
+        seen=_seen(context, users) if settings.exclude_seen else [[] for _ in range(len(users))],
+        k=max(settings.ks),
+        beams=settings.beams,
+        batch_size=settings.batch_size,
+        watch=lambda plan: context.track(plan, f"recommendations by {arm}, batches"),
+    )
+    ids = pl.Series([made.items for made in found], dtype=pl.List(_before(context)[ITEM].dtype))
+    table = pl.DataFrame({USER: users[USER], ITEM: ids}).explode(ITEM).drop_nulls(ITEM)
+    ranked = table.with_columns(pl.int_range(1, pl.len() + 1).over(USER).alias(RANK))
+    return ranked, [made.written for made in found]
 
 
-def _seen(context: Context, users: pl.DataFrame, catalogue: Catalogue) -> list[list[int]]:
-    """Rows of the catalogue that each user has interacted with before the test part."""
+def _seen(context: Context, users: pl.DataFrame) -> list[list[Any]]:
+    """The items that each user has interacted with before the test part."""
     before = _before(context).join(users, on=USER, how="semi").group_by(USER).agg(pl.col(ITEM).unique())
     held = dict(zip(before[USER].to_list(), before[ITEM].to_list(), strict=True))
-    index = catalogue.index  # validation items that are in no catalogue cannot be recommended anyway
-    return [sorted(index[item] - 1 for item in held[user] if item in index) for user in users[USER].to_list()]
+    return [sorted(held[user]) for user in users[USER].to_list()]

@@ -12,12 +12,13 @@ def check_feasible(config: Config, run_dir: Path) -> None:
     """Once the data are there: the budget and the pool must fit the data, and the LLM must be there."""
     from dealrec.selection.coverage import budget_count, count_without_hardest
 
-    if Path(config.llm.model).is_absolute():
+    if config.recommender == "bigrec" and Path(config.llm.model).is_absolute():
         check_directory(Path(config.llm.model))
     n = len(read_samples(run_dir / "data" / "samples-train.parquet"))
     if n == 0:
         raise ConfigError(
-            "No user has two training interactions, so there is no sample", "Check data.split and filters."
+            "No user has two training interactions, the last of them after the warm start, so there is no sample",
+            "Check data.split, data.warm_share and filters.",
         )
     if not len(read_samples(run_dir / "data" / "samples-test.parquet")):
         raise DataError("No user has both test items and earlier ones", "Check data.split, the shares and the filters.")

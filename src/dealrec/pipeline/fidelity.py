@@ -19,9 +19,9 @@ from dealrec.columns import SAMPLE
 from dealrec.config import Config, InfluenceConfig
 from dealrec.config_solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig
 from dealrec.errors import ModelError, NotConverged
+from dealrec.pipeline.graph import STAGES
 from dealrec.pipeline.retraining import GROUP, PART, RISK, SEED, SHARE, SUBSET, drawn_subset, members, retrain
 from dealrec.pipeline.stage import Context, Stage
-from dealrec.pipeline.stages import STAGES
 from dealrec.pipeline.tables import PARTS, Part, read_samples, write_table
 from dealrec.pipeline.workers import in_parallel
 from dealrec.presets import REFERENCE

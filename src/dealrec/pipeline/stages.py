@@ -1,6 +1,6 @@
 """The pipeline, stage by stage; it reads as the table of contents of the method.
 
-data -> surrogate -> influence -> effort -> select -> export -> finetune -> evaluate -> report
+data -> surrogate -> influence -> warmstart -> effort -> select -> export -> finetune -> evaluate -> report
 
 Heavy imports happen inside the stage that needs them: the command line must start quickly.
 """
@@ -22,24 +22,24 @@ from dealrec.columns import (
     ITEM_INDEX,
     KEPT,
     LOW,
+    NORM,
     OVERALL,
     POSITION,
     RANK,
     SAMPLE,
     STRATUM,
     TARGET,
+    TOKENS,
     TRAIN_LOSS,
     USER,
     VALID_MRR,
     VALID_NDCG,
 )
-from dealrec.config import Config, DataConfig, SurrogateConfig
+from dealrec.config import Config
 from dealrec.data import sources
-from dealrec.errors import ConfigError
-from dealrec.pipeline.feasibility import check_feasible
-from dealrec.pipeline.llm import llm_files
-from dealrec.pipeline.stage import Context, Stage
-from dealrec.pipeline.tables import join_scores, merge_shards, read_samples, write_table
+from dealrec.pipeline.kinds import kind
+from dealrec.pipeline.stage import Context
+from dealrec.pipeline.tables import PARTS, join_scores, merge_shards, read_samples, write_table
 
 LEAK = (
     "split 'leave-last-out': the training part holds interactions later than some of the test part,"
@@ -70,8 +70,10 @@ def data(context: Context) -> None:
         context.warn(f"{absent:,} training items are not in the items file; their ids stand in as titles")
     known = parts.map(lambda table: table.filter(pl.col(ITEM).is_in(items[ITEM].implode())))
     keep = {"samples_per_user": settings.samples_per_user, "max_history": settings.max_history}
+    earlier, later = splits.split_warm(parts.train, share=settings.warm_share)
     made = {
-        "train": samples.training_samples(parts.train, **keep),
+        "warm": samples.training_samples(earlier, samples_per_user=1, max_history=max(1, len(earlier))),
+        "train": samples.training_samples(parts.train, among=later, **keep),
         "valid": samples.held_out_samples(known.train, known.valid, max_history=settings.max_history),
         "test": samples.held_out_samples(
             pl.concat([known.train, known.valid]), known.test, max_history=settings.max_history
@@ -79,7 +81,8 @@ def data(context: Context) -> None:
     }
     for part, table in {"train": parts.train, "valid": parts.valid, "test": parts.test}.items():
         write_table(context.out / f"interactions-{part}.parquet", table, key=[USER, POSITION])
-        write_table(context.out / f"samples-{part}.parquet", made[part], key=SAMPLE)
+    for part, table in made.items():
+        write_table(context.out / f"samples-{part}.parquet", table, key=SAMPLE)
     write_table(context.out / "items.parquet", items, key=ITEM_INDEX)
     context.facts |= _data_facts(parts, items, made)
     if unknown := len(parts.valid) + len(parts.test) - len(known.valid) - len(known.test):
@@ -97,7 +100,7 @@ def _data_facts(parts: Any, items: pl.DataFrame, made: dict[str, pl.DataFrame]) 
         "training_users": users,
         "users_too_short": users - made["train"][USER].n_unique(),
         "items": len(items),
-        **{f"{part}_interactions": len(getattr(parts, part)) for part in made},
+        **{f"{part}_interactions": len(getattr(parts, part)) for part in PARTS},
         **{f"{part}_samples": len(table) for part, table in made.items()},
         "test_items_not_in_catalogue": len(parts.test.join(items, on=ITEM, how="anti")),
     }
@@ -168,10 +171,15 @@ def influence(context: Context) -> None:
     context.facts |= {"share_positive": float((scores > 0).double().mean()), "device": str(found.scores.device)}
 
 
-def effort(context: Context) -> None:
-    """The LLM's gradient norm for a pool of candidates, stratified by influence."""
+def warmstart(context: Context) -> None:
+    """The recommender as the earlier part of the training period leaves it; nothing where no such part is set apart."""
+    kind(context.config).warm_start(context)
 
-    from dealrec.pipeline.llm import score_effort, spearman
+
+def effort(context: Context) -> None:
+    """The recommender's gradient norm for a pool of candidates, stratified by influence."""
+    from dealrec.effort.length import correct_length
+    from dealrec.pipeline.scoring import correlations, length_exponent, score_effort, spearman
     from dealrec.selection import budget_count, coverage_sample
 
     scores = pl.read_parquet(context.input("influence/scores.parquet")).sort(SAMPLE)
@@ -180,11 +188,16 @@ def effort(context: Context) -> None:
     pool = scores[picked.numpy()].select(SAMPLE)
     write_table(context.out / "pool.parquet", pool, key=SAMPLE)
     samples = read_samples(context.input("data/samples-train.parquet")).join(pool, on=SAMPLE, how="semi").sort(SAMPLE)
-    shards, lengths = score_effort(context, samples)
-    scored = merge_shards(shards, expected=pool[SAMPLE])
+    details = merge_shards(score_effort(context, samples), expected=pool[SAMPLE]).sort(SAMPLE)
+    write_table(context.out / "details.parquet", details, key=SAMPLE)
+    exponent = length_exponent(context, details)
+    corrected = correct_length(details[NORM].to_torch(), details[TOKENS].to_torch(), exponent=exponent)
+    scored = details.select(SAMPLE, pl.Series(EFFORT, corrected.numpy()))
     write_table(context.out / "scores.parquet", scored, key=SAMPLE)
-    context.facts["spearman_effort_completion_tokens"] = spearman(scored.sort(SAMPLE)[EFFORT], lengths)
-    context.facts |= {"pool": len(pool), "samples": len(scores)}
+    table = correlations(context, samples, scored.join(details, on=SAMPLE).join(scores, on=SAMPLE))
+    write_table(context.out / "correlations.parquet", table, key=["exponent", "with"])
+    context.facts |= {"pool": len(pool), "samples": len(scores), "length_exponent": exponent}
+    context.facts["spearman_effort_completion_tokens"] = spearman(scored[EFFORT], details[TOKENS])
 
 
 def select(context: Context) -> None:
@@ -227,31 +240,35 @@ def select(context: Context) -> None:
 def export(context: Context) -> None:
     """The selected samples as prompts and completions, and where they come from in a file beside them."""
     from dealrec.exporting import write_jsonl
-    from dealrec.pipeline.llm import prompts
 
     samples = read_samples(context.input("data/samples-train.parquet"))
     selected = pl.read_parquet(context.input("select/selected.parquet")).sort(RANK)
     chosen = selected.join(samples, on=SAMPLE, how="left", maintain_order="left")
-    context.facts["rows"] = write_jsonl(context.out / "train.jsonl", prompts(context, chosen))
+    context.facts["rows"] = write_jsonl(context.out / "train.jsonl", kind(context.config).lines(context, chosen))
     lines = chosen.select(pl.int_range(1, pl.len() + 1).alias("line"), USER, TARGET, *selected.columns)
     write_table(context.out / "provenance.parquet", lines, key="line")
 
 
 def finetune(context: Context) -> None:
-    """One adapter for each arm, all from the same start; each is proven to change the LLM's outputs."""
-    from dealrec.pipeline.llm import train_arm
-
+    """One adapter or model for each arm, all from the same start; each is proven to change the outputs."""
     samples = read_samples(context.input("data/samples-train.parquet"))
     for arm in arms(context.config):
         chosen = pl.read_parquet(context.input(f"select/{arm}.parquet"))
-        context.folder_once(
-            arm, partial(train_arm, context, arm, samples.join(chosen, on=SAMPLE, how="semi").sort(SAMPLE))
-        )
+        mine = samples.join(chosen, on=SAMPLE, how="semi").sort(SAMPLE)
+        context.folder_once(arm, partial(_fine_tune, context, arm, mine))
     context.publish(arms(context.config))
 
 
+def _fine_tune(context: Context, arm: str, samples: pl.DataFrame, out: Path) -> None:
+    from dealrec.pipeline.training import train_on
+
+    made, settings = kind(context.config), context.config.finetune
+    probe = train_on(context, arm, made.start(context), samples, out, settings=settings, save=made.save)
+    probe.require_saved(made.fine_tuned(context, out), name=arm)
+
+
 def evaluate(context: Context) -> None:
-    """Test loss and ranking of the base LLM and of each arm, for the same users, and what the difference says."""
+    """Test loss and ranking without fine-tuning and of each arm, for the same users, and what the difference says."""
     from dealrec.pipeline.evaluation import compare, evaluate_arm, test_users, warn_of_repeats
 
     users = test_users(read_samples(context.input("data/samples-test.parquet")), context.config)
@@ -273,74 +290,3 @@ def report(context: Context) -> None:
 def arms(config: Config) -> list[str]:
     """The fine-tuned arms: the method's selection and the random ones."""
     return ["selected", *(f"random-{number}" for number in range(config.select.random_arms))]
-
-
-def _surrogate_module(config: Config) -> list[Path]:
-    """The user's own code of a custom surrogate: what it holds can change the outcome."""
-    return [config.surrogate.module] if config.surrogate.module else []
-
-
-_DATA = ("data/samples-train.parquet", "data/items.parquet")
-_VALID = "data/samples-valid.parquet"
-_TEST = ("data/samples-test.parquet", "data/interactions-train.parquet", "data/interactions-valid.parquet")
-_SETTINGS = tuple(f"data.{name}" for name in DataConfig.model_fields if name not in ("interactions", "items"))
-_SURROGATE = tuple(f"surrogate.{name}" for name in SurrogateConfig.model_fields if name != "module")
-_SURROGATE_SHAPE = tuple(
-    f"surrogate.{name}" for name in ("kind", "dim", "layers", "heads", "loss", "negatives", "hidden_share")
-)
-_SAMPLING = ("data.max_history", "data.samples_per_user")
-_LLM = ("llm.lora", "llm.prompt")
-_ARMS = "select.random_arms"
-
-STAGES: tuple[Stage, ...] = (
-    Stage(
-        "data",
-        1,
-        data,
-        settings=_SETTINGS,
-        outside=lambda config: iter(sources.files(config.data)),
-        after=check_feasible,
-    ),
-    Stage("surrogate", 2, surrogate, (*_DATA, _VALID), ("seed", *_SURROGATE, *_SAMPLING), _surrogate_module),
-    Stage(
-        "influence",
-        2,
-        influence,
-        (*_DATA, _VALID, "surrogate/model.safetensors"),
-        ("seed", "influence", *_SURROGATE_SHAPE, *_SAMPLING),
-        _surrogate_module,
-    ),
-    Stage("effort", 1, effort, (*_DATA, "influence/scores.parquet"), ("seed", "effort", *_LLM), llm_files),
-    Stage(
-        "select",
-        1,
-        select,
-        (_DATA[0], "influence/scores.parquet", "effort/pool.parquet", "effort/scores.parquet"),
-        ("seed", "select"),
-    ),
-    Stage("export", 1, export, (*_DATA, "select/selected.parquet"), ("llm.prompt",), llm_files),
-    Stage("finetune", 1, finetune, (*_DATA, "select"), ("seed", "finetune", *_LLM, _ARMS), llm_files),
-    Stage(
-        "evaluate",
-        1,
-        evaluate,
-        ("data/items.parquet", *_TEST, "data/interactions-test.parquet", "finetune"),
-        ("seed", "evaluate", "llm.prompt", _ARMS),
-        llm_files,
-    ),
-    Stage(
-        "report",
-        1,
-        report,
-        ("data", "surrogate", "influence", "effort", "select", "export", "finetune", "evaluate"),
-        reads_manifests=True,
-    ),
-)
-
-
-def stages_until(name: str) -> tuple[Stage, ...]:
-    """The stages from the first to the one of that name. Raises ConfigError where there is none."""
-    names = [stage.name for stage in STAGES]
-    if name not in names:
-        raise ConfigError(f"There is no stage {name!r}", f"The stages are: {', '.join(names)}.")
-    return STAGES[: names.index(name) + 1]

@@ -1,6 +1,6 @@
 """The tables of a run directory: how each is written and read."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -57,6 +57,11 @@ def index_sequences(samples: pl.DataFrame, catalogue: Catalogue) -> list[list[in
         [*(index[item] for item in history), index[target]]
         for history, target in zip(samples[HISTORY].to_list(), samples[TARGET].to_list(), strict=True)
     ]
+
+
+def pairs(samples: pl.DataFrame) -> Iterator[tuple[list[Id], Id]]:
+    """History and target of each sample, in the order of the rows."""
+    return zip(samples[HISTORY].to_list(), samples[TARGET].to_list(), strict=True)
 
 
 def join_scores(samples: pl.DataFrame, scores: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 
 from dealrec.config import Config
 from dealrec.pipeline.feasibility import check_feasible
+from dealrec.pipeline.graph import STAGES
 from dealrec.pipeline.stage import Context, Silent
-from dealrec.pipeline.stages import STAGES, data
 
 
 def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
@@ -21,11 +21,13 @@ def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
         out = Path(folder) / stage.name
         out.mkdir()
         context = Context(stage.name, config, Silent(), Path(folder), out, stage.inputs)
-        data(context)
+        stage.run(context)
         check_feasible(config, Path(folder))
         facts = dict(context.facts) | _influence_facts(replace(context, inputs=("data",)))
-    if not Path(config.llm.model).is_dir():
-        warn(f"llm.model {config.llm.model!r} is no folder here, so it will be looked up on the model hub")
+    tiger = config.recommender == "tiger"
+    setting, name = ("tiger.text_encoder", config.tiger.text_encoder) if tiger else ("llm.model", config.llm.model)
+    if not Path(name).is_dir():
+        warn(f"{setting} {name!r} is no folder here, so it will be looked up on the model hub")
     for warning in context.warnings:
         warn(warning)
     return facts

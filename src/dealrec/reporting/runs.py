@@ -13,7 +13,7 @@ from dealrec.config import Config
 from dealrec.errors import RunDirectoryError
 from dealrec.pipeline.manifest import Manifest, read_manifest
 
-STAGES = ("data", "surrogate", "influence", "effort", "select", "export", "finetune", "evaluate")
+STAGES = ("data", "surrogate", "influence", "warmstart", "effort", "select", "export", "finetune", "evaluate")
 
 
 @dataclass(frozen=True)

@@ -3,5 +3,6 @@
 from dealrec.recommenders.bigrec.generation import generate
 from dealrec.recommenders.bigrec.grounding import embed, ground
 from dealrec.recommenders.bigrec.prompts import Prompter
+from dealrec.recommenders.bigrec.recommender import BIGRec
 
-__all__ = ["Prompter", "embed", "generate", "ground"]
+__all__ = ["BIGRec", "Prompter", "embed", "generate", "ground"]

@@ -26,6 +26,13 @@ def check_directory(folder: Path) -> None:
         raise ModelError(f"The model directory {folder} has no tokenizer", "Save it there with save_pretrained.")
 
 
+def check_adapter_directory(folder: Path) -> None:
+    """Raise ModelError unless the folder holds a PEFT adapter with safetensors weights."""
+    missing = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(f"The adapter {folder} has no {' and no '.join(missing)}", "Check llm.adapter.")
+
+
 def model_files(folder: Path) -> list[Path]:
     """The files that decide what the model in the folder computes, sorted."""
     return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in NEVER_READ)

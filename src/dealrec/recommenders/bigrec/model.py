@@ -1,6 +1,6 @@
-"""The LLM and its adapters: loading, attaching, and the proof that an adapter does something."""
+"""The LLM and its adapters: loading and attaching."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
-from dealrec.effort.loss import sequence_losses
 from dealrec.errors import ModelError
 from dealrec.recommenders.bigrec.files import check_directory
 
@@ -24,6 +22,11 @@ def load_llm(name: str, *, revision: str | None = None) -> tuple[Any, Any]:
     is never opened. Raises ModelError with the remedy.
     """
     tokenizer = load_tokenizer(name, revision=revision)
+    return load_model(name, revision=revision), tokenizer
+
+
+def load_model(name: str, *, revision: str | None = None) -> Any:
+    """The causal LM of `load_llm`, without its tokenizer."""
     transformers_logging.disable_progress_bar()
     with _explained(name):
         model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=torch.float32, use_safetensors=True)
@@ -31,7 +34,7 @@ def load_llm(name: str, *, revision: str | None = None) -> tuple[Any, Any]:
     model.generation_config = GenerationConfig()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # type: ignore[arg-type]
-    return model.eval(), tokenizer
+    return model.eval()
 
 
 def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
@@ -88,28 +91,6 @@ def attach_lora(
             ) from error
 
 
-def load_adapter(model: Any, folder: Path) -> PeftModel:
-    """The model with a saved adapter, in eval mode."""
-    return PeftModel.from_pretrained(model, str(folder)).eval()
-
-
-@torch.inference_mode()
-def check_adapter(model: PeftModel, batch: Mapping[str, Tensor], *, trained: Tensor, name: str) -> None:
-    """Raise ModelError unless the reloaded adapter answers as the trained one did, and unlike the base LLM.
-
-    trained: losses of the same batch with the adapter as it was when training ended. An adapter that was not
-    saved or not loaded goes unnoticed otherwise: the model simply answers like the base.
-    """
-    reloaded = sequence_losses(model, batch)
-    with model.disable_adapter():
-        base = sequence_losses(model, batch)
-    if torch.equal(reloaded, base):
-        raise ModelError(
-            f"finetune: the saved adapter of arm {name!r} does not change the LLM's outputs",
-            "Check that the versions of peft and transformers go together (constraints.txt lists tested ones).",
-        )
-    if not torch.allclose(reloaded, trained, rtol=1e-3, atol=1e-4):
-        raise ModelError(
-            f"finetune: the adapter of arm {name!r} answers differently after saving and loading",
-            "Check that the versions of peft and transformers go together (constraints.txt lists tested ones).",
-        )
+def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> PeftModel:
+    """The model with a saved adapter, in eval mode; trainable: its parameters require grad."""
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable).eval()

@@ -1,0 +1,144 @@
+"""BIGRec as the stages make, keep and use it."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from dealrec.config import Config
+from dealrec.errors import ConfigError
+from dealrec.pipeline.stage import Context
+from dealrec.pipeline.tables import pairs, read_catalogue, read_samples
+from dealrec.pipeline.training import train_on
+from dealrec.recommenders.bigrec.files import check_adapter_directory, model_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dealrec.recommenders.bigrec import BIGRec, Prompter
+
+WARM = "model"
+
+
+def files(config: Config) -> Iterator[Path | str]:
+    """The files of the LLM's directory, or its name on the hub; those of the adapter to start from."""
+    folder = Path(config.llm.model)
+    if folder.is_dir():
+        yield from model_files(folder)
+    else:
+        yield f"{config.llm.model}@{config.llm.revision}"
+    if config.llm.adapter is not None:
+        check_adapter_directory(config.llm.adapter)
+        yield from model_files(config.llm.adapter)
+
+
+def warm_start(context: Context) -> None:
+    """Fine-tune on the earlier part of the training period, where the settings set one apart."""
+    samples = read_samples(context.input("data/samples-warm.parquet"))
+    context.facts["samples"] = len(samples)
+    if len(samples):
+        context.folder_once(WARM, partial(_train_warm, context, samples))
+        context.publish([WARM])
+
+
+def _train_warm(context: Context, samples: pl.DataFrame, out: Path) -> None:
+    settings = context.config.warmstart
+    probe = train_on(context, "warm start", _fresh(context), samples, out, settings=settings, save=save)
+    probe.require_saved(_made(context, out, trainable=False), name="warm start")
+
+
+def start(context: Context) -> "BIGRec":
+    """The LLM with the adapter that effort is scored on and fine-tuning starts from, or all of it learnable."""
+    warm = context.input("warmstart") / WARM
+    return _fresh(context) if not warm.exists() else _made(context, warm, trainable=True)
+
+
+def save(recommender: Any, folder: Path) -> None:
+    """The adapter, or the whole model, in Hugging Face format."""
+    recommender.model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def fine_tuned(context: Context, folder: Path | None) -> "BIGRec":
+    """The LLM with a saved adapter or saved weights; None: as it is before fine-tuning."""
+    warm = context.input("warmstart") / WARM
+    if folder is None and warm.exists():
+        folder = warm
+    return _made(context, folder or context.config.llm.adapter, trainable=False)
+
+
+def lines(context: Context, samples: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Prompt and completion, as text."""
+    from dealrec.recommenders.bigrec.model import load_tokenizer
+
+    made = _prompter(context, load_tokenizer(context.config.llm.model, revision=context.config.llm.revision))
+    return (
+        {"prompt": made.prompt(history), "completion": made.completion(target)} for history, target in pairs(samples)
+    )
+
+
+def _fresh(context: Context) -> "BIGRec":
+    """The LLM with the adapter of the settings or a new one; with finetune.full, without one."""
+    from dealrec.recommenders.bigrec.model import attach_lora
+
+    config = context.config
+    if config.llm.adapter is not None or config.finetune.full:
+        return _made(context, config.llm.adapter, trainable=True)
+    made = _made(context, None, trainable=False)
+    made.model = made.base = attach_lora(made.model, **config.llm.lora.model_dump(), seed=config.seed)
+    return made
+
+
+def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec":
+    """The LLM, with the adapter of a folder, or with the weights of a folder in the place of its own."""
+    from dealrec.recommenders.bigrec import BIGRec
+    from dealrec.recommenders.bigrec.model import load_adapter, load_llm, load_model
+
+    config = context.config
+    with context.progress.bar(f"{context.name}: loading the LLM"):
+        base, tokenizer = load_llm(config.llm.model, revision=config.llm.revision)
+        model = base
+        if folder is not None and (folder / "adapter_config.json").exists():
+            if config.finetune.full:
+                raise ConfigError(
+                    f"finetune.full cannot go on from the adapter {folder}", "Merge it into the LLM first."
+                )
+            model = base = load_adapter(base, folder, trainable=trainable)
+        elif folder is not None:
+            model = load_model(str(folder))
+        if trainable and config.finetune.full:
+            model.requires_grad_(True)
+    context.facts["device"] = str(model.device)
+    return BIGRec(
+        model,
+        tokenizer,
+        _prompter(context, tokenizer),
+        read_catalogue(context.input("data/items.parquet")).ids,
+        base=base,
+        catalogue=lambda recommender: _catalogue(context, recommender),
+        max_new_tokens=config.evaluate.max_new_tokens,
+        batch_tokens=config.evaluate.batch_tokens,
+    )
+
+
+def _prompter(context: Context, tokenizer: Any) -> "Prompter":
+    """Prompts as the settings want them, with the titles of the run's catalogue."""
+    from dealrec.recommenders.bigrec import Prompter
+
+    catalogue = read_catalogue(context.input("data/items.parquet"))
+    return Prompter(tokenizer, catalogue.titles, **context.config.llm.prompt.model_dump())
+
+
+def _catalogue(context: Context, recommender: "BIGRec") -> "Tensor":
+    """Embeddings of all titles by the base LLM; computed once, as every arm is grounded in the same space."""
+    from safetensors.torch import load_file, save_file
+
+    path = context.shard("items.safetensors")
+    if not path.exists():
+        embedded = recommender.embed_catalogue(lambda plan: context.track(plan, "titles of the catalogue, batches"))
+        staging = context.shard("items.tmp")
+        save_file({"items": embedded}, staging)
+        staging.rename(path)
+    return load_file(path)["items"]

@@ -1,0 +1,88 @@
+"""BIGRec as the stages use it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from peft import PeftModel
+from torch import Tensor
+
+from dealrec.effort.batching import Encoded
+from dealrec.recommenders.bigrec.generation import generate
+from dealrec.recommenders.bigrec.grounding import embed, ground
+from dealrec.recommenders.bigrec.prompts import Prompter
+from dealrec.recommenders.protocol import Id, Recommended, Watch, batches_by_length
+
+
+class BIGRec:
+    """An LLM that writes a title, and the catalogue in which the title is looked up.
+
+    model: with or without an adapter. base: the LLM in whose space titles are compared, the same for all arms; an
+    adapter on it is switched off for that. items: ids of the catalogue. catalogue: gives `embed_catalogue`'s outcome,
+    which is computed once for all arms. batch_tokens: tokens per batch of embedding.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        prompter: Prompter,
+        items: Sequence[Id],
+        *,
+        base: Any = None,
+        catalogue: Callable[["BIGRec"], Tensor] | None = None,
+        max_new_tokens: int = 32,
+        batch_tokens: int = 2048,
+    ) -> None:
+        self.model, self.tokenizer, self.prompter = model, tokenizer, prompter
+        self.items, self.base = items, model if base is None else base
+        self.catalogue = catalogue or BIGRec.embed_catalogue
+        self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
+        self.pad_id: int = tokenizer.pad_token_id
+
+    def encode(self, history: Sequence[Id], target: Id) -> Encoded:
+        """Prompt, title and end; labels on the title and the end alone."""
+        return self.prompter.encode(history, target)
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[Id]],
+        *,
+        seen: Sequence[Sequence[Id]],
+        k: int,
+        beams: int,
+        batch_size: int,
+        watch: Watch = iter,
+    ) -> list[Recommended]:
+        """Write a title for each history; the items whose titles are nearest to it, of those not seen."""
+        prompts = [self.prompter.encode_prompt(history) for history in histories]
+        titles = [""] * len(prompts)
+        for batch in watch(batches_by_length([len(prompt) for prompt in prompts], batch_size=batch_size)):
+            rows = [prompts[i] for i in batch]
+            made = generate(self.model, self.tokenizer, rows, beams=beams, max_new_tokens=self.max_new_tokens)
+            for i, title in zip(batch, made, strict=True):
+                titles[i] = title
+        row = {item: number for number, item in enumerate(self.items)}
+        left_out = [[row[item] for item in items if item in row] for items in seen]
+        ranked = ground(self._embed(titles), self.catalogue(self), seen=left_out, k=k)
+        return [
+            Recommended([self.items[place] for place in found], title)
+            for found, title in zip(ranked, titles, strict=True)
+        ]
+
+    def embed_catalogue(self, watch: Watch = iter) -> Tensor:
+        """The embedding of each item's title by the base LLM: [n, D]."""
+        return self._embed([self.prompter.title(item).strip('"') for item in self.items], watch)
+
+    def _embed(self, texts: Sequence[str], watch: Watch = iter) -> Tensor:
+        with _without_adapter(self.base) as base:
+            return embed(base, self.tokenizer, texts, batch_tokens=self.batch_tokens, watch=watch)
+
+
+@contextmanager
+def _without_adapter(model: Any) -> Iterator[Any]:
+    if isinstance(model, PeftModel):
+        with model.disable_adapter():
+            yield model.get_base_model()
+    else:
+        yield model

@@ -1,0 +1,55 @@
+"""What the stages need of a recommender. A third one is a folder beside bigrec and tiger with a class that has this."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dealrec.effort.batching import Encoded
+
+Id = int | str
+Watch = Callable[[list[list[int]]], Iterable[list[int]]]  # hands the batches on, showing progress
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """items: at most k item ids, the best first. written: what the model wrote, for people to read."""
+
+    items: list[Id]
+    written: str
+
+
+class Recommender(Protocol):
+    """model: a transformers model; the parameters that require grad are those that are scored and trained."""
+
+    model: Any
+    pad_id: int
+
+    def encode(self, history: Sequence[Id], target: Id) -> Encoded:
+        """A sample as the tokens that the model reads and the labels that it should write."""
+        ...
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[Id]],
+        *,
+        seen: Sequence[Sequence[Id]],
+        k: int,
+        beams: int,
+        batch_size: int,
+        watch: Watch = iter,
+    ) -> list[Recommended]:
+        """Items of the whole catalogue for each history, without those that are `seen`.
+
+        No result depends on batch_size, which counts histories. watch: called once.
+        """
+        ...
+
+
+def batches_by_length(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
+    """Indices of rows in batches alike in length, the longest first.
+
+    >>> batches_by_length([2, 9, 4], batch_size=2)
+    [[1, 2], [0]]
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -1,0 +1,157 @@
+"""Beam search over the semantic ids that exist.
+
+All ids have one length, so the search takes a step a level: score the children of every beam, keep the best.
+The trie is pruned for each user by what they have seen, which gives exactly the ranking over the other items.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
+
+from dealrec.recommenders.tiger.semantic_ids import SemanticIds
+
+
+@dataclass(frozen=True)
+class Trie:
+    """The prefixes of all ids, depth by depth: depth 0 is the root, depth L has a node an item.
+
+    Nodes are numbered in lexicographic order, so that a node's children follow one another. first_child and
+    children are lists over depths 0 to L - 1, tokens (that lead to a node) and path (the node above each row of the
+    catalogue, [n]) over depths 0 to L; rows: the item of each node at depth L.
+    """
+
+    first_child: list[Tensor]
+    children: list[Tensor]
+    tokens: list[Tensor]
+    path: list[Tensor]
+    rows: Tensor
+
+    def below(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """The children of nodes [...], and which of them are real: each [..., C], C the most that a node has."""
+        column = torch.arange(int(self.children[depth].max()), device=nodes.device)
+        real = column < self.children[depth][nodes].unsqueeze(-1)
+        return torch.where(real, self.first_child[depth][nodes].unsqueeze(-1) + column, 0), real
+
+    def unseen(self, seen: Sequence[Sequence[int]]) -> list[Tensor]:
+        """For each depth which nodes still lead to an item that a user has not seen: [B, nodes], bool."""
+        users = torch.tensor([user for user, rows in enumerate(seen) for _ in set(rows)], dtype=torch.int64)
+        rows = torch.tensor([row for rows in seen for row in sorted(set(rows))], dtype=torch.int64)
+        users, rows = users.to(self.rows.device), rows.to(self.rows.device)
+        found = []
+        for path in self.path:
+            left = path.bincount().repeat(len(seen), 1)
+            left.index_put_((users, path[rows]), left.new_tensor(-1), accumulate=True)
+            found.append(left > 0)
+        return found
+
+
+def make_trie(ids: SemanticIds, *, device: torch.device | None = None) -> Trie:
+    """The trie of the ids' tokens."""
+    if not len(ids):
+        raise ValueError("there is no item to recommend")
+    n, levels = ids.tokens.shape
+    order = torch.arange(n)
+    for level in reversed(range(levels)):
+        order = order[ids.tokens[order, level].argsort(stable=True)]
+    spelt = ids.tokens[order]
+    above, tokens, path = torch.zeros(n, dtype=torch.int64), [torch.zeros(1, dtype=torch.int64)], []
+    path.append(above.clone())
+    first_child, children = [], []
+    starts = torch.zeros(n, dtype=torch.bool)  # whether a row of the sorted ids begins another prefix
+    starts[0] = True
+    for level in range(levels):
+        starts[1:] |= spelt[1:, level] != spelt[:-1, level]
+        node = starts.cumsum(0) - 1
+        counts = above[starts].bincount()
+        children.append(counts)
+        first_child.append(counts.cumsum(0) - counts)
+        tokens.append(spelt[starts, level])
+        path.append(torch.empty_like(node).index_copy_(0, order, node))
+        above = node
+
+    def moved(parts: list[Tensor]) -> list[Tensor]:
+        return [part.to(device) for part in parts]
+
+    return Trie(moved(first_child), moved(children), moved(tokens), moved(path), order.to(device))
+
+
+class _Decoder:
+    """The decoder's state for B users: what they have read is encoded once, keys and values are kept."""
+
+    def __init__(self, model: Any, input_ids: Tensor, attention_mask: Tensor) -> None:
+        self.model, self.mask = model, attention_mask
+        self.states = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Log-probabilities of the token after `tokens` [B, W]: [B, W, V]."""
+        users, width = tokens.shape
+        logits: Tensor = self.model(
+            encoder_outputs=(self.states,),
+            attention_mask=self.mask,
+            decoder_input_ids=tokens.reshape(-1, 1),
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits
+        return logits[:, -1].float().log_softmax(1).view(users, width, -1)
+
+    def follow(self, beams: Tensor) -> None:
+        """Go on with the beams [B, W] of the last step."""
+        users = len(beams)
+        before = len(self.mask) // users
+        kept = (torch.arange(users, device=beams.device).unsqueeze(1) * before + beams).flatten()
+        self.cache.batch_select_indices(kept)
+        self.mask, self.states = self.mask[kept], self.states[kept]
+
+
+@torch.inference_mode()
+def recommend(
+    model: Any,
+    trie: Trie,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    k: int,
+    beams: int,
+    seen: Sequence[Sequence[int]] | None = None,
+) -> list[list[int]]:
+    """Rows of the catalogue for each user, likeliest first, at most k each; ties go to the lower row.
+
+    model: an encoder-decoder in eval mode. input_ids, attention_mask: [B, S]. beams: kept at each level, at
+    least k; with as many as items the ranking is that of all items' likelihoods. seen: for each user the rows
+    that are left out. An item's score is the sum of its tokens' log-probabilities over the whole vocabulary.
+    """
+    if beams < k:
+        raise ValueError(f"{beams} beams cannot find {k} items")
+    if seen is not None and len(seen) != len(input_ids):
+        raise ValueError(f"{len(input_ids)} users but {len(seen)} lists of seen items")
+    open_nodes = None if seen is None else trie.unseen(seen)
+    decoder = _Decoder(model, input_ids, attention_mask)
+    nodes = torch.zeros(len(input_ids), 1, dtype=torch.int64, device=input_ids.device)
+    scores = torch.zeros(len(input_ids), 1, device=input_ids.device)
+    tokens = torch.full_like(nodes, model.config.decoder_start_token_id)
+    for depth in range(len(trie.children)):
+        likely = decoder.step(tokens)  # [B, W, V]
+        below, real = trie.below(depth, nodes)  # [B, W, C]
+        if open_nodes is not None:
+            real &= open_nodes[depth + 1].gather(1, below.flatten(1)).view_as(real)
+        spelt = trie.tokens[depth + 1][below]
+        reached = (scores.unsqueeze(2) + likely.gather(2, spelt)).masked_fill(~real, float("-inf"))
+        scores, place = (part[:, :beams] for part in reached.flatten(1).sort(descending=True, stable=True))
+        nodes, tokens = (part.flatten(1).gather(1, place) for part in (below, spelt))
+        if depth + 1 < len(trie.children):
+            decoder.follow(place // below.shape[2])
+    return _ranked(trie.rows[nodes], scores, k)
+
+
+def _ranked(rows: Tensor, scores: Tensor, k: int) -> list[list[int]]:
+    """Rows [B, W] by score, ties by row; those that no user may get have minus infinity."""
+    by_row = rows.argsort(1)
+    rows, scores = rows.gather(1, by_row), scores.gather(1, by_row)
+    scores, order = scores.sort(descending=True, stable=True)
+    real = torch.isfinite(scores).sum(1).clamp_max(k).tolist()
+    return [found[:count] for found, count in zip(rows.gather(1, order).tolist(), real, strict=True)]

@@ -1,0 +1,100 @@
+"""TIGER on the disk: the T5 in Hugging Face format, its semantic ids and its training beside it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import AutoModel, AutoTokenizer, T5ForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from dealrec.columns import ITEM
+from dealrec.errors import ModelError
+from dealrec.recommenders.tiger.semantic_ids import SemanticIds
+from dealrec.recommenders.tiger.training import Checkpoint, Epoch
+
+Id = int | str
+IDS, SIZES, CODES = "semantic_ids.parquet", "semantic_ids.json", "codes"
+
+
+def load_text_encoder(name: str, *, revision: str | None = None) -> tuple[Any, Any]:
+    """A text encoder such as all-MiniLM-L6-v2 in float32 and eval mode, on the GPU if there is one, and its tokenizer.
+
+    name: a directory in Hugging Face format, or a model id of its hub. Only safetensors are read. Raises ModelError.
+    """
+    transformers_logging.disable_progress_bar()
+    with _explained(f"The text encoder {name!r}", "Give a directory with config.json, safetensors and a tokenizer."):
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        model = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32, use_safetensors=True)
+    return model.to(_device()).eval(), tokenizer
+
+
+def save(folder: Path, model: Any, ids: SemanticIds, items: Sequence[Id]) -> None:
+    """Write the model and the semantic id of each item. items: ids of the catalogue, in the order of its rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    transformers_logging.disable_progress_bar()
+    model.save_pretrained(folder)
+    pl.DataFrame({ITEM: items, CODES: ids.codes.tolist()}).write_parquet(folder / IDS)
+    (folder / SIZES).write_text(json.dumps({"sizes": ids.sizes}) + "\n")
+
+
+def load(folder: Path) -> tuple[Any, SemanticIds, list[Id]]:
+    """Model in eval mode, semantic ids and item ids, as they were saved. Raises ModelError with the remedy."""
+    transformers_logging.disable_progress_bar()
+    with _explained(f"The TIGER in {folder}", "Train it again."):
+        table = pl.read_parquet(folder / IDS)
+        sizes = tuple(json.loads((folder / SIZES).read_text())["sizes"])
+        ids = SemanticIds(torch.tensor(table[CODES].to_list(), dtype=torch.int64).view(-1, len(sizes)), sizes)
+        model: Any = T5ForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
+        if model.config.vocab_size != ids.vocab_size:
+            raise ValueError(f"the model knows {model.config.vocab_size} tokens, the ids use {ids.vocab_size}")
+    return model.to(_device()).eval(), ids, table[ITEM].to_list()
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint as one safetensors file that appears at once under its name."""
+    staging = path.with_name(path.name + ".tmp")
+    epochs = json.dumps([asdict(epoch) for epoch in checkpoint.epochs])
+    save_file(
+        {name: value.contiguous() for name, value in checkpoint.tensors.items()}, staging, metadata={"epochs": epochs}
+    )
+    staging.rename(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint that was saved. Raises ModelError with the remedy."""
+    with (
+        _explained(f"The checkpoint {path}", "Delete it; training starts again."),
+        safe_open(path, framework="pt") as file,
+    ):
+        rows = json.loads(file.metadata()["epochs"])
+        epochs = [Epoch(**row | {"valid_levels": tuple(row["valid_levels"])}) for row in rows]
+        return Checkpoint(epochs, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 no mapping
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def _explained(what: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+        pl.exceptions.PolarsError,
+    ) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"{what} cannot be loaded: {reason}", remedy) from error

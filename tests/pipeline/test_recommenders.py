@@ -1,0 +1,174 @@
+"""The pipeline with each recommender: warm starts, whole models, adapters to start from, effort free of length."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from dealrec.config_file import load, parse
+from dealrec.errors import ConfigError
+from dealrec.pipeline.graph import STAGES
+from dealrec.pipeline.runner import Outcome, run
+from dealrec.pipeline.stage import Silent
+
+SMALL_TIGER: dict[str, Any] = {
+    "codes": {"levels": 2, "codes": 4, "epochs": 5},
+    "t5": {"d_model": 8, "heads": 2, "d_kv": 4, "d_ff": 8, "layers": 1},
+    "max_epochs": 2,
+    "batch_size": 32,
+}
+NAMES = [stage.name for stage in STAGES]
+
+
+@pytest.fixture(scope="session")
+def text_encoder(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Path:
+    """A random BERT of one layer with the tiny LLM's tokenizer, in Hugging Face format."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("text-encoder")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes, initializer_range=1.0)).save_pretrained(folder)
+    return folder
+
+
+def go(path: Path, run_dir: Path, *, until: str = "report") -> list[Outcome]:
+    return run(load(path), run_dir, STAGES[: NAMES.index(until) + 1], progress=Silent())
+
+
+def metrics(run_dir: Path, arm: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_dir / "evaluate" / arm / "metrics.json").read_text())
+    return found
+
+
+def test_tiger_goes_through_the_whole_pipeline(
+    write_config: Callable[..., Path], tmp_path: Path, text_encoder: Path
+) -> None:
+    path = write_config(
+        recommender="tiger",
+        tiger={**SMALL_TIGER, "text_encoder": str(text_encoder)},
+        data={"warm_share": 0.5},
+        effort={"pool": 12, "length_exponent": "fitted"},
+        evaluate={"batch_size": 3},
+    )
+    outcomes = go(path, tmp_path / "run")
+    data, warm = outcomes[0].manifest.facts, outcomes[3].manifest.facts
+    assert 0 < data["train_samples"] < 40
+    assert data["warm_samples"] > 0
+    assert warm["epochs"] == 2
+    times = pl.read_parquet(tmp_path / "run" / "data" / "interactions-train.parquet")
+    cut = times["timestamp"].sort()[round(len(times) * 0.5)]
+    lasts = times.sort("user_id", "position").group_by("user_id").agg(pl.col("timestamp").last(), pl.len())
+    samples = pl.read_parquet(tmp_path / "run" / "data" / "samples-train.parquet")
+    late = lasts.filter((pl.col("timestamp") >= cut) & (pl.col("len") > 1))
+    assert set(samples["user_id"]) == set(late["user_id"])
+    warm_items = pl.read_parquet(tmp_path / "run" / "data" / "samples-warm.parquet")
+    early = times.filter(pl.col("timestamp") < cut).group_by("user_id").len().filter(pl.col("len") > 1)
+    assert sorted(warm_items["user_id"]) == sorted(early["user_id"])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "export" / "train.jsonl").read_text().splitlines()]
+    assert [set(line) for line in lines] == [{"input_ids", "labels"}] * 6
+    assert {len(line["labels"]) for line in lines} == {3}
+    base, selected = metrics(tmp_path / "run", "base"), metrics(tmp_path / "run", "selected")
+    assert base["metrics"]["loss"]["mean"] != selected["metrics"]["loss"]["mean"]
+    assert 0 < base["catalogue"]["coverage@5"] <= 1
+    assert "mrr@5" in base["metrics"]
+    written = pl.read_parquet(tmp_path / "run" / "evaluate" / "base" / "per_user.parquet")["generated"].drop_nulls()
+    assert all(len(text.split()) == 3 for text in written)
+
+
+def test_no_result_of_tiger_depends_on_the_batch_size(
+    write_config: Callable[..., Path], tmp_path: Path, text_encoder: Path
+) -> None:
+    found = []
+    for size in (1, 4):
+        path = write_config(
+            recommender="tiger",
+            tiger={**SMALL_TIGER, "text_encoder": str(text_encoder)},
+            data={"warm_share": 0.5},
+            select={"random_arms": 0},
+            evaluate={"batch_size": size},
+        )
+        go(path, tmp_path / "run", until="evaluate")  # the earlier stages are up to date the second time
+        found.append(pl.read_parquet(tmp_path / "run" / "evaluate" / "base" / "per_user.parquet"))
+    assert (
+        found[0]
+        .select("user_id", "generated", "recall@5", "mrr@5")
+        .equals(found[1].select("user_id", "generated", "recall@5", "mrr@5"))
+    )
+
+
+def test_tiger_without_a_warm_start_is_refused() -> None:
+    with pytest.raises(ConfigError, match="warm_share"):
+        parse({"recommender": "tiger"}, base=Path.cwd())
+
+
+def test_bigrec_starts_warm_from_an_adapter_of_the_earlier_part(
+    write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write_config(data={"warm_share": 0.5}, warmstart={"learning_rate": 0.05, "batch_size": 8})
+    outcomes = go(path, tmp_path / "run")
+    assert outcomes[3].manifest.facts["samples"] > 0
+    assert (tmp_path / "run" / "warmstart" / "model" / "adapter_model.safetensors").is_file()
+    cold = write_config(tmp_path / "cold", data={"warm_share": 0.0})
+    go(cold, tmp_path / "cold-run")
+    warm_loss, cold_loss = (metrics(tmp_path / name, "base")["metrics"]["loss"]["mean"] for name in ("run", "cold-run"))
+    assert warm_loss < cold_loss - 0.05
+
+
+def test_a_given_adapter_is_where_effort_and_fine_tuning_start(
+    write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    first = write_config(finetune={"learning_rate": 0.05})
+    go(first, tmp_path / "first")
+    adapter = tmp_path / "first" / "finetune" / "selected"
+    again = write_config(tmp_path / "again", llm={"adapter": str(adapter)}, select={"random_arms": 0})
+    outcomes = go(again, tmp_path / "second")
+    assert outcomes[-1].stage == "report"
+    given, base = metrics(tmp_path / "first", "selected"), metrics(tmp_path / "second", "base")
+    assert base["metrics"]["loss"]["mean"] == pytest.approx(given["metrics"]["loss"]["mean"], abs=1e-6)
+    efforts = [pl.read_parquet(tmp_path / name / "effort" / "details.parquet") for name in ("first", "second")]
+    assert efforts[0]["loss"].to_list() != efforts[1]["loss"].to_list()
+
+
+def test_a_folder_that_is_no_adapter_is_refused(write_config: Callable[..., Path], tmp_path: Path) -> None:
+    path = write_config(llm={"adapter": str(tmp_path)})
+    with pytest.raises(Exception, match=r"adapter_config\.json"):
+        go(path, tmp_path / "run")
+
+
+def test_the_whole_model_is_fine_tuned_by_the_same_code(write_config: Callable[..., Path], tmp_path: Path) -> None:
+    path = write_config(
+        finetune={"full": True, "patience": 1, "validation_samples": 5, "epochs": 2}, select={"random_arms": 0}
+    )
+    go(path, tmp_path / "run")
+    folder = tmp_path / "run" / "finetune" / "selected"
+    assert (folder / "model.safetensors").is_file()
+    assert not (folder / "adapter_config.json").exists()
+    facts = json.loads((folder / "training.json").read_text())
+    assert len(facts["validation"]) == 2
+    assert facts["best_step"] in (2, 4)
+    base, selected = metrics(tmp_path / "run", "base"), metrics(tmp_path / "run", "selected")
+    assert base["metrics"]["loss"]["mean"] != selected["metrics"]["loss"]["mean"]
+
+
+def test_effort_free_of_length_and_what_it_goes_with(write_config: Callable[..., Path], tmp_path: Path) -> None:
+    path = write_config(effort={"pool": 40, "length_exponent": "fitted", "parameters": ["*layers.1*lora_B*"]})
+    outcomes = go(path, tmp_path / "run", until="effort")
+    exponent = outcomes[-1].manifest.facts["length_exponent"]
+    details = pl.read_parquet(tmp_path / "run" / "effort" / "details.parquet").sort("sample_id")
+    scores = pl.read_parquet(tmp_path / "run" / "effort" / "scores.parquet").sort("sample_id")
+    expected = details["norm"] * details["tokens"].cast(pl.Float64) ** exponent
+    assert scores["effort"].to_list() == pytest.approx(expected.to_list())
+    table = pl.read_parquet(tmp_path / "run" / "effort" / "correlations.parquet")
+    assert set(table["with"]) == {"tokens", "loss", "popularity", "influence"}
+    assert {0.0, 0.5, 1.0, exponent} == set(table["exponent"])
+    paper = write_config(tmp_path / "paper", effort={"pool": 40})
+    go(paper, tmp_path / "paper-run", until="effort")
+    norms = pl.read_parquet(tmp_path / "paper-run" / "effort" / "details.parquet").sort("sample_id")["norm"]
+    assert (norms > details["norm"]).all()  # all adapters, not one layer's
