@@ -1,0 +1,165 @@
+"""Does effort mark informative samples? Fine-tuning on random subsets, and what foretold how much each taught.
+
+    python benchmarks/informativeness.py [CONFIG] [--run-dir runs/informativeness] [--subsets 60] [--size 48]
+
+DEALRec rests on the assumption that samples of large effort and influence teach most. Here it is tested: a warm
+started recommender (by default the demo's TIGER on MovieLens-100K) is fine-tuned on random subsets of the training
+samples, from two seeds each, and the fall of the test users' mean loss is ranked against the subset's mean effort,
+influence, history length, target tokens and loss before. Spearman correlation over the subsets, 95 % bootstrap
+interval over subsets; at most: what a perfect prediction of the noiseless fall would get, from the agreement of the
+two seeds. Every fine-tuning is kept in the run directory, so that what was interrupted goes on. The effort pool must
+be all samples.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dealrec.cli import TIGER_DEMO
+from dealrec.columns import EFFORT, HISTORY, INFLUENCE, LOSS, SAMPLE, TOKENS
+from dealrec.config import Config
+from dealrec.config_file import load
+from dealrec.demo import assets
+from dealrec.effort import collate, plan_batches, sequence_losses
+from dealrec.finetuning import train
+from dealrec.influence.fidelity import draw_subset, noise_ceiling, score_interval
+from dealrec.pipeline.graph import STAGES, stages_until
+from dealrec.pipeline.kinds import kind
+from dealrec.pipeline.runner import run
+from dealrec.pipeline.stage import Context
+from dealrec.pipeline.tables import read_samples
+from dealrec.pipeline.training import encode
+from dealrec.recommenders.protocol import Recommender
+from dealrec.terminal import TerminalProgress
+
+SEEDS = (1, 2)
+FALLS = "falls.jsonl"
+
+
+def main() -> None:
+    """Fine-tune on what is missing, correlate, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, nargs="?")
+    parser.add_argument("--run-dir", type=Path, default=Path("runs/informativeness"))
+    parser.add_argument("--subsets", type=int, default=60)
+    parser.add_argument("--size", type=int, default=48, help="samples of a subset")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    settings = load(options.config) if options.config else demo_settings()
+    run(settings, options.run_dir, stages_until("effort"), progress=TerminalProgress())
+    inputs = tuple(stage.name for stage in STAGES)
+    context = Context("informativeness", settings, TerminalProgress(), options.run_dir, options.run_dir, inputs)
+    found = falls(context, options.subsets, options.size)
+    result = {"subsets": options.subsets, "size": options.size, "rows": correlated(predictors(context), found, options)}
+    show(result, found)
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def demo_settings() -> Config:
+    """The demo's settings with TIGER."""
+    folder = assets.fetch(progress=TerminalProgress(), llm=False, text_encoder=True)
+    return load(Path(assets.__file__).with_name("movielens.yaml"), TIGER_DEMO, base=folder)
+
+
+def falls(context: Context, subsets: int, size: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """How far the mean test loss fell after fine-tuning on each subset: [seeds, subsets]."""
+    path = context.run_dir / FALLS
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    known = {(line["size"], line["subset"], line["seed"]): line["fall"] for line in lines}
+    samples = read_samples(context.input("data/samples-train.parquet"))
+    test = read_samples(context.input("data/samples-test.parquet"))
+    before = mean_loss(kind(context.config).start(context), test)
+    found = np.empty((len(SEEDS), subsets))
+    for subset in context.track(range(subsets), "subsets"):
+        chosen = draw_subset(len(samples), share=size / len(samples), seed=subset)
+        for place, seed in enumerate(SEEDS):
+            key = (size, subset, seed)
+            if key not in known:
+                recommender = kind(context.config).start(context)
+                tune(context, recommender, samples[chosen.numpy()], seed)
+                known[key] = before - mean_loss(recommender, test)
+                with path.open("a") as file:
+                    file.write(json.dumps({"size": size, "subset": subset, "seed": seed, "fall": known[key]}) + "\n")
+            found[place, subset] = known[key]
+    return found
+
+
+def tune(context: Context, recommender: Recommender, samples: pl.DataFrame, seed: int) -> None:
+    """Fine-tune as the finetune stage does, but for the seed."""
+    settings = context.config.finetune
+    train(
+        recommender.model,
+        encode(recommender, samples),
+        pad_id=recommender.pad_id,
+        scratch=context.run_dir / "trainer",
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        batch_size=settings.batch_size,
+        micro_batch_size=settings.micro_batch_size,
+        seed=seed,
+    )
+
+
+def mean_loss(recommender: Recommender, samples: pl.DataFrame) -> float:
+    """The mean over the samples of the mean over their target tokens, in nats."""
+    encoded, model = encode(recommender, samples), recommender.model.eval()
+    total = 0.0
+    with torch.inference_mode():
+        for batch in plan_batches([len(sample.input_ids) for sample in encoded], batch_tokens=8192):
+            made = collate([encoded[i] for i in batch], pad_id=recommender.pad_id, device=model.device)
+            total += float(sequence_losses(model, made).double().sum())
+    return total / len(encoded)
+
+
+def predictors(context: Context) -> pl.DataFrame:
+    """What is known of each sample before fine-tuning, in the order of the samples."""
+    samples = read_samples(context.input("data/samples-train.parquet"))
+    table = samples.select(SAMPLE, pl.col(HISTORY).list.len().cast(pl.Float64).alias("history length"))
+    for name in ("effort/scores", "effort/details", "influence/scores"):
+        table = table.join(pl.read_parquet(context.input(f"{name}.parquet")), on=SAMPLE, how="inner", validate="1:1")
+    if len(table) != len(samples):
+        raise SystemExit("effort.pool must be all samples: set it to 1.0")
+    return table.sort(SAMPLE)
+
+
+def correlated(
+    table: pl.DataFrame, found: np.ndarray[Any, np.dtype[np.float64]], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """A row for each predictor: the correlation of its mean over a subset with the fall."""
+    kept = [
+        draw_subset(len(table), share=options.size / len(table), seed=subset).numpy()
+        for subset in range(options.subsets)
+    ]
+    ceiling = noise_ceiling(found[:, :, None])
+    rows = []
+    for name in (EFFORT, INFLUENCE, LOSS, "history length", TOKENS):
+        values = table[name].cast(pl.Float64).to_numpy()
+        means = np.array([values[index].mean() for index in kept])
+        score = score_interval(means[:, None], found.mean(0)[:, None])
+        rows.append({"predictor": name, "spearman": score.mean, "low": score.low, "high": score.high, "most": ceiling})
+    return rows
+
+
+def show(result: dict[str, Any], found: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+    """A row a predictor."""
+    title = (
+        f"{result['subsets']} subsets of {result['size']}: the test loss falls by {found.mean():.4f}"
+        f" (standard deviation over subsets {found.mean(0).std():.4f})"
+    )
+    table = Table("mean over the subset of", "Spearman with the fall", "at most", title=title)
+    for row in result["rows"]:
+        cell = f"{row['spearman']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        table.add_row(row["predictor"], cell, f"{row['most']:.2f}")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
