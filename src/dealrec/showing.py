@@ -92,6 +92,9 @@ def _show_results(console: Console, results: dict[str, Any], config: Config) -> 
     for name in names:
         users = next(iter(results["arms"].values()))[name]["n"]
         table.add_row(name, str(users), *(_interval(metrics[name]) for metrics in results["arms"].values()))
+    everyone = list(results["catalogue"].values())
+    for name in everyone[0]:
+        table.add_row(name, "all", *(f"{found[name]:.4f}" if name in found else "" for found in everyone))
     console.print(table)
     measures = results["comparison"]["measures"]
     if not measures:
@@ -151,8 +154,12 @@ def _than(verdict: str) -> str:
 def _results(run_dir: Path) -> dict[str, Any]:
     folder = run_dir / "evaluate"
     comparison = json.loads((folder / "comparison.json").read_text())
-    arms = {arm: json.loads((folder / arm / "metrics.json").read_text())["metrics"] for arm in comparison["arms"]}
-    return {"arms": arms, "comparison": comparison}
+    found = {arm: json.loads((folder / arm / "metrics.json").read_text()) for arm in comparison["arms"]}
+    parts = {name: {arm: content[key] for arm, content in found.items()} for name, key in _PARTS.items()}
+    return {**parts, "comparison": comparison}
+
+
+_PARTS = {"arms": "metrics", "catalogue": "catalogue"}  # of metrics.json
 
 
 def _interval(found: dict[str, Any]) -> str:

@@ -15,6 +15,14 @@ SEEDS = (
     " with another seed the difference may change by more than its interval."
 )
 ALL_EQUAL = "all equal"
+NAMES = {
+    LOSS: "Test loss",
+    "recall": "Recall",
+    "ndcg": "NDCG",
+    "mrr": "MRR",
+    "coverage": "Coverage of the catalogue",
+    "popularity": "Popularity",
+}
 
 
 @dataclass(frozen=True)
@@ -62,12 +70,15 @@ def results(run: Run) -> Results | None:
     if not run.has("evaluate"):
         return None
     comparison = run.json("evaluate/comparison.json")
-    arms = {arm: run.json(f"evaluate/{arm}/metrics.json")["metrics"] for arm in comparison["arms"]}
+    found = {arm: run.json(f"evaluate/{arm}/metrics.json") for arm in comparison["arms"]}
+    arms = {arm: one["metrics"] for arm, one in found.items()}
     measured = comparison["measures"]
-    rows = tuple(_row(name, list(arms.values()), measured.get(name)) for name in next(iter(arms.values())))
+    rows = [_row(name, list(arms.values()), measured.get(name)) for name in next(iter(arms.values()))]
+    users = min((metrics[name]["n"] for metrics in arms.values() for name in metrics if name != LOSS), default=0)
+    rows += _catalogue_rows([one.get("catalogue", {}) for one in found.values()], users, compared=bool(measured))
     verdicts = tuple(_verdict(name, arms, found) for name, found in measured.items())
     confidence = percent(run.config.evaluate.confidence)
-    return Results(confidence, tuple(arms), rows, verdicts, _summary(verdicts))
+    return Results(confidence, tuple(arms), tuple(rows), verdicts, _summary(verdicts))
 
 
 def label(name: str) -> str:
@@ -77,7 +88,7 @@ def label(name: str) -> str:
     ('Test loss', 'NDCG@10')
     """
     kind, _, k = name.partition("@")
-    known = {LOSS: "Test loss", "recall": "Recall", "ndcg": "NDCG"}.get(kind, kind)
+    known = NAMES.get(kind, kind)
     return f"{known}@{k}" if k else known
 
 
@@ -109,6 +120,16 @@ def _row(name: str, arms: Sequence[dict[str, Any]], found: dict[str, Any] | None
     better = "lower is better" if name == LOSS else "higher is better"
     cells = tuple(_cell(metrics[name]) for metrics in arms)
     return Row(label(name), better, arms[0][name]["n"], cells, _cell(found, difference) if found else None)
+
+
+def _catalogue_rows(arms: Sequence[dict[str, float]], users: int, *, compared: bool) -> list[Row]:
+    """What is recommended to all users together: one number an arm, without an interval. compared: to Random."""
+    names = [name for name in arms[0] if all(name in arm for arm in arms)]
+    none = Cell("", "") if compared else None
+    return [
+        Row(label(name), "of all recommendations", users, tuple(Cell(metric(arm[name]), "") for arm in arms), none)
+        for name in names
+    ]
 
 
 def _verdict(name: str, arms: dict[str, Any], found: dict[str, Any]) -> Verdict:
