@@ -242,6 +242,9 @@ class EvaluateConfig(Section):
     exclude_seen: bool = Field(
         True, description="Items that the user has had before the test part are not recommended again."
     )
+    popularity_weight: float = Field(
+        0.0, ge=0, description="BIGRec: how much popular items are favoured where a title is looked up. 0: not at all."
+    )
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
     resamples: int = Field(10_000, ge=100, description="Bootstrap resamples.")
 

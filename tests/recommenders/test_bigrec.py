@@ -156,6 +156,22 @@ def test_grounding_equals_a_plain_sort(data: st.DataObject) -> None:
     assert ground(queries, items, seen=seen, k=k, chunk=2) == slow
 
 
+def test_popularity_breaks_near_ties_and_its_weight_decides_how_near() -> None:
+    items = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.2, 0.0], [4.0, 0.0]])
+    counts, query = torch.tensor([0, 1, 9, 0]), torch.tensor([[0.1, 0.0]])
+
+    def ranked(weight: float) -> list[int]:
+        return ground(query, items, seen=[[]], k=4, counts=counts, popularity_weight=weight)[0]
+
+    assert ranked(0.0) == [0, 1, 2, 3]
+    assert ranked(0.1) == [0, 1, 2, 3]
+    assert ranked(1.0) == [0, 2, 1, 3]  # the nearest item is at scaled distance 0, whatever its popularity
+    distances = (query - items).norm(dim=1)
+    scaled = (distances - distances.min()) / (distances.max() - distances.min())
+    by_hand = (scaled / (1 + counts / 9)).argsort().tolist()
+    assert ranked(1.0) == by_hand
+
+
 def test_an_adapter_that_changes_nothing_is_found(llm: tuple[Any, Any], tiny_llm: Path, tmp_path: Path) -> None:
     tokenizer = llm[1]
     batch = collate([made(tokenizer, {1: "Alien", 2: "Brazil"}).encode([1], 2)], pad_id=0)

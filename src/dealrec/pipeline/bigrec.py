@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from dealrec.columns import ITEM, ITEM_INDEX, TRAIN_COUNT
 from dealrec.config import Config
 from dealrec.errors import ConfigError
 from dealrec.pipeline.stage import Context
@@ -111,13 +112,16 @@ def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
         if trainable and config.finetune.full:
             model.requires_grad_(True)
     context.facts["device"] = str(model.device)
+    items = pl.read_parquet(context.input("data/items.parquet")).sort(ITEM_INDEX)
     return BIGRec(
         model,
         tokenizer,
         _prompter(context, tokenizer),
-        read_catalogue(context.input("data/items.parquet")).ids,
+        items[ITEM].to_list(),
         base=base,
         catalogue=lambda recommender: _catalogue(context, recommender),
+        counts=items[TRAIN_COUNT].to_torch(),
+        popularity_weight=config.evaluate.popularity_weight,
         max_new_tokens=config.evaluate.max_new_tokens,
         batch_tokens=config.evaluate.batch_tokens,
     )

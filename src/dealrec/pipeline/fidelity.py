@@ -237,7 +237,7 @@ def quick(config: Config) -> Config:
     """The short form: fewer subsets, of one share, and the sections that decide the defaults."""
     settings = config.fidelity
     shorter = {
-        "subsets": min(20, settings.subsets),
+        "subsets": min(16, settings.subsets),
         "shares": settings.shares[:1],
         "surrogates": min(2, settings.surrogates),
         "compared": sections(config, _QUICK),

@@ -39,12 +39,21 @@ def embed(
 
 
 def ground(
-    queries: Tensor, items: Tensor, *, seen: Sequence[Sequence[int]], k: int, chunk: int = 64
+    queries: Tensor,
+    items: Tensor,
+    *,
+    seen: Sequence[Sequence[int]],
+    k: int,
+    counts: Tensor | None = None,
+    popularity_weight: float = 0.0,
+    chunk: int = 64,
 ) -> list[list[int]]:
     """Rows of `items` [N, D] nearest to each query [U, D] by L2 distance: at most k each, nearest first.
 
     seen: for each query the rows that are left out. Ties go to the lower row. chunk: queries at a time, so
-    that no more than chunk x N distances are held.
+    that no more than chunk x N distances are held. counts: training interactions of each item [N]; with a
+    popularity_weight g distances are scaled to [0, 1] for each query and divided by (1 + p)^g, p the counts scaled
+    to [0, 1], as BIGRec (Bao et al., 2023) brings popularity in.
     """
     if len(queries) != len(seen):
         raise ValueError(f"{len(queries)} queries but {len(seen)} lists of seen items")
@@ -53,8 +62,19 @@ def ground(
     for start in range(0, len(queries), chunk):
         part = queries[start : start + chunk]
         distances = squares - 2 * part @ items.T  # the query's own square shifts all alike
+        if popularity_weight:
+            if counts is None:
+                raise ValueError("popularity_weight needs the counts of the items")
+            distances = (distances + part.square().sum(1, keepdim=True)).clamp_min(0).sqrt()
+            distances = _scaled(distances) / (1 + _scaled(counts.to(distances))) ** popularity_weight
         for row, left_out in zip(distances, seen[start : start + chunk], strict=True):
             row[list(left_out)] = float("inf")
             order = row.argsort(stable=True)[: min(k, len(row) - len(set(left_out)))]
             ranked.append(order.tolist())
     return ranked
+
+
+def _scaled(values: Tensor) -> Tensor:
+    """Each row of [..., N] scaled to [0, 1]; zeros where all are equal."""
+    low, high = values.aminmax(dim=-1, keepdim=True)
+    return torch.where(high > low, (values - low) / (high - low), 0.0)

@@ -19,7 +19,8 @@ class BIGRec:
 
     model: with or without an adapter. base: the LLM in whose space titles are compared, the same for all arms; an
     adapter on it is switched off for that. items: ids of the catalogue. catalogue: gives `embed_catalogue`'s outcome,
-    which is computed once for all arms. batch_tokens: tokens per batch of embedding.
+    which is computed once for all arms. counts, popularity_weight: as `ground` takes them. batch_tokens: tokens per
+    batch of embedding.
     """
 
     def __init__(
@@ -31,12 +32,15 @@ class BIGRec:
         *,
         base: Any = None,
         catalogue: Callable[["BIGRec"], Tensor] | None = None,
+        counts: Tensor | None = None,
+        popularity_weight: float = 0.0,
         max_new_tokens: int = 32,
         batch_tokens: int = 2048,
     ) -> None:
         self.model, self.tokenizer, self.prompter = model, tokenizer, prompter
         self.items, self.base = items, model if base is None else base
         self.catalogue = catalogue or BIGRec.embed_catalogue
+        self.grounding: dict[str, Any] = {"counts": counts, "popularity_weight": popularity_weight}
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
         self.pad_id: int = tokenizer.pad_token_id
 
@@ -64,7 +68,7 @@ class BIGRec:
                 titles[i] = title
         row = {item: number for number, item in enumerate(self.items)}
         left_out = [[row[item] for item in items if item in row] for items in seen]
-        ranked = ground(self._embed(titles), self.catalogue(self), seen=left_out, k=k)
+        ranked = ground(self._embed(titles), self.catalogue(self), seen=left_out, k=k, **self.grounding)
         return [
             Recommended([self.items[place] for place in found], title)
             for found, title in zip(ranked, titles, strict=True)
