@@ -30,6 +30,16 @@ HIGH: Final = "high"
 CANDIDATES: Final = "candidates"
 KEPT: Final = "kept"
 
+SHARE: Final = "share"  # of the units that a retraining keeps
+SUBSET: Final = "subset"
+SEED: Final = "seed"
+PART: Final = "part"
+GROUP: Final = "group"  # of users
+RISK: Final = "risk"
+ARM: Final = "arm"
+PARAMETERS: Final = "parameters"
+SOLVER: Final = "solver"
+
 EPOCH: Final = "epoch"
 TRAIN_LOSS: Final = "train_loss"
 VALID_NDCG: Final = "valid_ndcg"

@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 import polars as pl
 
-from dealrec.columns import SAMPLE
+from dealrec.columns import ARM, GROUP, PARAMETERS, PART, RISK, SAMPLE, SEED, SHARE, SOLVER, SUBSET
 from dealrec.config import Config, InfluenceConfig
 from dealrec.config_solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig
 from dealrec.errors import ModelError, NotConverged
 from dealrec.pipeline.graph import STAGES
-from dealrec.pipeline.retraining import GROUP, PART, RISK, SEED, SHARE, SUBSET, drawn_subset, members, retrain
+from dealrec.pipeline.retraining import drawn_subset, members, retrain
 from dealrec.pipeline.stage import Context, Stage
 from dealrec.pipeline.tables import PARTS, Part, read_samples, write_table
 from dealrec.pipeline.workers import in_parallel
@@ -43,7 +43,7 @@ COMPARED = (
     InfluenceConfig.model_validate(REFERENCE["influence"]),
 )
 
-ARM, PARAMETERS, SOLVER, REFUSED = "arm", "parameters", "solver", "refused.txt"
+REFUSED = "refused.txt"
 
 
 def sections(config: Config, defaults: Sequence[InfluenceConfig]) -> list[InfluenceConfig]:

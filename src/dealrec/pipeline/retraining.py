@@ -11,13 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from dealrec.columns import EPOCH, USER, VALID_MRR, VALID_NDCG
+from dealrec.columns import EPOCH, GROUP, PART, RISK, SEED, SHARE, SUBSET, USER, VALID_MRR, VALID_NDCG
 from dealrec.errors import ConfigError
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import PARTS, Part, read_samples, write_table
 from dealrec.pipeline.workers import in_parallel
-
-SHARE, SUBSET, SEED, PART, GROUP, RISK = "share", "subset", "seed", "part", "group", "risk"
 
 
 @dataclass(frozen=True)
