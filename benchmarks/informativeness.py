@@ -12,6 +12,7 @@ be all samples.
 """
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from dealrec.finetuning import train
 from dealrec.influence.fidelity import draw_subset, noise_ceiling, score_interval
 from dealrec.pipeline.graph import STAGES, stages_until
 from dealrec.pipeline.kinds import kind
+from dealrec.pipeline.manifest import read_manifest
 from dealrec.pipeline.runner import run
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import read_samples
@@ -57,7 +59,14 @@ def main() -> None:
     inputs = tuple(stage.name for stage in STAGES)
     context = Context("informativeness", settings, TerminalProgress(), options.run_dir, options.run_dir, inputs)
     found = falls(context, options.subsets, options.size)
-    result = {"subsets": options.subsets, "size": options.size, "rows": correlated(predictors(context), found, options)}
+    result = {
+        "settings": settings.model_dump(mode="json"),
+        "subsets": options.subsets,
+        "size": options.size,
+        "seeds": SEEDS,
+        "falls": found.tolist(),
+        "rows": correlated(predictors(context), found, options),
+    }
     show(result, found)
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n")
@@ -72,8 +81,12 @@ def demo_settings() -> Config:
 def falls(context: Context, subsets: int, size: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """How far the mean test loss fell after fine-tuning on each subset: [seeds, subsets]."""
     path = context.run_dir / FALLS
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    known = {(line["size"], line["subset"], line["seed"]): line["fall"] for line in lines}
+    # A line without its end is of a run that was killed while it wrote.
+    text = path.read_text().rpartition("\n")[0] if path.exists() else ""
+    lines = [json.loads(line) for line in text.splitlines() if line]
+    path.write_text(text and f"{text}\n")
+    known = {(line["made"], line["size"], line["subset"], line["seed"]): line["fall"] for line in lines}
+    made = start_digest(context)
     samples = read_samples(context.input("data/samples-train.parquet"))
     test = read_samples(context.input("data/samples-test.parquet"))
     before = mean_loss(kind(context.config).start(context), test)
@@ -81,29 +94,35 @@ def falls(context: Context, subsets: int, size: int) -> np.ndarray[Any, np.dtype
     for subset in context.track(range(subsets), "subsets"):
         chosen = draw_subset(len(samples), share=size / len(samples), seed=subset)
         for place, seed in enumerate(SEEDS):
-            key = (size, subset, seed)
+            key = (made, size, subset, seed)
             if key not in known:
                 recommender = kind(context.config).start(context)
                 tune(context, recommender, samples[chosen.numpy()], seed)
                 known[key] = before - mean_loss(recommender, test)
+                line = {"made": made, "size": size, "subset": subset, "seed": seed, "fall": known[key]}
                 with path.open("a") as file:
-                    file.write(json.dumps({"size": size, "subset": subset, "seed": seed, "fall": known[key]}) + "\n")
+                    file.write(json.dumps(line) + "\n")
             found[place, subset] = known[key]
     return found
 
 
+def start_digest(context: Context) -> str:
+    """What a fall depends on besides the subset and its seed: the data, the start, and how it is fine-tuned."""
+    manifests = [read_manifest(context.run_dir / name) for name in ("data", "warmstart")]
+    outputs = [manifest.outputs for manifest in manifests if manifest]
+    held = [outputs, context.config.finetune.model_dump(mode="json"), context.config.llm.model_dump(mode="json")]
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def tune(context: Context, recommender: Recommender, samples: pl.DataFrame, seed: int) -> None:
     """Fine-tune as the finetune stage does, but for the seed."""
-    settings = context.config.finetune
+    names = {"epochs", "learning_rate", "batch_size", "micro_batch_size", "warmup_share"}
     train(
         recommender.model,
         encode(recommender, samples),
         pad_id=recommender.pad_id,
         scratch=context.run_dir / "trainer",
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size,
-        micro_batch_size=settings.micro_batch_size,
+        **context.config.finetune.model_dump(include=names),
         seed=seed,
     )
 

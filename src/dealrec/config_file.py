@@ -103,15 +103,21 @@ def _explained(error: ValidationError) -> ConfigError:
     problems = error.errors(include_url=False)
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     path = [str(part) for part in first["loc"]]
-    names, model = _walk(path)
+    unknown = first["type"] == "extra_forbidden"
+    names, model = _walk(path, unknown=unknown)
     key = ".".join(names)
-    if first["type"] == "extra_forbidden" and model is not None:
+    if not key:  # of several settings together
+        said = _said(first)
+        return ConfigError(said[0].upper() + said[1:], "See: dealrec config")
+    if unknown and model is not None:
         known = list(model.model_fields)
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
         remedy = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
         return ConfigError(f"Unknown setting {key!r}", remedy)
     described = _description(names)
-    said = first["msg"].removeprefix("Value error, ")
+    # A setting that may be of several types has a problem for each.
+    same = [problem for problem in problems if problem["loc"][: len(names)] == first["loc"][: len(names)]]
+    said = ", or: ".join(dict.fromkeys(_said(problem) for problem in same))
     said = said[0].lower() + said[1:]
     given = json.dumps(first["input"], default=str)[:60]
     return ConfigError(
@@ -119,14 +125,22 @@ def _explained(error: ValidationError) -> ConfigError:
     )
 
 
-def _walk(path: Sequence[str]) -> tuple[list[str], type[BaseModel] | None]:
-    """The keys of an error's location without the branches of unions, and the model that holds the last key."""
+def _said(problem: Any) -> str:
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _walk(path: Sequence[str], *, unknown: bool) -> tuple[list[str], type[BaseModel] | None]:
+    """The keys of an error's location without the branches of unions, and the model that holds the last key.
+
+    unknown: the last part is a key that there is not.
+    """
     model: type[BaseModel] | None = Config
     holder, names = model, []
     for part in path:
         holder = model
         if model is None or part not in model.model_fields:
-            names.append(part) if part is path[-1] or part.isdigit() else None
+            if (unknown and part is path[-1]) or part.isdigit():
+                names.append(part)
             continue
         names.append(part)
         inner = list(_models(model.model_fields[part].annotation))

@@ -9,11 +9,13 @@ import polars as pl
 import pytest
 import torch
 
+from dealrec.api import prune
 from dealrec.config_file import load, parse
-from dealrec.errors import ConfigError
+from dealrec.errors import ConfigError, DealrecError
 from dealrec.pipeline.graph import STAGES
 from dealrec.pipeline.runner import Outcome, run
 from dealrec.pipeline.stage import Silent
+from tests.conftest import made_interactions, made_items
 
 SMALL_TIGER: dict[str, Any] = {
     "codes": {"levels": 2, "codes": 4, "epochs": 5},
@@ -103,9 +105,60 @@ def test_no_result_of_tiger_depends_on_the_batch_size(
     )
 
 
-def test_tiger_without_a_warm_start_is_refused() -> None:
-    with pytest.raises(ConfigError, match="warm_share"):
-        parse({"recommender": "tiger"}, base=Path.cwd())
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"recommender": "tiger"}, r"^Recommender 'tiger' has learnt nothing.*warm_share"),
+        ({"finetune": {"full": True}, "llm": {"adapter": "/adapter"}}, "merge the adapter"),
+        ({"data": {"format": "dealrec", "warm_share": 0.5}}, "have no times"),
+        ({"effort": {"length_exponent": "banana"}}, r"effort\.length_exponent = .*number, or: .*'fitted'"),
+        ({"finetune": {"checkpoint_every": 0}}, r"finetune\.checkpoint_every = 0: .*'epoch'"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_in_one_line(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse(settings, base=Path.cwd())
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"data": {"warm_share": 0.001}}, "warm_share"),
+        ({"data": {"warm_share": 0.97, "split": "time"}, "select": {"budget": 30}}, r"after data\.warm_share"),
+        ({"llm": {"adapter": "/nowhere"}}, r"adapter_config\.json"),
+        ({"recommender": "tiger", "tiger": {"text_encoder": "/nowhere"}, "data": {"warm_share": 0.5}}, "text_encoder"),
+    ],
+)
+def test_what_cannot_start_is_found_after_the_data_stage(
+    write_config: Callable[..., Path], tmp_path: Path, sections: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(DealrecError, match=said):
+        go(write_config(**sections), tmp_path / "run")
+    assert not (tmp_path / "run" / "surrogate").exists()
+
+
+def test_users_whose_last_item_is_before_the_cut_are_not_called_short(
+    write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    (outcome,) = go(write_config(data={"warm_share": 0.5}), tmp_path / "run", until="data")
+    assert outcome.manifest.facts["users_too_short"] == 0
+    assert not any("fewer than two" in text for text in outcome.manifest.warnings)
+
+
+def test_tiger_from_python(tmp_path: Path, text_encoder: Path) -> None:
+    pruned = prune(
+        made_interactions(),
+        made_items(),
+        budget=4,
+        recommender="tiger",
+        tiger={**SMALL_TIGER, "text_encoder": str(text_encoder)},
+        data={"split": "leave-last-out", "warm_share": 0.5},
+        surrogate={"dim": 8, "layers": 1, "max_epochs": 2},
+        run_dir=tmp_path / "run",
+    )
+    assert len(pruned.selected) == 4
+    with pytest.raises(ConfigError, match="Give llm"):
+        prune(made_interactions(), made_items(), budget=4)
 
 
 def test_bigrec_starts_warm_from_an_adapter_of_the_earlier_part(
@@ -134,12 +187,6 @@ def test_a_given_adapter_is_where_effort_and_fine_tuning_start(
     assert base["metrics"]["loss"]["mean"] == pytest.approx(given["metrics"]["loss"]["mean"], abs=1e-6)
     efforts = [pl.read_parquet(tmp_path / name / "effort" / "details.parquet") for name in ("first", "second")]
     assert efforts[0]["loss"].to_list() != efforts[1]["loss"].to_list()
-
-
-def test_a_folder_that_is_no_adapter_is_refused(write_config: Callable[..., Path], tmp_path: Path) -> None:
-    path = write_config(llm={"adapter": str(tmp_path)})
-    with pytest.raises(Exception, match=r"adapter_config\.json"):
-        go(path, tmp_path / "run")
 
 
 def test_the_whole_model_is_fine_tuned_by_the_same_code(write_config: Callable[..., Path], tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ def test_every_setting_is_of_some_stage() -> None:
 
     held = {key for stage in (*STAGES, *FIDELITY_STAGES) for key in stage.settings} | {
         "fidelity.workers",  # changes no outcome
+        "finetune.report_to",
         "llm.model",
         "llm.revision",
     }  # the model is held as its files

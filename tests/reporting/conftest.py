@@ -134,7 +134,7 @@ def _files(titles: dict[int, str], measures: dict[str, dict[str, Any]]) -> dict[
         if found["n"] < 2:
             found |= {"low": None, "high": None}
     arms = ["base", "selected", "random-0"]
-    trained = {"samples": 2, "epochs": 3, "training_loss": 1.0}
+    trained = {"samples": 2, "epochs": 3, "steps": 6, "training_loss": 1.0}
     return {
         "data": {
             "samples-train.parquet": _table(samples, SAMPLE, USER, HISTORY, TARGET),

@@ -121,7 +121,8 @@ def train(
         seed=seed,
     )
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, where results belong
-    trainer.train(resume_from_checkpoint=None if mark is None else _resume(trainer, scratch, mark, stop_early))
+    with torch.random.fork_rng():  # the Trainer seeds the global generator, which dropout draws from
+        trainer.train(resume_from_checkpoint=None if mark is None else _resume(trainer, scratch, mark, stop_early))
     # In mixed precision the Trainer leaves the model's forward wrapped: it would go on computing in bfloat16.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return _summary(trainer.state)

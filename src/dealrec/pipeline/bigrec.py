@@ -9,7 +9,6 @@ import polars as pl
 
 from dealrec.columns import ITEM, ITEM_INDEX, TRAIN_COUNT
 from dealrec.config import Config
-from dealrec.errors import ConfigError
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import pairs, read_catalogue, read_samples
 from dealrec.pipeline.training import train_on
@@ -102,10 +101,6 @@ def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
         base, tokenizer = load_llm(config.llm.model, revision=config.llm.revision)
         model = base
         if folder is not None and (folder / "adapter_config.json").exists():
-            if config.finetune.full:
-                raise ConfigError(
-                    f"finetune.full cannot go on from the adapter {folder}", "Merge it into the LLM first."
-                )
             model = base = load_adapter(base, folder, trainable=trainable)
         elif folder is not None:
             model = load_model(str(folder))

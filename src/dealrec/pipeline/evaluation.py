@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from dealrec.columns import GENERATED, HISTORY, ITEM, LOSS, RANK, USER
+from dealrec.columns import GENERATED, HISTORY, ITEM, LOSS, RANK, TARGET, USER
 from dealrec.config import Config, EvaluateConfig
 from dealrec.effort import collate, plan_batches, sequence_losses
 from dealrec.errors import NonFinite
@@ -139,7 +139,7 @@ def _recommend(
         batch_size=settings.batch_size,
         watch=lambda plan: context.track(plan, f"recommendations by {arm}, batches"),
     )
-    ids = pl.Series([made.items for made in found], dtype=pl.List(_before(context)[ITEM].dtype))
+    ids = pl.Series([made.items for made in found], dtype=pl.List(users[TARGET].dtype))
     table = pl.DataFrame({USER: users[USER], ITEM: ids}).explode(ITEM).drop_nulls(ITEM)
     ranked = table.with_columns(pl.int_range(1, pl.len() + 1).over(USER).alias(RANK))
     return ranked, [made.written for made in found]

@@ -5,15 +5,22 @@ from pathlib import Path
 from dealrec.config import Config
 from dealrec.errors import ConfigError, DataError
 from dealrec.pipeline.tables import read_samples
-from dealrec.recommenders.bigrec.files import check_directory
+from dealrec.recommenders.bigrec.files import check_adapter_directory, check_directory
 
 
 def check_feasible(config: Config, run_dir: Path) -> None:
     """Once the data are there: the budget and the pool must fit the data, and the LLM must be there."""
     from dealrec.selection.coverage import budget_count, count_without_hardest
 
-    if config.recommender == "bigrec" and Path(config.llm.model).is_absolute():
-        check_directory(Path(config.llm.model))
+    if config.recommender == "tiger":
+        if Path(config.tiger.text_encoder).is_absolute():
+            check_directory(Path(config.tiger.text_encoder), setting="tiger.text_encoder")
+    else:
+        if Path(config.llm.model).is_absolute():
+            check_directory(Path(config.llm.model))
+        if config.llm.adapter is not None:
+            check_adapter_directory(config.llm.adapter)
+    _check_warm_start(config, run_dir)
     n = len(read_samples(run_dir / "data" / "samples-train.parquet"))
     if n == 0:
         raise ConfigError(
@@ -24,9 +31,11 @@ def check_feasible(config: Config, run_dir: Path) -> None:
         raise DataError("No user has both test items and earlier ones", "Check data.split, the shares and the filters.")
     if config.influence.risk == "valid" and not len(read_samples(run_dir / "data" / "samples-valid.parquet")):
         raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
-    wanted = config.select.budget
+    wanted, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""
     if isinstance(wanted, int) and wanted > n:
-        raise ConfigError(f"select.budget is {wanted:,}, above the {n:,} training samples", f"Set it to at most {n}.")
+        raise ConfigError(
+            f"select.budget is {wanted:,}, above the {n:,} training samples{later}", f"Set it to at most {n}."
+        )
     budget = budget_count(config.select.budget, n)
     pool = count_without_hardest(budget_count(config.effort.pool, n), share=config.select.hard_prune)
     if budget > pool:
@@ -34,3 +43,15 @@ def check_feasible(config: Config, run_dir: Path) -> None:
             f"select.budget means {budget:,} samples, above the {pool:,} candidates of effort.pool",
             f"Raise effort.pool (a few times the budget is usual) or lower select.budget; there are {n:,} samples.",
         )
+
+
+def _check_warm_start(config: Config, run_dir: Path) -> None:
+    """There is something to start warm from, and validation samples where training is to stop by them."""
+    if config.data.warm_share and not len(read_samples(run_dir / "data" / "samples-warm.parquet")):
+        raise ConfigError(
+            f"data.warm_share {config.data.warm_share:g} leaves no user with two interactions before the cut",
+            "Raise it.",
+        )
+    stopping = [name for name in ("warmstart", "finetune") if getattr(config, name).patience is not None]
+    if stopping and not len(read_samples(run_dir / "data" / "samples-valid.parquet")):
+        raise ConfigError(f"There are no validation samples for {stopping[0]}.patience", "Set it to null.")

@@ -89,7 +89,8 @@ def _score(arm: InfluenceConfig, context: Context, out: Path) -> None:
 
     from dealrec.pipeline.surrogates import trained
 
-    config = context.config.model_copy(update={"influence": arm})
+    positions = context.config.influence.batch_positions
+    config = context.config.model_copy(update={"influence": arm.model_copy(update={"batch_positions": positions})})
     context = replace(context, config=config)
     model = trained(context)
     try:

@@ -6,7 +6,7 @@ What they do is in `stages`. A stage is up to date as long as none of this has c
 from collections.abc import Iterable
 from pathlib import Path
 
-from dealrec.config import Config, DataConfig, SurrogateConfig
+from dealrec.config import Config, DataConfig, FinetuneConfig, SurrogateConfig
 from dealrec.data import sources
 from dealrec.errors import ConfigError
 from dealrec.pipeline.feasibility import check_feasible
@@ -45,6 +45,7 @@ _SURROGATE_SHAPE = tuple(
     f"surrogate.{name}" for name in ("kind", "dim", "layers", "heads", "loss", "negatives", "hidden_share")
 )
 _SAMPLING = ("data.max_history", "data.samples_per_user")
+_FINETUNE = tuple(f"finetune.{name}" for name in FinetuneConfig.model_fields if name != "report_to")
 _WARM = ("data/samples-warm.parquet", _VALID)
 _RECOMMENDER = ("recommender", "llm.lora", "llm.prompt", "tiger", "finetune.full")
 _ARMS = "select.random_arms"
@@ -103,7 +104,7 @@ STAGES: tuple[Stage, ...] = (
         2,
         finetune,
         (*_DATA, _VALID, "warmstart", "select"),
-        ("seed", "finetune", *_RECOMMENDER, _ARMS),
+        ("seed", *_FINETUNE, *_RECOMMENDER, _ARMS),
         recommender_files,
     ),
     Stage(

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dealrec.config import Config
-from dealrec.errors import DataError, RunDirectoryError
+from dealrec.errors import DealrecError, RunDirectoryError
 from dealrec.pipeline.manifest import (
     FINGERPRINT,
     FORMAT,
@@ -174,7 +174,7 @@ def states(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[t
 def _current(stage: Stage, config: Config, complete: Mapping[str, Manifest], manifest: Manifest) -> bool:
     try:
         inputs = stage_inputs(stage, config, complete)
-    except DataError:  # a file of the user's that is gone
+    except DealrecError:  # a file of the user's that is gone
         return False
     return manifest.fingerprint == fingerprint(stage, stage_settings(stage, config), inputs)
 

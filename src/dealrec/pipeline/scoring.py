@@ -1,6 +1,6 @@
 """Effort as its stage scores it: norms a shard at a time, the exponent of length, and what effort goes with."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,27 +72,21 @@ def _score_shard(
     return pl.DataFrame({SAMPLE: rows, **columns})
 
 
-def length_exponent(context: Context, details: pl.DataFrame) -> float:
-    """That of the settings, or the one under which effort does not go with length."""
-    from dealrec.effort.length import fitted_exponent
-
-    wanted = context.config.effort.length_exponent
-    return fitted_exponent(details[NORM].to_torch(), details[TOKENS].to_torch()) if wanted == "fitted" else wanted
-
-
-def correlations(context: Context, samples: pl.DataFrame, scored: pl.DataFrame) -> pl.DataFrame:
+def correlations(
+    context: Context, samples: pl.DataFrame, scored: pl.DataFrame, *, exponents: Iterable[float]
+) -> pl.DataFrame:
     """Spearman correlation of effort, under several exponents of length, with what it may be a proxy for.
 
     scored: sample_id, effort, norm, loss, tokens, influence. Returns exponent, with, spearman: null where either is
     constant. popularity: training interactions of the target.
     """
-    from dealrec.effort.length import correct_length, fitted_exponent
+    from dealrec.effort.length import correct_length
 
     items = pl.read_parquet(context.input("data/items.parquet")).select(ITEM, TRAIN_COUNT)
     table = scored.join(samples.select(SAMPLE, TARGET), on=SAMPLE).join(items, left_on=TARGET, right_on=ITEM)
     norms, tokens = table[NORM].to_torch(), table[TOKENS].to_torch()
     rows = []
-    for exponent in sorted({*EXPONENTS, fitted_exponent(norms, tokens)}):
+    for exponent in sorted({*EXPONENTS, *exponents}):
         effort = pl.Series(EFFORT, correct_length(norms, tokens, exponent=exponent).numpy())
         for name, column in ((TOKENS, TOKENS), (LOSS, LOSS), ("popularity", TRAIN_COUNT), (INFLUENCE, INFLUENCE)):
             rows.append({"exponent": exponent, "with": name, "spearman": spearman(effort, table[column])})

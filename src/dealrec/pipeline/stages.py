@@ -98,7 +98,7 @@ def _data_facts(parts: Any, items: pl.DataFrame, made: dict[str, pl.DataFrame]) 
     users = parts.train[USER].n_unique()
     return {
         "training_users": users,
-        "users_too_short": users - made["train"][USER].n_unique(),
+        "users_too_short": parts.train.group_by(USER).len().filter(pl.col("len") < 2).height,
         "items": len(items),
         **{f"{part}_interactions": len(getattr(parts, part)) for part in PARTS},
         **{f"{part}_samples": len(table) for part, table in made.items()},
@@ -178,8 +178,8 @@ def warmstart(context: Context) -> None:
 
 def effort(context: Context) -> None:
     """The recommender's gradient norm for a pool of candidates, stratified by influence."""
-    from dealrec.effort.length import correct_length
-    from dealrec.pipeline.scoring import correlations, length_exponent, score_effort, spearman
+    from dealrec.effort.length import correct_length, fitted_exponent
+    from dealrec.pipeline.scoring import correlations, score_effort, spearman
     from dealrec.selection import budget_count, coverage_sample
 
     scores = pl.read_parquet(context.input("influence/scores.parquet")).sort(SAMPLE)
@@ -190,11 +190,14 @@ def effort(context: Context) -> None:
     samples = read_samples(context.input("data/samples-train.parquet")).join(pool, on=SAMPLE, how="semi").sort(SAMPLE)
     details = merge_shards(score_effort(context, samples), expected=pool[SAMPLE]).sort(SAMPLE)
     write_table(context.out / "details.parquet", details, key=SAMPLE)
-    exponent = length_exponent(context, details)
-    corrected = correct_length(details[NORM].to_torch(), details[TOKENS].to_torch(), exponent=exponent)
+    norms, tokens = details[NORM].to_torch(), details[TOKENS].to_torch()
+    fitted, wanted = fitted_exponent(norms, tokens), context.config.effort.length_exponent
+    exponent = fitted if wanted == "fitted" else wanted
+    corrected = correct_length(norms, tokens, exponent=exponent)
     scored = details.select(SAMPLE, pl.Series(EFFORT, corrected.numpy()))
     write_table(context.out / "scores.parquet", scored, key=SAMPLE)
-    table = correlations(context, samples, scored.join(details, on=SAMPLE).join(scores, on=SAMPLE))
+    scored = scored.join(details, on=SAMPLE).join(scores, on=SAMPLE)
+    table = correlations(context, samples, scored, exponents=(exponent, fitted))
     write_table(context.out / "correlations.parquet", table, key=["exponent", "with"])
     context.facts |= {"pool": len(pool), "samples": len(scores), "length_exponent": exponent}
     context.facts["spearman_effort_completion_tokens"] = spearman(scored[EFFORT], details[TOKENS])

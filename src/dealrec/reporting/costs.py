@@ -58,7 +58,7 @@ def share(run: Run) -> Share | None:
         return None
     arms = ["selected", *(f"random-{number}" for number in range(run.config.select.random_arms))]
     trained = {arm: run.json(f"finetune/{arm}/training.json") for arm in arms}
-    part = selected_part({arm: facts["samples"] * facts["epochs"] for arm, facts in trained.items()})
+    part = selected_part({arm: facts["steps"] for arm, facts in trained.items()})
     tuned = run.manifests["finetune"]
     chosen = [run.manifests[stage] for stage in SELECTION]
     selection = sum(m.wall_seconds for m in chosen), sum(m.cpu_seconds for m in chosen)
@@ -74,7 +74,7 @@ def share(run: Run) -> Share | None:
         finetuning=(seconds(finetuning[0]), seconds(finetuning[1])),
         ratio=(ratio[0], ratio[1]),
         how=(
-            f"The finetune stage's time covers all its arms ({arms_said}), with loading the LLM and checking"
-            " each adapter; it is shared among the arms by the samples that each was shown."
+            f"The finetune stage's time covers all its arms ({arms_said}), with loading the model and checking"
+            " what was saved; it is shared among the arms by the samples that each was shown."
         ),
     )

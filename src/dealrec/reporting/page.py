@@ -138,7 +138,10 @@ def _data_inputs(run: Run) -> list[tuple[str, str]]:
 
 def _llm_inputs(run: Run) -> list[tuple[str, str]]:
     digests = _outside(run, "effort")
-    return [(f"LLM {run.config.llm.model}, file {place + 1}", digest) for place, digest in enumerate(digests)]
+    config = run.config
+    name = f"LLM {config.llm.model}" if config.recommender == "bigrec" else f"text encoder {config.tiger.text_encoder}"
+    adapter = f" and adapter {config.llm.adapter}" if config.recommender == "bigrec" and config.llm.adapter else ""
+    return [(f"{name}{adapter}, file {place + 1}", digest) for place, digest in enumerate(digests)]
 
 
 def _outside(run: Run, stage: str) -> list[str]:

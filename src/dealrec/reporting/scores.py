@@ -48,7 +48,9 @@ def _effort(run: Run) -> Figure | None:
     if not run.has("effort"):
         return None
     values = run.table("effort/scores.parquet")[EFFORT]
-    return _plain(run, EFFORT, values.to_numpy(), "The candidates of the pool. The LLM's gradient norm for each.")
+    return _plain(
+        run, EFFORT, values.to_numpy(), "The candidates of the pool. The recommender's gradient norm for each."
+    )
 
 
 def _plain(run: Run, name: str, values: ArrayLike, note: str) -> Figure | None:

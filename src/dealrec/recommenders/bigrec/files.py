@@ -7,10 +7,10 @@ from dealrec.errors import ModelError
 NEVER_READ = {".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".md"}  # weights in other formats, prose
 
 
-def check_directory(folder: Path) -> None:
+def check_directory(folder: Path, *, setting: str = "llm.model") -> None:
     """Raise ModelError unless the folder holds a model's configuration, safetensors weights and a tokenizer."""
     if not folder.is_dir():
-        raise ModelError(f"There is no model directory {folder}", "Check llm.model.")
+        raise ModelError(f"There is no model directory {folder}", f"Check {setting}.")
     if not (folder / "config.json").is_file():
         raise ModelError(f"The model directory {folder} has no config.json", "Save the model with save_pretrained.")
     weights = [path for path in folder.glob("*.safetensors") if path.stat().st_size > 0]

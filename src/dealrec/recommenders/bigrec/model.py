@@ -93,4 +93,10 @@ def attach_lora(
 
 def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> PeftModel:
     """The model with a saved adapter, in eval mode; trainable: its parameters require grad."""
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable).eval()
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable).eval()
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"The adapter {folder} does not go with the LLM: {reason}", "Check llm.adapter and llm.model."
+        ) from error
