@@ -69,8 +69,9 @@ def test_the_commands_for_one_s_own_data_run_as_written(folder: Path, tiny_llm: 
 def test_the_config_of_the_readme_is_one() -> None:
     from dealrec.config_file import parse
 
-    text, custom = blocks("yaml")
+    text, tiger, custom = blocks("yaml")
     config = parse(yaml.safe_load(text), base=ROOT)
+    assert parse(yaml.safe_load(tiger), base=ROOT).recommender == "tiger"
     module = parse(yaml.safe_load(custom), base=ROOT).surrogate.module
     assert module is not None
     assert module.is_file()

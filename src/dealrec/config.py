@@ -131,10 +131,10 @@ class InfluenceConfig(Section):
         "valid", description="Risk over the training units (train: the paper) or over the validation samples."
     )
     parameters: list[str] = Field(
-        ["last-block"],
+        ["*"],
         min_length=1,
-        description="Name globs of the surrogate's parameters. 'last-block' is its last layer, 'last-block.X' the"
-        " parameter X of it; '*' all, embeddings included.",
+        description="Name globs of the surrogate's parameters. '*': all, embeddings included; 'last-block': its last"
+        " layer; 'last-block.X': the parameter X of it. ekfac takes linear layers alone: 'last-block'.",
     )
     solver: SolverConfig = Field(
         CGConfig(),

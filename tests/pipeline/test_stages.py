@@ -187,7 +187,11 @@ def test_a_poisoned_test_split_changes_the_test_file_and_what_follows_evaluate(f
 
 
 @pytest.mark.parametrize(
-    "solver", [{"kind": "lissa"}, {"kind": "lissa", "batch_size": 1, "damping": 20, "scale": 500, "depth": 500}]
+    "solver",
+    [
+        {"kind": "lissa", "depth": 1000, "allow_unconverged": True},
+        {"kind": "lissa", "batch_size": 1, "damping": 20, "scale": 500, "depth": 500},
+    ],
 )
 def test_other_settings_of_influence_run(write_config: Callable[..., Path], tmp_path: Path, solver: Any) -> None:
     path = write_config(influence={"solver": solver, "risk": "valid", "parameters": ["*"]})

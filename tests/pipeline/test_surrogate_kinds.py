@@ -69,7 +69,7 @@ def test_the_loss_of_the_settings_is_trained_and_scored(write_config: Write, tmp
     context = Context("influence", config, Silent(), tmp_path / "run", tmp_path / "none", stage.inputs)
     model = surrogates.trained(context)
     batches = surrogates.batches(context, model, "train", batch_size=24)
-    params = surrogates.chosen_parameters(model, ["last-block"])
+    params = surrogates.chosen_parameters(model, ["*"])
     target = surrogates.batches(context, model, "valid", batch_size=24)
     losses = per_sample_loss(model, loss=loss)
     again = influence_scores(losses, params, batches, solver=CG(tol=1e-3), target_batches=target)
@@ -91,7 +91,8 @@ def own(write_config: Write, tmp_path: Path) -> tuple[Path, Path]:
     """A config with the example as its surrogate, and the copy of the example that it names."""
     module = tmp_path / "mine.py"
     shutil.copy(EXAMPLE, module)
-    return write_config(surrogate={"kind": "custom", "module": "mine.py"}), module
+    sections = {"surrogate": {"kind": "custom", "module": "mine.py"}, "influence": {"parameters": ["last-block"]}}
+    return write_config(**sections), module
 
 
 def test_the_example_runs_to_influence_and_a_change_of_its_file_outdates_it(

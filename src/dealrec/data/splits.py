@@ -101,7 +101,7 @@ def split_warm(train: pl.DataFrame, *, share: float) -> tuple[pl.DataFrame, pl.D
     >>> log = pl.DataFrame({USER: [1, 1, 2], TIMESTAMP: [10, 30, 20]})
     >>> earlier, later = split_warm(log, share=0.5)
     >>> earlier[TIMESTAMP].to_list(), later[TIMESTAMP].to_list()
-    ([10], [30, 20])
+    ([10, 20], [30])
     """
     if not share:
         return train.clear(), train

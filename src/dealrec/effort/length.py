@@ -15,6 +15,7 @@ def correct_length(norms: Tensor, tokens: Tensor, *, exponent: float) -> Tensor:
 
     norms: gradient norms of the mean loss per token, [n]. tokens: label tokens of each sample, [n], at least 1.
 
+    >>> import torch
     >>> correct_length(torch.tensor([2.0, 1.0]), torch.tensor([1, 4]), exponent=0.5).tolist()
     [2.0, 2.0]
     """

@@ -33,13 +33,17 @@ _CG = CGConfig(tol=0.05)  # one solution a group: what is left of each matters l
 _QUICK = (
     *(InfluenceConfig(risk=risk, parameters=_BLOCK, solver=_CG) for risk in RISKS),
     InfluenceConfig(risk="valid", parameters=_ALL, solver=_CG),
-    *(InfluenceConfig(risk=risk, solver=solver) for solver in (EKFACConfig(), IdentityConfig()) for risk in RISKS),
+    *(
+        InfluenceConfig(risk=risk, parameters=_BLOCK, solver=solver)
+        for solver in (EKFACConfig(), IdentityConfig())
+        for risk in RISKS
+    ),
 )
 COMPARED = (
     *_QUICK,
     *(InfluenceConfig(risk=risk, parameters=_MATRIX, solver=_CG) for risk in RISKS),
     InfluenceConfig(risk="train", parameters=_ALL, solver=_CG),
-    *(InfluenceConfig(risk=risk, solver=ArnoldiConfig(allow_unconverged=True)) for risk in RISKS),
+    *(InfluenceConfig(risk=risk, parameters=_BLOCK, solver=ArnoldiConfig(allow_unconverged=True)) for risk in RISKS),
     InfluenceConfig.model_validate(REFERENCE["influence"]),
 )
 
