@@ -46,6 +46,16 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
         assert word in line
 
 
+def test_the_stages_are_known_without_what_computes_them() -> None:
+    """`status` and `validate` begin by importing them."""
+    code = (
+        "import sys, dealrec.pipeline.graph, dealrec.pipeline.fidelity\n"
+        "heavy = {'torch', 'transformers', 'peft', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_stage_names_of_the_help_are_those_of_the_pipeline() -> None:
     assert tuple(stage.name for stage in STAGES) == STAGE_NAMES
 

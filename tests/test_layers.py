@@ -21,7 +21,7 @@ LAYERS = {
     "selection": MATHS,
     "evaluation": MATHS,
     "recommenders": MATHS,
-    "recommenders.bigrec.files": STAGES,
+    "recommenders.files": STAGES,
     "recommenders.bigrec.model": STAGES,
     "recommenders.tiger.files": STAGES,
     "config": STAGES,

@@ -12,7 +12,7 @@ from dealrec.config import Config
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import pairs, read_catalogue, read_samples
 from dealrec.pipeline.training import train_on
-from dealrec.recommenders.bigrec.files import check_adapter_directory, model_files
+from dealrec.recommenders.files import check_adapter_directory, model_files
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,7 @@ from pathlib import Path
 from dealrec.config import Config
 from dealrec.errors import ConfigError, DataError
 from dealrec.pipeline.tables import read_samples
-from dealrec.recommenders.bigrec.files import check_adapter_directory, check_directory
+from dealrec.recommenders.files import check_adapter_directory, check_directory
 
 
 def check_feasible(config: Config, run_dir: Path) -> None:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
 from dealrec.config import Config
 from dealrec.pipeline.stage import Context
-from dealrec.recommenders.protocol import Recommender
+
+if TYPE_CHECKING:
+    from dealrec.recommenders.protocol import Recommender
 
 
 class Kind(Protocol):
@@ -22,7 +24,7 @@ class Kind(Protocol):
         """Fill the folder of the warmstart stage: what was learnt of the earlier part of the training period."""
         ...
 
-    def start(self, context: Context) -> Recommender:
+    def start(self, context: Context) -> "Recommender":
         """What effort is scored on and fine-tuning starts from."""
         ...
 
@@ -30,7 +32,7 @@ class Kind(Protocol):
         """Write what fine-tuning has changed."""
         ...
 
-    def fine_tuned(self, context: Context, folder: Path | None) -> Recommender:
+    def fine_tuned(self, context: Context, folder: Path | None) -> "Recommender":
         """What was saved; None: as it is without fine-tuning. In eval mode."""
         ...
 

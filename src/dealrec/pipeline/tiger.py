@@ -9,7 +9,7 @@ import polars as pl
 from dealrec.config import Config
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import index_sequences, pairs, read_catalogue, read_samples
-from dealrec.recommenders.bigrec.files import model_files
+from dealrec.recommenders.files import model_files
 
 if TYPE_CHECKING:
     from dealrec.recommenders.tiger import TIGER, SemanticIds

@@ -10,15 +10,15 @@ import polars as pl
 from dealrec.config import TrainingConfig
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import pairs, read_samples
-from dealrec.recommenders.protocol import Recommender
 
 if TYPE_CHECKING:
     from dealrec.effort import Encoded
+    from dealrec.recommenders.protocol import Recommender
 
 PROBES = 4
 
 
-def encode(recommender: Recommender, samples: pl.DataFrame) -> "list[Encoded]":
+def encode(recommender: "Recommender", samples: pl.DataFrame) -> "list[Encoded]":
     """Each sample as tokens, in the order of the rows."""
     return [recommender.encode(history, target) for history, target in pairs(samples)]
 
@@ -26,12 +26,12 @@ def encode(recommender: Recommender, samples: pl.DataFrame) -> "list[Encoded]":
 def train_on(
     context: Context,
     name: str,
-    recommender: Recommender,
+    recommender: "Recommender",
     samples: pl.DataFrame,
     out: Path,
     *,
     settings: TrainingConfig,
-    save: Callable[[Recommender, Path], None],
+    save: "Callable[[Recommender, Path], None]",
 ) -> "Probe":
     """Train the learnable parameters on the samples, and save them and how it went; what proves that they are saved."""
     from dealrec.finetuning import train
@@ -61,12 +61,12 @@ def train_on(
 class Probe:
     """The losses of a few samples before and after training, which a model that is loaded again must have."""
 
-    def __init__(self, recommender: Recommender, samples: "Sequence[Encoded]") -> None:
+    def __init__(self, recommender: "Recommender", samples: "Sequence[Encoded]") -> None:
         self.samples = samples
         self.untrained = self.losses(recommender)
         self.trained: Any = None
 
-    def losses(self, recommender: Recommender) -> Any:
+    def losses(self, recommender: "Recommender") -> Any:
         """In eval mode: [n]."""
         import torch
 
@@ -77,14 +77,14 @@ class Probe:
         with torch.inference_mode():
             return sequence_losses(model, batch)
 
-    def require_saved(self, reloaded: Recommender, *, name: str) -> None:
+    def require_saved(self, reloaded: "Recommender", *, name: str) -> None:
         """Raise ModelError unless what was loaded again answers as trained, and unlike before the training."""
         from dealrec.finetuning import require_saved
 
         require_saved(self.losses(reloaded), trained=self.trained, untrained=self.untrained, name=name)
 
 
-def _validation(context: Context, recommender: Recommender, settings: TrainingConfig) -> "list[Encoded] | None":
+def _validation(context: Context, recommender: "Recommender", settings: TrainingConfig) -> "list[Encoded] | None":
     """Validation samples drawn from the seed, where training is to stop by them."""
     if settings.patience is None:
         return None

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from dealrec.errors import ModelError
-from dealrec.recommenders.bigrec.files import check_directory
+from dealrec.recommenders.files import check_directory
 
 
 def load_llm(name: str, *, revision: str | None = None) -> tuple[Any, Any]:
