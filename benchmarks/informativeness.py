@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +27,6 @@ from dealrec.columns import EFFORT, HISTORY, INFLUENCE, LOSS, SAMPLE, TOKENS
 from dealrec.config import Config
 from dealrec.config_file import load
 from dealrec.demo import assets
-from dealrec.effort import collate, plan_batches, sequence_losses
 from dealrec.finetuning import train
 from dealrec.influence.fidelity import draw_subset, noise_ceiling, score_interval
 from dealrec.pipeline.graph import STAGES, stages_until
@@ -37,7 +35,7 @@ from dealrec.pipeline.manifest import read_manifest
 from dealrec.pipeline.runner import run
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import read_samples
-from dealrec.pipeline.training import encode
+from dealrec.pipeline.training import encode, mean_token_losses
 from dealrec.recommenders.protocol import Recommender
 from dealrec.terminal import TerminalProgress
 
@@ -129,13 +127,9 @@ def tune(context: Context, recommender: Recommender, samples: pl.DataFrame, seed
 
 def mean_loss(recommender: Recommender, samples: pl.DataFrame) -> float:
     """The mean over the samples of the mean over their target tokens, in nats."""
-    encoded, model = encode(recommender, samples), recommender.model.eval()
-    total = 0.0
-    with torch.inference_mode():
-        for batch in plan_batches([len(sample.input_ids) for sample in encoded], batch_tokens=8192):
-            made = collate([encoded[i] for i in batch], pad_id=recommender.pad_id, device=model.device)
-            total += float(sequence_losses(model, made).double().sum())
-    return total / len(encoded)
+    recommender.model.eval()
+    losses = mean_token_losses(recommender, encode(recommender, samples), batch_tokens=8192)
+    return float(losses.double().mean())
 
 
 def predictors(context: Context) -> pl.DataFrame:

@@ -11,13 +11,12 @@ import polars as pl
 
 from dealrec.columns import GENERATED, HISTORY, ITEM, LOSS, RANK, TARGET, USER
 from dealrec.config import Config, EvaluateConfig
-from dealrec.effort import collate, plan_batches, sequence_losses
 from dealrec.errors import NonFinite
 from dealrec.evaluation import bootstrap_mean, catalogue_metrics, ranking_metrics, verdict
 from dealrec.pipeline.kinds import kind
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import write_table
-from dealrec.pipeline.training import encode
+from dealrec.pipeline.training import encode, mean_token_losses
 
 if TYPE_CHECKING:
     from dealrec.recommenders.protocol import Recommender
@@ -110,13 +109,12 @@ def _at_most(wanted: int | None, users: pl.DataFrame) -> int:
 def _losses(context: Context, arm: str, recommender: "Recommender", users: pl.DataFrame) -> list[float]:
     import torch
 
-    encoded, model = encode(recommender, users), recommender.model
-    plan = plan_batches([len(s.input_ids) for s in encoded], batch_tokens=context.config.evaluate.batch_tokens)
-    losses = torch.empty(len(encoded))
-    with torch.inference_mode():
-        for batch in context.track(plan, f"test loss of {arm}, batches"):
-            inputs = collate([encoded[i] for i in batch], pad_id=recommender.pad_id, device=model.device)
-            losses[batch] = sequence_losses(model, inputs).cpu()
+    losses = mean_token_losses(
+        recommender,
+        encode(recommender, users),
+        batch_tokens=context.config.evaluate.batch_tokens,
+        watch=lambda plan: context.track(plan, f"test loss of {arm}, batches"),
+    )
     bad = users[USER].to_frame().filter(~pl.Series(torch.isfinite(losses).tolist()))[USER].to_list()
     if bad:
         raise NonFinite(

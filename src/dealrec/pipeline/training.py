@@ -1,7 +1,7 @@
 """Fine-tuning of a recommender on some samples, and the proof that what was saved is what was trained."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,37 @@ from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import pairs, read_samples
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dealrec.effort import Encoded
     from dealrec.recommenders.protocol import Recommender
 
-PROBES = 4
+PROBES, PROBE_TOKENS = 4, 2048
 
 
 def encode(recommender: "Recommender", samples: pl.DataFrame) -> "list[Encoded]":
     """Each sample as tokens, in the order of the rows."""
     return [recommender.encode(history, target) for history, target in pairs(samples)]
+
+
+def mean_token_losses(
+    recommender: "Recommender",
+    samples: "Sequence[Encoded]",
+    *,
+    batch_tokens: int,
+    watch: "Callable[[list[list[int]]], Iterable[list[int]]]" = iter,
+) -> "Tensor":
+    """The loss of each sample, in their order: [n], float32, on the CPU. The model is in eval mode."""
+    import torch
+
+    from dealrec.effort import collate, plan_batches, sequence_losses
+
+    model, losses = recommender.model, torch.empty(len(samples))
+    with torch.inference_mode():
+        for batch in watch(plan_batches([len(sample.input_ids) for sample in samples], batch_tokens=batch_tokens)):
+            made = collate([samples[i] for i in batch], pad_id=recommender.pad_id, device=model.device)
+            losses[batch] = sequence_losses(model, made).float().cpu()
+    return losses
 
 
 def train_on(
@@ -68,14 +90,8 @@ class Probe:
 
     def losses(self, recommender: "Recommender") -> Any:
         """In eval mode: [n]."""
-        import torch
-
-        from dealrec.effort import collate, sequence_losses
-
-        model = recommender.model.eval()
-        batch = collate(self.samples, pad_id=recommender.pad_id, device=model.device)
-        with torch.inference_mode():
-            return sequence_losses(model, batch)
+        recommender.model.eval()
+        return mean_token_losses(recommender, self.samples, batch_tokens=PROBE_TOKENS)
 
     def require_saved(self, reloaded: "Recommender", *, name: str) -> None:
         """Raise ModelError unless what was loaded again answers as trained, and unlike before the training."""

@@ -91,14 +91,19 @@ def draw_cloze(units: Units, *, index: int, share: float, seed: int) -> Cloze:
 
 
 def plan(units: Units, *, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
-    """Indices of units, batch by batch, alike in length; each unit once.
+    """`plan_by_length` of the units."""
+    return plan_by_length(units.lengths, batch_size=batch_size, generator=generator)
 
-    With a generator, units of one length and the batches themselves are shuffled; without, both are in
+
+def plan_by_length(lengths: Tensor, *, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
+    """Indices of sequences with these lengths [n], batch by batch, alike in length; each once.
+
+    With a generator, sequences of one length and the batches themselves are shuffled; without, both are in
     a fixed order, the longest first.
     """
-    n = len(units)
+    n = len(lengths)
     tie = torch.randperm(n, generator=generator) if generator else torch.arange(n)
-    order = tie[(-units.lengths[tie]).argsort(stable=True)]
+    order = tie[(-lengths[tie]).argsort(stable=True)]
     batches = list(order.split(batch_size)) if n else []
     if generator:
         batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]

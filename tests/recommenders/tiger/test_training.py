@@ -25,7 +25,8 @@ from dealrec.recommenders.tiger import (
 )
 from dealrec.recommenders.tiger.files import load, load_checkpoint, save, save_checkpoint
 from dealrec.recommenders.tiger.semantic_ids import PAD
-from dealrec.recommenders.tiger.training import Checkpoint, Epoch, _rates, batch, level_losses, plan
+from dealrec.recommenders.tiger.training import Checkpoint, Epoch, _rates, batch, level_losses
+from dealrec.surrogate.units import plan_by_length
 from tests.recommenders.tiger.conftest import SIZES
 
 CPU = torch.device("cpu")
@@ -59,7 +60,7 @@ def test_the_last_position_alone_for_testing() -> None:
 def test_every_sample_is_in_one_batch_with_others_of_its_length() -> None:
     lengths = torch.tensor([1, 5, 3, 5, 2, 4, 1])
     generator = torch.Generator().manual_seed(0)
-    for made in (plan(lengths, batch_size=3), plan(lengths, batch_size=3, generator=generator)):
+    for made in (plan_by_length(lengths, batch_size=3), plan_by_length(lengths, batch_size=3, generator=generator)):
         assert sorted(torch.cat(made).tolist()) == list(range(7))
         assert sorted(sorted(lengths[part].tolist()) for part in made) == [[1], [1, 2, 3], [4, 5, 5]]
 

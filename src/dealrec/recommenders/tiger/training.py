@@ -17,6 +17,7 @@ from torch import Tensor
 from dealrec.errors import NonFinite
 from dealrec.recommenders.tiger.decoding import Trie, make_trie, recommend
 from dealrec.recommenders.tiger.semantic_ids import EOS, PAD, SemanticIds
+from dealrec.surrogate.units import plan_by_length
 
 NDCG_AT = 10
 
@@ -93,16 +94,6 @@ def batch(examples: Examples, ids: SemanticIds, index: Tensor, *, device: torch.
     return {name: value.to(device) for name, value in made.items()}
 
 
-def plan(lengths: Tensor, *, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
-    """Indices of samples, batch by batch, alike in length; shuffled as far as that allows if there is a generator."""
-    tie = torch.randperm(len(lengths), generator=generator) if generator else torch.arange(len(lengths))
-    order = tie[(-lengths[tie]).argsort(stable=True)]
-    batches = list(order.split(batch_size)) if len(order) else []
-    if generator:
-        batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-    return batches
-
-
 @dataclass(frozen=True)
 class Epoch:
     """What an epoch came to: mean cross-entropies of a token in nats; NDCG@10 over the items not yet seen.
@@ -170,7 +161,7 @@ def train(
         with torch.random.fork_rng():  # dropout draws from the global generator
             torch.manual_seed(_epoch_seed(seed, number))
             generator = torch.Generator().manual_seed(_epoch_seed(seed, number))
-            order = plan(examples.lengths, batch_size=batch_size, generator=generator)
+            order = plan_by_length(examples.lengths, batch_size=batch_size, generator=generator)
             rates = _rates(learning_rate, warmup_steps, start=(number - 1) * len(order) + 1)
             loss = _train_epoch(model, optimizer, ids, examples, watch(order), rates)
         if not math.isfinite(loss):
@@ -238,7 +229,7 @@ def _validate(model: Any, ids: SemanticIds, trie: Trie, valid: Examples, beams: 
 def level_losses(model: Any, ids: SemanticIds, examples: Examples, *, batch_size: int = 256) -> tuple[float, ...]:
     """Mean cross-entropy of the targets' tokens at each level: L values in nats. The model is in eval mode."""
     total = torch.zeros(ids.tokens.shape[1], dtype=torch.float64)
-    for index in plan(examples.lengths, batch_size=batch_size):
+    for index in plan_by_length(examples.lengths, batch_size=batch_size):
         made = batch(examples, ids, index, device=model.device)
         logits = model(**made, use_cache=False).logits
         losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), made["labels"], reduction="none")
@@ -266,7 +257,7 @@ def rank(
     trie = trie or make_trie(ids, device=model.device)
     histories = examples.histories() if exclude_seen else None
     found: list[list[int]] = [[] for _ in range(len(examples))]
-    for index in watch(plan(examples.lengths, batch_size=batch_size)):
+    for index in watch(plan_by_length(examples.lengths, batch_size=batch_size)):
         made = batch(examples, ids, index, device=model.device)
         seen = None if histories is None else [histories[i] for i in index.tolist()]
         ranked = recommend(model, trie, made["input_ids"], made["attention_mask"], k=k, beams=beams, seen=seen)
