@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--max-items", type=int, default=10, help="of a history that TIGER reads")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--patience", type=int, default=6)
+    parser.add_argument("--valid-users", type=int, help="that end the training: drawn at random; without it all")
     parser.add_argument("--learning-rate", type=float, default=5e-3)
     parser.add_argument("--sizes", type=json.loads, default={}, help="of the T5, such as '{\"d_model\": 128}'")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -115,7 +116,7 @@ def tiger_row(data: str, folder: Path, options: argparse.Namespace) -> dict[str,
         model,
         ids,
         positions(training_sequences(folder, catalogue), max_items=options.max_items),
-        held_out(folder, catalogue, "valid", options.max_items),
+        held_out(folder, catalogue, "valid", options.max_items, most=options.valid_users),
         learning_rate=options.learning_rate,
         max_epochs=options.epochs,
         patience=options.patience,
@@ -134,7 +135,8 @@ def tiger_row(data: str, folder: Path, options: argparse.Namespace) -> dict[str,
 def fingerprint(options: argparse.Namespace) -> str:
     """What tells runs of other settings apart, as a part of a file's name."""
     sizes = "-".join(str(value) for value in (SIZES | options.sizes).values())
-    return f"{sizes}-{options.max_items}-{options.learning_rate:g}"
+    encoder = f"-{Path(options.encoder).name}" if options.encoder else ""
+    return f"{sizes}-{options.max_items}-{options.learning_rate:g}{encoder}"
 
 
 def kept(path: Path, checkpoint: Checkpoint) -> None:
@@ -170,9 +172,11 @@ def training_sequences(folder: Path, catalogue: Catalogue) -> list[list[int]]:
     return [[catalogue.index[item] - 1 for item in sequence] for sequence in items]
 
 
-def held_out(folder: Path, catalogue: Catalogue, part: Part, max_items: int) -> Examples:
-    """Each user's history and first item of the validation or the test part."""
+def held_out(folder: Path, catalogue: Catalogue, part: Part, max_items: int, *, most: int | None = None) -> Examples:
+    """Each user's history and first item of the validation or the test part; at most so many users."""
     samples = read_samples(folder / "data" / f"samples-{part}.parquet")
+    if most is not None and most < len(samples):
+        samples = samples.sample(most, seed=0)
     rows = [[index - 1 for index in sequence] for sequence in index_sequences(samples, catalogue)]
     return last_positions(rows, max_items=max_items)
 

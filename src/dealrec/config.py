@@ -255,6 +255,9 @@ class EvaluateConfig(Section):
         return sorted(set(ks))
 
 
+RECOMMENDER_SECTIONS = {"bigrec": ("llm", "warmstart"), "tiger": ("tiger",)}  # that no other recommender reads
+
+
 class Config(Section):
     """All settings of a run."""
 

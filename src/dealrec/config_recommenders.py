@@ -86,3 +86,6 @@ class TIGERConfig(Section):
     batch_size: int = Field(256, ge=1, description="Positions per step of the warm start.")
     max_epochs: int = Field(100, ge=1, description="Passes of the warm start at most.")
     patience: int = Field(10, ge=1, description="Epochs without a better validation NDCG@10 before it stops.")
+    validation_samples: int = Field(
+        1000, ge=1, description="Validation samples that are ranked after each epoch, at most."
+    )

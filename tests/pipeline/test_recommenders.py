@@ -219,3 +219,12 @@ def test_effort_free_of_length_and_what_it_goes_with(write_config: Callable[...,
     go(paper, tmp_path / "paper-run", until="effort")
     norms = pl.read_parquet(tmp_path / "paper-run" / "effort" / "details.parquet").sort("sample_id")["norm"]
     assert (norms > details["norm"]).all()  # all adapters, not one layer's
+
+
+@pytest.mark.parametrize(("tracker", "told"), [("banana", "has no tracker 'banana'"), ("swanlab", "is not installed")])
+def test_a_tracker_that_is_not_there_is_refused_before_anything_is_computed(
+    write_config: Callable[..., Path], tmp_path: Path, tracker: str, told: str
+) -> None:
+    path = write_config(finetune={"report_to": tracker})
+    with pytest.raises(ConfigError, match=f"finetune.report_to: .*{told}"):
+        go(path, tmp_path / "run", until="surrogate")

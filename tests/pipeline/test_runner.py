@@ -246,3 +246,30 @@ def test_refused_settings_do_not_replace_the_recorded_ones(tmp_path: Path) -> No
     with pytest.raises(ConfigError):
         go(tmp_path / "run", with_budget(9), (replace(STAGES[0], after=refuse),))
     assert recorded_config(tmp_path / "run") == Config()
+
+
+def test_states_tell_a_run_that_goes_on_from_one_that_was_interrupted(tmp_path: Path) -> None:
+    seen: list[State] = []
+
+    def looks(context: Context) -> None:
+        seen.extend(state for stage, state, _ in states(Config(), tmp_path / "run", STAGES) if stage.name == "second")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        go(tmp_path / "run", stages=(STAGES[0], replace(STAGES[1], run=looks)))
+    seen.extend(state for stage, state, _ in states(Config(), tmp_path / "run", STAGES) if stage.name == "second")
+    assert seen == [State.RUNNING, State.PARTIAL]
+
+
+def test_settings_of_another_recommender_outdate_nothing() -> None:
+    from dealrec.pipeline import graph
+    from dealrec.pipeline.manifest import stage_settings
+
+    ours, theirs = Config(), Config.model_validate({"tiger": {"max_items": 3}})
+    assert [stage_settings(stage, ours) for stage in graph.STAGES] == [
+        stage_settings(stage, theirs) for stage in graph.STAGES
+    ]
+    warm = {"recommender": "tiger", "data": {"warm_share": 0.5}}
+    tiger = [Config.model_validate(warm | {"tiger": {"max_items": most}}) for most in (3, 4)]
+    effort = next(stage for stage in graph.STAGES if stage.name == "effort")
+    assert stage_settings(effort, tiger[0]) != stage_settings(effort, tiger[1])

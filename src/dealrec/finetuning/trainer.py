@@ -123,8 +123,8 @@ class StopOnNonFinite(TrainerCallback):
         for name, what in ((TRAIN_LOSS, "training"), (VALID_LOSS, "validation")):
             if not isfinite(logs.get(name, 0.0)):
                 raise NonFinite(
-                    f"finetune: the {what} loss is NaN or infinite at step {state.global_step}",
-                    "Lower finetune.learning_rate.",
+                    f"The {what} loss is NaN or infinite at step {state.global_step}",
+                    "Lower the learning_rate of the training: of finetune, or of warmstart.",
                 )
 
 

@@ -21,6 +21,7 @@ def check_feasible(config: Config, run_dir: Path) -> None:
         if config.llm.adapter is not None:
             check_adapter_directory(config.llm.adapter)
     _check_warm_start(config, run_dir)
+    _check_trackers(config)
     n = len(read_samples(run_dir / "data" / "samples-train.parquet"))
     if n == 0:
         raise ConfigError(
@@ -55,3 +56,25 @@ def _check_warm_start(config: Config, run_dir: Path) -> None:
     stopping = [name for name in ("warmstart", "finetune") if getattr(config, name).patience is not None]
     if stopping and not len(read_samples(run_dir / "data" / "samples-valid.parquet")):
         raise ConfigError(f"There are no validation samples for {stopping[0]}.patience", "Set it to null.")
+
+
+def _check_trackers(config: Config) -> None:
+    """transformers knows the trackers, and they are installed."""
+    wanted = {name: getattr(config, name).report_to for name in ("warmstart", "finetune")}
+    if all(tracker in ("none", "all") for tracker in wanted.values()):
+        return
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    known, there = sorted(INTEGRATION_TO_CALLBACK), get_available_reporting_integrations()
+    for section, tracker in wanted.items():
+        if tracker not in ("none", "all", *known):
+            raise ConfigError(
+                f"{section}.report_to: transformers has no tracker {tracker!r}", f"It has {', '.join(known)}; or none."
+            )
+        if tracker not in ("none", "all", *there):
+            raise ConfigError(
+                f"{section}.report_to: {tracker} is not installed", f"Install it, or set {section}.report_to to none."
+            )

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from dealrec.config import Config
+from dealrec.config import RECOMMENDER_SECTIONS, Config
 from dealrec.errors import DataError
 from dealrec.pipeline.stage import Stage
 
@@ -63,13 +63,15 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def stage_settings(stage: Stage, config: Config) -> dict[str, Any]:
-    """The parts of the config that can change the stage's outcome, by dotted name."""
+    """The parts of the config that can change the stage's outcome, by dotted name; not those of other recommenders."""
     dumped = config.model_dump(mode="json")
+    own = RECOMMENDER_SECTIONS[config.recommender]
+    others = {section for sections in RECOMMENDER_SECTIONS.values() for section in sections} - set(own)
 
     def at(key: str) -> Any:
         return functools.reduce(lambda value, part: value[part], key.split("."), dumped)
 
-    return {key: at(key) for key in stage.settings}
+    return {key: at(key) for key in stage.settings if key.partition(".")[0] not in others}
 
 
 def stage_inputs(stage: Stage, config: Config, complete: Mapping[str, Manifest]) -> dict[str, str]:

@@ -43,6 +43,7 @@ class State(StrEnum):
 
     COMPLETE = "complete"
     OUTDATED = "out of date"
+    RUNNING = "running"
     PARTIAL = "unfinished"
     MISSING = "not run"
 
@@ -163,7 +164,9 @@ def states(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[t
         if manifest is not None and not broken:
             broken = not _current(stage, config, complete, manifest)
         if manifest is None:
-            state = State.PARTIAL if (run_dir / f"{stage.name}.part" / FINGERPRINT).exists() else State.MISSING
+            state = State.MISSING
+            if (run_dir / f"{stage.name}.part" / FINGERPRINT).exists():
+                state = State.RUNNING if _in_use(run_dir) else State.PARTIAL
             broken = True
         else:
             state = State.OUTDATED if broken else State.COMPLETE
@@ -218,6 +221,16 @@ def _locked(run_dir: Path) -> Iterator[None]:
         raise RunDirectoryError(
             f"The run directory {run_dir} is in use by another process", "Wait for it, or choose another --run-dir."
         ) from None
+
+
+def _in_use(run_dir: Path) -> bool:
+    try:
+        with FileLock(run_dir / LOCK).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a directory that cannot be written: nobody is at work in it who could be told from here
+        return False
 
 
 @contextmanager

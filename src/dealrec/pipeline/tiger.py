@@ -34,7 +34,7 @@ def warm_start(context: Context) -> None:
     from dealrec.recommenders.tiger.files import load, load_checkpoint, save, save_checkpoint
 
     settings = context.config.tiger
-    warm, valid = _rows(context, "warm"), _rows(context, "valid")
+    warm, valid = _rows(context, "warm"), _rows(context, "valid", most=settings.validation_samples)
     catalogue = read_catalogue(context.input("data/items.parquet"))
 
     def untrained(folder: Path) -> None:
@@ -128,8 +128,10 @@ def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
     return make_semantic_ids(model.encode(embeddings), codes_per_level=settings.codes.codes, known=known)
 
 
-def _rows(context: Context, part: str) -> list[list[int]]:
-    """Each sample as rows of the catalogue, the target last."""
+def _rows(context: Context, part: str, *, most: int | None = None) -> list[list[int]]:
+    """Each sample as rows of the catalogue, the target last; at most so many, drawn from the seed."""
     catalogue = read_catalogue(context.input("data/items.parquet"))
     samples = read_samples(context.input(f"data/samples-{part}.parquet"))
+    if most is not None and most < len(samples):
+        samples = samples.sample(most, seed=context.config.seed)
     return [[index - 1 for index in sequence] for sequence in index_sequences(samples, catalogue)]
