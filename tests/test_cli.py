@@ -99,6 +99,9 @@ def test_the_schema_is_json(cli: Cli) -> None:
         ("select.budget=true", ["select.budget", "expected a count"]),
         ("select.budget=41", ["select.budget is 41", "40 training samples"]),
         ("select.budget=13", ["above the 12 candidates", "effort.pool"]),
+        ("select={budget: 12, selections: 2}", ["selections would be the same", "12 candidates"]),
+        ("select.selections=0", ["select.selections", "1"]),
+        ("finetune.seeds=0", ["finetune.seeds", "1"]),
         ("seed=abc", ["seed", "integer"]),
         ("seed=5000000000", ["seed", "4294967295"]),
         ("finetune.learning_rate=.inf", ["finetune.learning_rate", "finite"]),
@@ -139,6 +142,7 @@ def test_validate_tells_what_influence_will_need(cli: Cli, write_config: Write) 
     assert code == 0
     assert "influence parameters: " in out
     assert "influence solver mib: " in out
+    assert "fine tunings: 2" in out
 
 
 def test_a_change_of_kind_keeps_the_other_settings_of_the_surrogate(write_config: Write) -> None:
@@ -244,8 +248,9 @@ def test_the_whole_run_shows_its_tables_and_a_second_one_says_that_it_does_nothi
         "peak memory",
         "recall@5",
         "base",
-        "random-0",
         "Random",
+        "p (users)",
+        "They hold for one selection, one random arm and one training of each arm",
         "report.html",
     ):
         assert word in out
@@ -258,6 +263,7 @@ def test_the_whole_run_shows_its_tables_and_a_second_one_says_that_it_does_nothi
     found = json.loads(out)
     assert [stage["ran"] for stage in found["stages"]] == [False] * len(STAGES)
     assert found["results"]["comparison"]["measures"]["loss"]["verdict"]
+    assert found["results"]["arms"]["random"]["loss"]["n"] == 10
     status, out, _ = cli("status", path.parent / "run", "--json")
     assert [row["state"] for row in json.loads(out)] == ["complete"] * len(STAGES)
     status, out, _ = cli("status", path.parent / "run")

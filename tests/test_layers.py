@@ -23,6 +23,7 @@ LAYERS = {
     "recommenders": MATHS,
     "recommenders.files": STAGES,
     "recommenders.bigrec.model": STAGES,
+    "recommenders.bigrec.files": STAGES,
     "recommenders.tiger.files": STAGES,
     "config": STAGES,
     "config_solvers": STAGES,

@@ -185,6 +185,12 @@ class EffortConfig(Section):
         " short titles look hard; 0.5: tokens with independent gradients; 1: the summed loss; fitted: free of length.",
     )
     batch_tokens: int = Field(1024, ge=1, description="Tokens per batch, padding included.")
+    batch_memory: int | None = Field(
+        None,
+        ge=1,
+        description="MiB that the process may take (on a GPU: its tensors): tokens per batch are then chosen by"
+        " measuring small batches. null: batch_tokens. The scores differ by rounding alone.",
+    )
     shard_size: int = Field(256, ge=1, description="Samples per shard; a killed run resumes at the next shard.")
 
 
@@ -196,6 +202,9 @@ class SelectConfig(Section):
     strata: int = Field(50, ge=1, description="Strata of equal width of the overall score.")
     hard_prune: float = Field(
         0.0, ge=0, lt=1, description="Share of the candidates with the highest overall scores that is dropped first."
+    )
+    selections: int = Field(
+        1, ge=1, description="Selections, each drawn anew from the same scores; the first is the one that is exported."
     )
     random_arms: int = Field(1, ge=0, description="Random selections of the same size to compare with.")
 
@@ -215,12 +224,18 @@ class TrainingConfig(Section):
         None, ge=1, description="Evaluations without a lower validation loss until it stops, the best kept. null: off."
     )
     validation_samples: int = Field(500, ge=1, description="Validation samples at most; only with patience.")
+    processes: int = Field(
+        1, ge=1, description="Processes that train together, a device each, started by `accelerate launch`."
+    )
     report_to: str = Field("none", description="Experiment tracker, as the Trainer of transformers names it.")
 
     @model_validator(mode="after")
     def _micro_divides_batch(self) -> Self:
-        if self.batch_size % self.micro_batch_size:
-            raise ValueError(f"micro_batch_size ({self.micro_batch_size}) must divide batch_size ({self.batch_size})")
+        if self.batch_size % (self.micro_batch_size * self.processes):
+            raise ValueError(
+                f"micro_batch_size ({self.micro_batch_size}) times processes ({self.processes}) must divide batch_size"
+                f" ({self.batch_size})"
+            )
         return self
 
 
@@ -228,6 +243,12 @@ class FinetuneConfig(TrainingConfig):
     """Fine-tuning of one adapter, or of the whole model, for each arm."""
 
     full: bool = Field(False, description="Train all parameters in the place of an adapter. TIGER always is.")
+    seeds: int = Field(
+        1,
+        ge=1,
+        description="Trainings of each arm. They differ in the order of the samples and in dropout, not in the weights"
+        " that they start from, on which effort is scored.",
+    )
 
 
 class EvaluateConfig(Section):
@@ -247,7 +268,7 @@ class EvaluateConfig(Section):
         0.0, ge=0, description="BIGRec: how much popular items are favoured where a title is looked up. 0: not at all."
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
-    resamples: int = Field(10_000, ge=100, description="Bootstrap resamples.")
+    resamples: int = Field(10_000, ge=100, description="Resamples of each bootstrap and of each permutation test.")
 
     @field_validator("ks")
     @classmethod

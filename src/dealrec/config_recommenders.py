@@ -1,6 +1,7 @@
 """The settings of the recommenders that are fine-tuned: BIGRec's LLM and TIGER."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -47,6 +48,14 @@ class LLMConfig(Section):
     revision: str | None = Field(None, description="Branch, tag or commit of a model id.")
     adapter: Path | None = Field(
         None, description="Folder of a PEFT adapter to start from, in the place of a fresh one (lora is not used then)."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Of the LLM's weights; adapters are float32. auto: bfloat16 on a GPU that has it, else float32;"
+        " with finetune.full float32.",
+    )
+    quantization: Literal["8bit", "4bit"] | None = Field(
+        None, description="Of the LLM's frozen weights, by bitsandbytes; needs a CUDA GPU."
     )
     lora: LoRAConfig = Field(LoRAConfig(), description="The adapters.")
     prompt: PromptConfig = Field(PromptConfig(), description="The prompt.")

@@ -86,9 +86,10 @@ def _show_selection(console: Console, run_dir: Path, outcomes: Sequence[Outcome]
 
 def _show_results(console: Console, results: dict[str, Any], config: Config) -> None:
     names = list(next(iter(results["arms"].values())))
-    percent = f"{config.evaluate.confidence:.0%}"
-    title = f"Results per user, mean [{percent} bootstrap interval over users]"
-    table = _table("measure", ">users", *(f">{arm}" for arm in results["arms"]), title=title)
+    of = {arm: f"{arm}, mean of {len(runs)}" if len(runs) > 1 else arm for arm, runs in results["runs"].items()}
+    over = "users" if len(of) == sum(map(len, results["runs"].values())) else "users, and seeds where there are several"
+    title = f"Results per user, mean [{config.evaluate.confidence:.0%} bootstrap interval over {over}]"
+    table = _table("measure", ">users", *(f">{name}" for name in of.values()), title=title)
     for name in names:
         users = next(iter(results["arms"].values()))[name]["n"]
         table.add_row(name, str(users), *(_interval(metrics[name]) for metrics in results["arms"].values()))
@@ -99,17 +100,17 @@ def _show_results(console: Console, results: dict[str, Any], config: Config) -> 
     measures = results["comparison"]["measures"]
     if not measures:
         return
+    tests = [of for of, test in next(iter(measures.values()))["p"].items() if test is not None]
     table = _table(
-        "measure", ">selected - random", "verdict: selected is ...", title="Selected against Random, paired by user"
+        *("measure", ">selected - random", *(f">p ({of})" for of in tests), "verdict: selected is ..."),
+        title="Selected against Random, paired by user",
     )
     for name, found in measures.items():
-        table.add_row(name, _interval(found), found["verdict"] + _than(found["verdict"]))
+        shown = (f"{found['p'][of]['p']:.3g}" for of in tests)
+        table.add_row(name, _interval(found), *shown, found["verdict"] + _than(found["verdict"]))
     console.print(table)
-    console.print(
-        "One selection and one training per arm: the intervals cover the users, not the seeds."
-        " Lower is better for loss, higher for the others.",
-        style="dim",
-    )
+    for note in ("Lower is better for loss, higher for the others.", *results["comparison"]["notes"]):
+        console.print(note, style="dim")
 
 
 def show_fidelity(outcomes: Sequence[Outcome], run_dir: Path, *, as_json: bool) -> None:
@@ -152,14 +153,13 @@ def _than(verdict: str) -> str:
 
 
 def _results(run_dir: Path) -> dict[str, Any]:
-    folder = run_dir / "evaluate"
-    comparison = json.loads((folder / "comparison.json").read_text())
-    found = {arm: json.loads((folder / arm / "metrics.json").read_text()) for arm in comparison["arms"]}
+    comparison = json.loads((run_dir / "evaluate" / "comparison.json").read_text())
+    found = comparison.pop("arms")
     parts = {name: {arm: content[key] for arm, content in found.items()} for name, key in _PARTS.items()}
     return {**parts, "comparison": comparison}
 
 
-_PARTS = {"arms": "metrics", "catalogue": "catalogue"}  # of metrics.json
+_PARTS = {"runs": "runs", "arms": "metrics", "catalogue": "catalogue"}  # of an arm in comparison.json
 
 
 def _interval(found: dict[str, Any]) -> str:

@@ -126,6 +126,7 @@ def test_settings_that_do_not_go_together_are_refused_in_one_line(settings: dict
         ({"data": {"warm_share": 0.001}}, "warm_share"),
         ({"data": {"warm_share": 0.97, "split": "time"}, "select": {"budget": 30}}, r"after data\.warm_share"),
         ({"llm": {"adapter": "/nowhere"}}, r"adapter_config\.json"),
+        ({"llm": {"quantization": "4bit"}}, r"llm\.quantization '4bit' needs"),  # a GPU and bitsandbytes
         ({"recommender": "tiger", "tiger": {"text_encoder": "/nowhere"}, "data": {"warm_share": 0.5}}, "text_encoder"),
     ],
 )
@@ -187,6 +188,20 @@ def test_a_given_adapter_is_where_effort_and_fine_tuning_start(
     assert base["metrics"]["loss"]["mean"] == pytest.approx(given["metrics"]["loss"]["mean"], abs=1e-6)
     efforts = [pl.read_parquet(tmp_path / name / "effort" / "details.parquet") for name in ("first", "second")]
     assert efforts[0]["loss"].to_list() != efforts[1]["loss"].to_list()
+
+
+def test_bigrec_in_bfloat16_learns_float32_adapters(write_config: Callable[..., Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    path = write_config(llm={"dtype": "bfloat16"}, select={"random_arms": 0}, finetune={"learning_rate": 0.05})
+    outcomes = {outcome.stage: outcome for outcome in go(path, tmp_path / "run", until="evaluate")}
+    assert outcomes["effort"].manifest.facts["dtype"] == "bfloat16"
+    adapter = load_file(tmp_path / "run" / "finetune" / "selected" / "adapter_model.safetensors")
+    assert {value.dtype for value in adapter.values()} == {torch.float32}
+    single = write_config(llm={"dtype": "float32"}, select={"random_arms": 0}, finetune={"learning_rate": 0.05})
+    again = {outcome.stage: outcome.ran for outcome in go(single, tmp_path / "run", until="effort")}
+    assert again["effort"]
+    assert not again["influence"]
 
 
 def test_the_whole_model_is_fine_tuned_by_the_same_code(write_config: Callable[..., Path], tmp_path: Path) -> None:

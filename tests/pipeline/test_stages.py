@@ -135,6 +135,8 @@ CHANGES: Mapping[str, list[str]] = {
     "warmstart.epochs=2": NAMES[3:],
     "effort.pool=13": ["effort", "select", "export", "finetune", "evaluate", "report"],
     "select.budget=5": ["select", "export", "finetune", "evaluate", "report"],
+    "select.selections=2": ["select", "export", "finetune", "evaluate", "report"],
+    "finetune.seeds=2": ["finetune", "evaluate", "report"],
     "finetune.epochs=2": ["finetune", "evaluate", "report"],
     "evaluate.beams=1": ["evaluate", "report"],
 }

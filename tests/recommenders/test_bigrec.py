@@ -5,13 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dealrec.effort import collate, sequence_losses
 from dealrec.errors import ConfigError, ModelError
 from dealrec.finetuning import require_saved
-from dealrec.recommenders.bigrec import Prompter, embed, generate, ground
+from dealrec.recommenders.bigrec import Prompter, generate
 from dealrec.recommenders.bigrec.generation import title_of
 from dealrec.recommenders.bigrec.model import attach_lora, load_adapter, load_llm, load_tokenizer
 
@@ -75,11 +73,6 @@ def test_a_template_that_never_fits_is_refused(llm: tuple[Any, Any]) -> None:
         made(llm[1], {1: "Alien"}, max_prompt_tokens=4).prompt([1])
 
 
-def test_items_that_share_a_title_have_the_same_text_and_other_ids(llm: tuple[Any, Any]) -> None:
-    items = torch.tensor([[0.0, 0.0], [5.0, 5.0], [5.0, 5.0]])
-    assert ground(torch.tensor([[5.0, 5.0]]), items, seen=[[]], k=3) == [[1, 2, 0]]
-
-
 @pytest.mark.parametrize(
     ("text", "title"),
     [('"Alien"', "Alien"), ("Alien", "Alien"), ('\n "Alien" and more', "Alien"), ("", ""), ('"Ali', "Ali"), ('""', "")],
@@ -126,50 +119,6 @@ def test_an_added_token_without_a_role_is_broken_up_too(tiny_llm: Path) -> None:
     tokenizer.add_tokens(["<file_sep>"], special_tokens=False)
     added = tokenizer.convert_tokens_to_ids("<file_sep>")
     assert added not in made(tokenizer, {1: "a<file_sep>b"}).encode_prompt([1])
-
-
-def test_embedding_is_the_last_token_s_state_for_any_batching(llm: tuple[Any, Any]) -> None:
-    model, tokenizer = llm
-    texts = ["Alien", "", "A much longer title", "B"]
-    found = embed(model, tokenizer, texts, batch_tokens=40)
-    for text, row in zip(texts, found, strict=True):
-        tokens = tokenizer.encode(text) or [tokenizer.eos_token_id]
-        states = model(torch.tensor([tokens]), output_hidden_states=True).hidden_states[-1]
-        torch.testing.assert_close(row, states[0, -1].detach(), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(embed(model, tokenizer, texts, batch_tokens=1), found, atol=1e-5, rtol=1e-5)
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.data())
-def test_grounding_equals_a_plain_sort(data: st.DataObject) -> None:
-    users, n, k = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 8)), data.draw(st.integers(1, 10))
-    number = st.integers(-3, 3).map(float)
-    queries = torch.tensor(
-        data.draw(st.lists(st.lists(number, min_size=2, max_size=2), min_size=users, max_size=users))
-    )
-    items = torch.tensor(data.draw(st.lists(st.lists(number, min_size=2, max_size=2), min_size=n, max_size=n)))
-    seen = data.draw(st.lists(st.lists(st.integers(0, n - 1), max_size=n), min_size=users, max_size=users))
-    slow = []
-    for query, left_out in zip(queries, seen, strict=True):
-        distances = [(float((query - item).square().sum()), row) for row, item in enumerate(items)]
-        slow.append([row for _, row in sorted(distances) if row not in left_out][:k])
-    assert ground(queries, items, seen=seen, k=k, chunk=2) == slow
-
-
-def test_popularity_breaks_near_ties_and_its_weight_decides_how_near() -> None:
-    items = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.2, 0.0], [4.0, 0.0]])
-    counts, query = torch.tensor([0, 1, 9, 0]), torch.tensor([[0.1, 0.0]])
-
-    def ranked(weight: float) -> list[int]:
-        return ground(query, items, seen=[[]], k=4, counts=counts, popularity_weight=weight)[0]
-
-    assert ranked(0.0) == [0, 1, 2, 3]
-    assert ranked(0.1) == [0, 1, 2, 3]
-    assert ranked(1.0) == [0, 2, 1, 3]  # the nearest item is at scaled distance 0, whatever its popularity
-    distances = (query - items).norm(dim=1)
-    scaled = (distances - distances.min()) / (distances.max() - distances.min())
-    by_hand = (scaled / (1 + counts / 9)).argsort().tolist()
-    assert ranked(1.0) == by_hand
 
 
 def test_an_adapter_that_changes_nothing_is_found(llm: tuple[Any, Any], tiny_llm: Path, tmp_path: Path) -> None:

@@ -82,9 +82,10 @@ def make_run(tmp_path: Path, config: Config) -> MakeRun:
     return make
 
 
+P: dict[str, Any] = {"users": {"p": 0.02, "exact": True, "least": 0.01}, "arms": None}
 MEASURES: dict[str, dict[str, Any]] = {
-    "loss": {"mean": -0.5, "low": -0.75, "high": -0.25, "n": 300, "verdict": "better"},
-    "recall@10": {"mean": 0.0, "low": None, "high": None, "n": 300, "verdict": "not distinguishable"},
+    "loss": {"mean": -0.5, "low": -0.75, "high": -0.25, "n": 300, "verdict": "better", "p": P},
+    "recall@10": {"mean": 0.0, "low": None, "high": None, "n": 300, "verdict": "not distinguishable", "p": P},
 }
 
 
@@ -134,6 +135,10 @@ def _files(titles: dict[int, str], measures: dict[str, dict[str, Any]]) -> dict[
         if found["n"] < 2:
             found |= {"low": None, "high": None}
     arms = ["base", "selected", "random-0"]
+    kinds = {
+        kind: {"runs": [arm], "metrics": metrics, "catalogue": {}}
+        for kind, arm in zip(("base", "selected", "random"), arms, strict=True)
+    }
     trained = {"samples": 2, "epochs": 3, "steps": 6, "training_loss": 1.0}
     return {
         "data": {
@@ -159,7 +164,7 @@ def _files(titles: dict[int, str], measures: dict[str, dict[str, Any]]) -> dict[
         "finetune": {f"{arm}/training.json": trained for arm in arms[1:]},
         "evaluate": {
             **{f"{arm}/metrics.json": {"arm": arm, "metrics": metrics} for arm in arms},
-            "comparison.json": {"arms": arms, "random_arms": 1, "measures": measures},
+            "comparison.json": {"arms": kinds, "measures": measures, "notes": ["They cover users alone."]},
         },
     }
 

@@ -132,9 +132,9 @@ def make_plain(run: Path) -> Path:
 def test_verdicts_in_words(make_run: MakeRun, config: Config) -> None:
     _, page = page_of(make_run(), config)
     assert "is better than Random on Test loss; not distinguishable from Random on Recall@10." in page.text
-    assert "difference -0.5000 (interval -0.7500 to -0.2500) over 300 users." in page.text
-    assert "the two are equal for each of 300 users, so there is no interval." in page.text
-    assert "The intervals cover which users were drawn, not the seeds" in page.text
+    assert "difference -0.5000 (interval -0.7500 to -0.2500) over 300 users; p (users) 0.0200." in page.text
+    assert "the two are equal for each of 300 users, so there is no interval; p (users) 0.0200." in page.text
+    assert "95% bootstrap intervals. They cover users alone." in page.text
     assert "Few test users" not in page.text
 
 
@@ -157,8 +157,9 @@ def test_verdicts_in_words(make_run: MakeRun, config: Config) -> None:
     ],
 )
 def test_other_verdicts(make_run: MakeRun, config: Config, found: dict[str, Any], said: str) -> None:
-    _, page = page_of(make_run(measures={"loss": found}), config)
+    _, page = page_of(make_run(measures={"loss": {**found, "p": {"users": {"p": 0.5}, "arms": {"p": 0.25}}}}), config)
     assert said in page.text
+    assert "p (users) 0.500 and p (arms) 0.250." in page.text
     assert f"Few test users: test loss over {found['n']}." in page.text
 
 

@@ -11,26 +11,30 @@ from torch import Tensor, nn
 IGNORED = -100  # label of a token that takes no part in the loss
 
 
-def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor], *, past: Any = None) -> Tensor:
     """Mean cross-entropy over each sample's own label tokens: [B], float32 (float64 where the model is).
 
     batch: input_ids and attention_mask [B, T], labels, padded on the right. Decoder-only: labels [B, T], the loss is
     taken after the causal shift. Encoder-decoder: labels [B, L], the decoder's targets; the model itself says what the
     decoder reads. A sample without a label token is a ValueError. Logits are computed only at columns that some
-    sample's label needs, where the model can do so.
+    sample's label needs, where the model can do so. past: keys and values, a transformers Cache of B rows, of P tokens
+    that all samples start with and that no label needs: only the rest is read. For decoders alone.
     """
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if _is_encoder_decoder(base):
         labels = batch["labels"]
         counts, columns = _labelled(labels)
-        logits = model(**_inputs(batch), **_decoder_inputs(base, labels), use_cache=False).logits[:, columns]
+        logits = model(**_inputs(batch), **_decoder_inputs(base, labels)).logits[:, columns]
     else:
         labels = batch["labels"][:, 1:]  # token t is predicted from the tokens before it
         counts, columns = _labelled(labels)
+        inputs, start = (_inputs(batch), 0) if past is None else (_rest(batch, past), past.get_seq_length())
+        if int(columns[0]) < start:
+            raise ValueError(f"label {int(columns[0]) + 1} is predicted from within the {start} tokens of `past`")
         if "logits_to_keep" in signature(base.forward).parameters:
-            logits = model(**_inputs(batch), use_cache=False, logits_to_keep=columns).logits
+            logits = model(**inputs, logits_to_keep=columns - start).logits
         else:
-            logits = model(**_inputs(batch), use_cache=False).logits[:, columns]
+            logits = model(**inputs).logits[:, columns - start]
     labels = labels[:, columns]  # [B, C]; logits [B, C, V]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = torch.nn.functional.cross_entropy(
@@ -49,8 +53,14 @@ def _labelled(labels: Tensor) -> tuple[Tensor, Tensor]:
     return counts, there.any(0).nonzero().flatten()
 
 
-def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
+
+
+def _rest(batch: Mapping[str, Tensor], past: Any) -> dict[str, Any]:
+    """What follows the tokens that have been read."""
+    ids = batch["input_ids"][:, past.get_seq_length() :]
+    return {"input_ids": ids, "attention_mask": batch["attention_mask"], "past_key_values": past, "use_cache": True}
 
 
 def _is_encoder_decoder(base: Any) -> bool:

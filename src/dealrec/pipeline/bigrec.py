@@ -9,15 +9,15 @@ import polars as pl
 
 from dealrec.columns import ITEM, ITEM_INDEX, TRAIN_COUNT
 from dealrec.config import Config
+from dealrec.pipeline.launching import on_devices
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import pairs, read_catalogue, read_samples
 from dealrec.pipeline.training import train_on
 from dealrec.recommenders.files import check_adapter_directory, model_files
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from dealrec.recommenders.bigrec import BIGRec, Prompter
+    from dealrec.recommenders.bigrec.files import Blocks
 
 WARM = "model"
 
@@ -39,14 +39,17 @@ def warm_start(context: Context) -> None:
     samples = read_samples(context.input("data/samples-warm.parquet"))
     context.facts["samples"] = len(samples)
     if len(samples):
-        context.folder_once(WARM, partial(_train_warm, context, samples))
+        job = partial(_train_warm, samples=samples)
+        context.folder_once(WARM, partial(on_devices, context, job, processes=context.config.warmstart.processes))
         context.publish([WARM])
 
 
-def _train_warm(context: Context, samples: pl.DataFrame, out: Path) -> None:
-    settings = context.config.warmstart
-    probe = train_on(context, "warm start", _fresh(context), samples, out, settings=settings, save=save)
-    probe.require_saved(_made(context, out, trainable=False), name="warm start")
+def _train_warm(context: Context, out: Path, *, samples: pl.DataFrame) -> None:
+    settings, seed = context.config.warmstart, context.config.seed
+    reload = partial(_made, context, out, trainable=False)
+    train_on(
+        context, "warm start", _fresh(context), samples, out, settings=settings, seed=seed, save=save, reload=reload
+    )
 
 
 def start(context: Context) -> "BIGRec":
@@ -73,7 +76,7 @@ def lines(context: Context, samples: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """Prompt and completion, as text."""
     from dealrec.recommenders.bigrec.model import load_tokenizer
 
-    made = _prompter(context, load_tokenizer(context.config.llm.model, revision=context.config.llm.revision))
+    made = prompter(context, load_tokenizer(context.config.llm.model, revision=context.config.llm.revision))
     return (
         {"prompt": made.prompt(history), "completion": made.completion(target)} for history, target in pairs(samples)
     )
@@ -94,24 +97,28 @@ def _fresh(context: Context) -> "BIGRec":
 def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec":
     """The LLM, with the adapter of a folder, or with the weights of a folder in the place of its own."""
     from dealrec.recommenders.bigrec import BIGRec
-    from dealrec.recommenders.bigrec.model import load_adapter, load_llm, load_model
+    from dealrec.recommenders.bigrec.model import Dtype, load_adapter, load_llm, load_model
 
     config = context.config
+    # Whole models learn in float32: in bfloat16 small steps would be rounded away.
+    dtype: Dtype = "float32" if config.finetune.full and config.llm.dtype == "auto" else config.llm.dtype
     with context.progress.bar(f"{context.name}: loading the LLM"):
-        base, tokenizer = load_llm(config.llm.model, revision=config.llm.revision)
+        base, tokenizer = load_llm(
+            config.llm.model, revision=config.llm.revision, dtype=dtype, quantization=config.llm.quantization
+        )
         model = base
         if folder is not None and (folder / "adapter_config.json").exists():
             model = base = load_adapter(base, folder, trainable=trainable)
         elif folder is not None:
-            model = load_model(str(folder))
+            model = load_model(str(folder), dtype=dtype)
         if trainable and config.finetune.full:
             model.requires_grad_(True)
-    context.facts["device"] = str(model.device)
+    context.facts |= {"device": str(model.device), "dtype": str(base.dtype).removeprefix("torch.")}
     items = pl.read_parquet(context.input("data/items.parquet")).sort(ITEM_INDEX)
     return BIGRec(
         model,
         tokenizer,
-        _prompter(context, tokenizer),
+        prompter(context, tokenizer),
         items[ITEM].to_list(),
         base=base,
         catalogue=lambda recommender: _catalogue(context, recommender),
@@ -122,7 +129,7 @@ def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
     )
 
 
-def _prompter(context: Context, tokenizer: Any) -> "Prompter":
+def prompter(context: Context, tokenizer: Any) -> "Prompter":
     """Prompts as the settings want them, with the titles of the run's catalogue."""
     from dealrec.recommenders.bigrec import Prompter
 
@@ -130,14 +137,12 @@ def _prompter(context: Context, tokenizer: Any) -> "Prompter":
     return Prompter(tokenizer, catalogue.titles, **context.config.llm.prompt.model_dump())
 
 
-def _catalogue(context: Context, recommender: "BIGRec") -> "Tensor":
+def _catalogue(context: Context, recommender: "BIGRec") -> "Blocks":
     """Embeddings of all titles by the base LLM; computed once, as every arm is grounded in the same space."""
-    from safetensors.torch import load_file, save_file
+    from dealrec.recommenders.bigrec.files import write_blocks
 
-    path = context.shard("items.safetensors")
-    if not path.exists():
-        embedded = recommender.embed_catalogue(lambda plan: context.track(plan, "titles of the catalogue, batches"))
-        staging = context.shard("items.tmp")
-        save_file({"items": embedded}, staging)
-        staging.rename(path)
-    return load_file(path)["items"]
+    def watch(blocks: list[list[int]]) -> Iterator[list[int]]:
+        return context.track(blocks, "titles of the catalogue, blocks")
+
+    folder = context.shard("items")
+    return write_blocks(folder, recommender.embed_items, items=len(recommender.items), watch=watch)

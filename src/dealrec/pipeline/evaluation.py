@@ -1,7 +1,6 @@
-"""Evaluation as the stage uses it: the users, the measures of one arm, and the comparison of arms."""
+"""Evaluation as the stage uses it: the users, and the measures of one training of an arm."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,8 @@ import polars as pl
 from dealrec.columns import GENERATED, HISTORY, ITEM, LOSS, RANK, TARGET, USER
 from dealrec.config import Config, EvaluateConfig
 from dealrec.errors import NonFinite
-from dealrec.evaluation import bootstrap_mean, catalogue_metrics, ranking_metrics, verdict
+from dealrec.evaluation import bootstrap_mean, catalogue_metrics, ranking_metrics
+from dealrec.pipeline.arms import BASE
 from dealrec.pipeline.kinds import kind
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import write_table
@@ -30,9 +30,9 @@ def test_users(samples: pl.DataFrame, config: Config) -> pl.DataFrame:
 
 
 def evaluate_arm(context: Context, arm: str, users: pl.DataFrame, out: Path) -> None:
-    """Write `per_user.parquet` and `metrics.json` of one arm; `base` is the recommender without fine-tuning."""
+    """Write `per_user.parquet` and `metrics.json` of one training of an arm; `base` is without fine-tuning."""
     settings = context.config.evaluate
-    folder = None if arm == "base" else context.input(f"finetune/{arm}")
+    folder = None if arm == BASE else context.input(f"finetune/{arm}")
     recommender = kind(context.config).fine_tuned(context, folder)
     scored = users[: _at_most(settings.loss_users, users)]
     losses = pl.DataFrame({USER: scored[USER], LOSS: _losses(context, arm, recommender, scored)})
@@ -42,7 +42,7 @@ def evaluate_arm(context: Context, arm: str, users: pl.DataFrame, out: Path) -> 
     metrics = metrics.join(pl.DataFrame({USER: ranked[USER], GENERATED: written}), on=USER, how="left")
     per_user = losses.join(metrics, on=USER, how="full", coalesce=True)
     write_table(out / "per_user.parquet", per_user, key=USER)
-    means = {name: asdict(_interval(per_user[name], context.config)) for name in _measures(settings)}
+    means = {name: asdict(_interval(per_user[name], context.config)) for name in measures(settings)}
     items = pl.read_parquet(context.input("data/items.parquet"))
     trained_on = pl.read_parquet(context.input("data/interactions-train.parquet"))
     everyone = catalogue_metrics(recommended, items, trained_on, ks=settings.ks) if len(recommended) else {}
@@ -50,22 +50,9 @@ def evaluate_arm(context: Context, arm: str, users: pl.DataFrame, out: Path) -> 
     (out / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-def compare(context: Context, compared: Sequence[str]) -> None:
-    """Write `comparison.json`: for each measure selected - random, paired by user, random averaged over its arms."""
-    tables = {arm: pl.read_parquet(context.out / arm / "per_user.parquet").sort(USER) for arm in compared}
-    random_arms = [arm for arm in compared if arm.startswith("random-")]
-    found: dict[str, Any] = {}
-    for name in _measures(context.config.evaluate) if random_arms else []:
-        random = sum((tables[arm][name] for arm in random_arms[1:]), tables[random_arms[0]][name]) / len(random_arms)
-        interval = _interval(tables["selected"][name] - random, context.config)
-        found[name] = {**asdict(interval), "verdict": verdict(interval, lower_is_better=name == LOSS)}
-    content = {
-        "arms": list(compared),
-        "difference": "selected - random",
-        "random_arms": len(random_arms),
-        "measures": found,
-    }
-    (context.out / "comparison.json").write_text(json.dumps(content, indent=2) + "\n")
+def measures(settings: EvaluateConfig) -> list[str]:
+    """The names of what is measured of each user."""
+    return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg", "mrr"))]
 
 
 def warn_of_repeats(context: Context, users: pl.DataFrame) -> None:
@@ -90,10 +77,6 @@ def _before(context: Context) -> pl.DataFrame:
     """What users had before the test part: user_id, item_id."""
     parts = [pl.read_parquet(context.input(f"data/interactions-{part}.parquet")) for part in ("train", "valid")]
     return pl.concat(parts).select(USER, ITEM)
-
-
-def _measures(settings: EvaluateConfig) -> list[str]:
-    return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg", "mrr"))]
 
 
 def _interval(values: pl.Series, config: Config) -> Any:

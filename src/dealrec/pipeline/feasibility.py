@@ -1,5 +1,6 @@
 """What must hold before anything costly is computed."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from dealrec.config import Config
@@ -20,6 +21,7 @@ def check_feasible(config: Config, run_dir: Path) -> None:
             check_directory(Path(config.llm.model))
         if config.llm.adapter is not None:
             check_adapter_directory(config.llm.adapter)
+        check_quantization(config)
     _check_warm_start(config, run_dir)
     _check_trackers(config)
     n = len(read_samples(run_dir / "data" / "samples-train.parquet"))
@@ -43,6 +45,28 @@ def check_feasible(config: Config, run_dir: Path) -> None:
         raise ConfigError(
             f"select.budget means {budget:,} samples, above the {pool:,} candidates of effort.pool",
             f"Raise effort.pool (a few times the budget is usual) or lower select.budget; there are {n:,} samples.",
+        )
+    if config.select.selections > 1 and budget == pool:
+        raise ConfigError(
+            f"All {config.select.selections} selections would be the same: select.budget takes all {pool:,} candidates",
+            "Raise effort.pool, lower select.budget, or set select.selections to 1.",
+        )
+
+
+def check_quantization(config: Config) -> None:
+    """A quantised LLM needs a GPU and bitsandbytes, and cannot be trained as a whole."""
+    wanted = config.llm.quantization
+    if wanted is None:
+        return
+    if config.finetune.full:
+        raise ConfigError(f"finetune.full would train weights that llm.quantization {wanted!r} freezes", "Drop one.")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(f"llm.quantization {wanted!r} needs a CUDA GPU, and there is none here", "Set it to null.")
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"llm.quantization {wanted!r} needs bitsandbytes", "Install it: pip install 'dealrec[quantization]'"
         )
 
 

@@ -47,8 +47,8 @@ _SURROGATE_SHAPE = tuple(
 _SAMPLING = ("data.max_history", "data.samples_per_user")
 _FINETUNE = tuple(f"finetune.{name}" for name in FinetuneConfig.model_fields if name != "report_to")
 _WARM = ("data/samples-warm.parquet", _VALID)
-_RECOMMENDER = ("recommender", "llm.lora", "llm.prompt", "tiger", "finetune.full")
-_ARMS = "select.random_arms"
+_RECOMMENDER = ("recommender", "llm.dtype", "llm.quantization", "llm.lora", "llm.prompt", "tiger", "finetune.full")
+_ARMS = ("select.selections", "select.random_arms")
 
 STAGES: tuple[Stage, ...] = (
     Stage(
@@ -104,15 +104,15 @@ STAGES: tuple[Stage, ...] = (
         2,
         finetune,
         (*_DATA, _VALID, "warmstart", "select"),
-        ("seed", *_FINETUNE, *_RECOMMENDER, _ARMS),
+        ("seed", *_FINETUNE, *_RECOMMENDER, *_ARMS),
         recommender_files,
     ),
     Stage(
         "evaluate",
-        2,
+        3,
         evaluate,
         ("data/items.parquet", *_TEST, "data/interactions-test.parquet", "warmstart", "finetune"),
-        ("seed", "evaluate", *_RECOMMENDER, _ARMS),
+        ("seed", "evaluate", "finetune.seeds", *_RECOMMENDER, *_ARMS),
         recommender_files,
     ),
     Stage(

@@ -7,6 +7,7 @@ Heavy imports happen inside the stage that needs them: the command line must sta
 
 from dataclasses import asdict
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ from dealrec.columns import (
     VALID_MRR,
     VALID_NDCG,
 )
-from dealrec.config import Config
 from dealrec.data import sources
+from dealrec.pipeline.arms import BASE, SELECTED, FineTuning, fine_tunings, random_arms, selected_arms
 from dealrec.pipeline.kinds import kind
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import PARTS, join_scores, merge_shards, read_samples, write_table
@@ -204,7 +205,7 @@ def effort(context: Context) -> None:
 
 
 def select(context: Context) -> None:
-    """The samples of each arm: those of the method, and random ones of the same number."""
+    """The samples of each arm: one or several draws of the method, and random ones of the same number."""
     import torch
 
     from dealrec import selection
@@ -222,22 +223,36 @@ def select(context: Context) -> None:
     budget = selection.budget_count(settings.budget, len(everyone))
     kept = selection.without_hardest(overall, share=settings.hard_prune)
     table, overall = table[kept.numpy()], overall[kept]
-    picked = selection.coverage_sample(overall, budget, strata=settings.strata, seed=config.seed)
     strata = selection.assign_strata(overall, strata=settings.strata)
     scored = table.with_columns(pl.Series(OVERALL, overall.numpy()), pl.Series(STRATUM, strata.numpy()))
-    selected = scored[picked.numpy()].sort(OVERALL, SAMPLE, descending=[True, False])
-    selected = selected.with_columns(pl.int_range(1, pl.len() + 1).alias(RANK))
-    columns = [SAMPLE, RANK, INFLUENCE, EFFORT, OVERALL, STRATUM]
-    write_table(context.out / "selected.parquet", selected.select(columns), key=SAMPLE)
+    drawn = {}
+    for arm, seed in selected_arms(config).items():
+        picked = selection.coverage_sample(overall, budget, strata=settings.strata, seed=seed)
+        ranked = scored[picked.numpy()].sort(OVERALL, SAMPLE, descending=[True, False])
+        drawn[arm] = ranked.select(SAMPLE, _RANKS, INFLUENCE, EFFORT, OVERALL, STRATUM)
+        write_table(context.out / f"{arm}.parquet", drawn[arm], key=SAMPLE)
+    selected = drawn[SELECTED]
     edges = selection.stratum_edges(overall, strata=settings.strata)
     ends = pl.DataFrame({STRATUM: range(settings.strata), LOW: edges[:-1].numpy(), HIGH: edges[1:].numpy()})
     counts = scored.group_by(STRATUM).len(CANDIDATES).join(selected.group_by(STRATUM).len(KEPT), on=STRATUM, how="left")
     write_table(context.out / "strata.parquet", ends.join(counts, on=STRATUM, how="left").fill_null(0), key=STRATUM)
-    for arm in range(settings.random_arms):
-        generator = torch.Generator().manual_seed(config.seed * 1_000 + arm + 1)
-        drawn = torch.randperm(len(everyone), generator=generator)[:budget]
-        write_table(context.out / f"random-{arm}.parquet", everyone[drawn.numpy()], key=SAMPLE)
+    for number, arm in enumerate(random_arms(config)):
+        generator = torch.Generator().manual_seed(config.seed * 1_000 + number + 1)
+        order = torch.randperm(len(everyone), generator=generator)
+        write_table(context.out / f"{arm}.parquet", everyone[order[:budget].numpy()], key=SAMPLE)
     context.facts |= {"budget": budget, "pool": len(pool), "samples": len(everyone), "strata_in_use": len(counts)}
+    context.facts["selection_seeds"] = list(selected_arms(config).values())
+    if len(drawn) > 1:
+        context.facts["shared_by_two_selections"] = _mean_overlap([set(table[SAMPLE]) for table in drawn.values()])
+
+
+_RANKS = pl.int_range(1, pl.len() + 1).alias(RANK)
+
+
+def _mean_overlap(drawn: list[set[int]]) -> float:
+    """The share of a selection that another one holds too, mean over all pairs."""
+    shares = [len(one & other) / len(one) for one, other in combinations(drawn, 2)]
+    return sum(shares) / len(shares)
 
 
 def export(context: Context) -> None:
@@ -253,34 +268,39 @@ def export(context: Context) -> None:
 
 
 def finetune(context: Context) -> None:
-    """One adapter or model for each arm, all from the same start; each is proven to change the outputs."""
+    """One adapter or model for each training of each arm, all from one start; each is proven to change the outputs."""
+    from dealrec.pipeline.launching import on_devices
+
     samples = read_samples(context.input("data/samples-train.parquet"))
-    for arm in arms(context.config):
-        chosen = pl.read_parquet(context.input(f"select/{arm}.parquet"))
-        mine = samples.join(chosen, on=SAMPLE, how="semi").sort(SAMPLE)
-        context.folder_once(arm, partial(_fine_tune, context, arm, mine))
-    context.publish(arms(context.config))
+    wanted = fine_tunings(context.config)
+    for one in wanted:
+        chosen = pl.read_parquet(context.input(f"select/{one.arm}.parquet"))
+        job = partial(_fine_tune, one=one, samples=samples.join(chosen, on=SAMPLE, how="semi").sort(SAMPLE))
+        context.folder_once(one.name, partial(on_devices, context, job, processes=context.config.finetune.processes))
+    context.publish([one.name for one in wanted])
+    context.facts["training_seeds"] = list(dict.fromkeys(one.seed for one in wanted))
 
 
-def _fine_tune(context: Context, arm: str, samples: pl.DataFrame, out: Path) -> None:
+def _fine_tune(context: Context, out: Path, *, one: FineTuning, samples: pl.DataFrame) -> None:
     from dealrec.pipeline.training import train_on
 
     made, settings = kind(context.config), context.config.finetune
-    probe = train_on(context, arm, made.start(context), samples, out, settings=settings, save=made.save)
-    probe.require_saved(made.fine_tuned(context, out), name=arm)
+    start, reload = made.start(context), partial(made.fine_tuned, context, out)
+    train_on(context, one.name, start, samples, out, settings=settings, seed=one.seed, save=made.save, reload=reload)
 
 
 def evaluate(context: Context) -> None:
-    """Test loss and ranking without fine-tuning and of each arm, for the same users, and what the difference says."""
-    from dealrec.pipeline.evaluation import compare, evaluate_arm, test_users, warn_of_repeats
+    """Test loss and ranking without fine-tuning and of each training, for the same users, and what they say."""
+    from dealrec.pipeline.comparison import compare
+    from dealrec.pipeline.evaluation import evaluate_arm, test_users, warn_of_repeats
 
     users = test_users(read_samples(context.input("data/samples-test.parquet")), context.config)
     warn_of_repeats(context, users)
-    compared = ["base", *arms(context.config)]
-    for arm in compared:
-        context.folder_once(arm, partial(evaluate_arm, context, arm, users))
-    context.publish(compared)
-    compare(context, compared)
+    evaluated = [BASE, *(one.name for one in fine_tunings(context.config))]
+    for name in evaluated:
+        context.folder_once(name, partial(evaluate_arm, context, name, users))
+    context.publish(evaluated)
+    compare(context)
 
 
 def report(context: Context) -> None:
@@ -288,8 +308,3 @@ def report(context: Context) -> None:
     from dealrec.reporting import write_report
 
     write_report(context.run_dir, context.config, context.out / "report.html")
-
-
-def arms(config: Config) -> list[str]:
-    """The fine-tuned arms: the method's selection and the random ones."""
-    return ["selected", *(f"random-{number}" for number in range(config.select.random_arms))]

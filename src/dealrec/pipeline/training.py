@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -36,13 +36,22 @@ def mean_token_losses(
     import torch
 
     from dealrec.effort import collate, plan_batches, sequence_losses
+    from dealrec.recommenders.bigrec.prefix import read_prefix
 
     model, losses = recommender.model, torch.empty(len(samples))
     with torch.inference_mode():
+        prefix = read_prefix(model, [_before_labels(sample) for sample in samples])
         for batch in watch(plan_batches([len(sample.input_ids) for sample in samples], batch_tokens=batch_tokens)):
             made = collate([samples[i] for i in batch], pad_id=recommender.pad_id, device=model.device)
-            losses[batch] = sequence_losses(model, made).float().cpu()
+            past = prefix.repeated(len(batch)) if prefix else None
+            losses[batch] = sequence_losses(model, made, past=past).float().cpu()
     return losses
+
+
+def _before_labels(sample: "Encoded") -> list[int]:
+    from dealrec.effort.loss import IGNORED
+
+    return sample.input_ids[: next((i for i, label in enumerate(sample.labels) if label != IGNORED), None)]
 
 
 def train_on(
@@ -53,13 +62,21 @@ def train_on(
     out: Path,
     *,
     settings: TrainingConfig,
+    seed: int,
     save: "Callable[[Recommender, Path], None]",
-) -> "Probe":
-    """Train the learnable parameters on the samples, and save them and how it went; what proves that they are saved."""
-    from dealrec.finetuning import train
+    reload: "Callable[[], Recommender]",
+) -> None:
+    """Train the learnable parameters on the samples, save them and how it went, and prove that they are saved.
+
+    seed: of the order of the samples and of dropout; the validation samples are those of the run's seed. reload:
+    makes of what was saved a recommender again. Of several processes (`launching`) all train and the first saves.
+    Raises ModelError unless what was saved answers as trained, and unlike before the training.
+    """
+    from dealrec.finetuning import require_saved, train
+    from dealrec.pipeline.launching import is_first
 
     encoded = encode(recommender, samples)
-    probe = Probe(recommender, encoded[:PROBES])
+    untrained = _probe(recommender, encoded)
     steps = settings.epochs * -(-len(encoded) // settings.batch_size)
     with context.progress.bar(f"{context.name}: {name}, steps of {settings.batch_size} samples", steps) as advance:
         went = train(
@@ -67,37 +84,25 @@ def train_on(
             encoded,
             pad_id=recommender.pad_id,
             scratch=context.shard(f"trainer-{name.replace(' ', '-')}"),
-            **settings.model_dump(include=set(TrainingConfig.model_fields) - {"validation_samples"}),
+            **settings.model_dump(include=set(TrainingConfig.model_fields) - {"validation_samples", "processes"}),
             validation=_validation(context, recommender, settings),
-            seed=context.config.seed,
+            seed=seed,
             after_step=advance,
         )
-    probe.trained = probe.losses(recommender)
+    if not is_first():
+        return
+    trained = _probe(recommender, encoded)
     save(recommender, out)
     facts = {"samples": len(encoded), "epochs": settings.epochs, "training_loss": went.loss}
     steps_taken = {"steps": went.steps, "best_step": went.best_step, "validation": went.validation}
     (out / "training.json").write_text(json.dumps(facts | steps_taken, indent=2) + "\n")
-    return probe
+    require_saved(_probe(reload(), encoded), trained=trained, untrained=untrained, name=name)
 
 
-class Probe:
-    """The losses of a few samples before and after training, which a model that is loaded again must have."""
-
-    def __init__(self, recommender: "Recommender", samples: "Sequence[Encoded]") -> None:
-        self.samples = samples
-        self.untrained = self.losses(recommender)
-        self.trained: Any = None
-
-    def losses(self, recommender: "Recommender") -> Any:
-        """In eval mode: [n]."""
-        recommender.model.eval()
-        return mean_token_losses(recommender, self.samples, batch_tokens=PROBE_TOKENS)
-
-    def require_saved(self, reloaded: "Recommender", *, name: str) -> None:
-        """Raise ModelError unless what was loaded again answers as trained, and unlike before the training."""
-        from dealrec.finetuning import require_saved
-
-        require_saved(self.losses(reloaded), trained=self.trained, untrained=self.untrained, name=name)
+def _probe(recommender: "Recommender", samples: "Sequence[Encoded]") -> "Tensor":
+    """Losses of a few samples in eval mode: [n]."""
+    recommender.model.eval()
+    return mean_token_losses(recommender, samples[:PROBES], batch_tokens=PROBE_TOKENS)
 
 
 def _validation(context: Context, recommender: "Recommender", settings: TrainingConfig) -> "list[Encoded] | None":

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dealrec.config import Config
+from dealrec.pipeline.arms import fine_tunings
 from dealrec.pipeline.feasibility import check_feasible
 from dealrec.pipeline.graph import STAGES
 from dealrec.pipeline.stage import Context, Silent
@@ -24,6 +25,7 @@ def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
         stage.run(context)
         check_feasible(config, Path(folder))
         facts = dict(context.facts) | _influence_facts(replace(context, inputs=("data",)))
+    facts["fine_tunings"] = len(fine_tunings(config))
     tiger = config.recommender == "tiger"
     setting, name = ("tiger.text_encoder", config.tiger.text_encoder) if tiger else ("llm.model", config.llm.model)
     if not Path(name).is_dir():

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from dealrec.config import Config
+from dealrec.pipeline.arms import fine_tunings
 from dealrec.reporting.numbers import memory, seconds, times
 from dealrec.reporting.runs import Run
 
@@ -43,7 +45,7 @@ def lines(run: Run) -> list[Line]:
 
 
 def selected_part(work: dict[str, int]) -> float:
-    """The selected arm's part of the fine-tuning, by the samples that each arm was shown.
+    """The part of the fine-tuning that is the first training of the selected samples, by the steps of each training.
 
     >>> selected_part({"selected": 16, "random-0": 16, "random-1": 16})  # doctest: +ELLIPSIS
     0.333...
@@ -53,12 +55,12 @@ def selected_part(work: dict[str, int]) -> float:
 
 
 def share(run: Run) -> Share | None:
-    """Compare the cost of selecting with that of fine-tuning the selected arm; None unless both were done."""
+    """Compare the cost of selecting with that of one training on the selected samples; None unless both were done."""
     if not run.has(*SELECTION, "finetune"):
         return None
-    arms = ["selected", *(f"random-{number}" for number in range(run.config.select.random_arms))]
-    trained = {arm: run.json(f"finetune/{arm}/training.json") for arm in arms}
-    part = selected_part({arm: facts["steps"] for arm, facts in trained.items()})
+    names = [one.name for one in fine_tunings(run.config)]
+    trained = {name: run.json(f"finetune/{name}/training.json") for name in names}
+    part = selected_part({name: facts["steps"] for name, facts in trained.items()})
     tuned = run.manifests["finetune"]
     chosen = [run.manifests[stage] for stage in SELECTION]
     selection = sum(m.wall_seconds for m in chosen), sum(m.cpu_seconds for m in chosen)
@@ -67,14 +69,21 @@ def share(run: Run) -> Share | None:
     # A GPU's work does not show in the CPU's time.
     decides = 1 if tuned.device == "cpu" else 0
     kind, joint = ("wall", "CPU")[decides], " of" if ratio[decides].endswith("%") else ""
-    arms_said = "the selected arm" if len(arms) == 1 else f"the selected arm and {len(arms) - 1} random"
     return Share(
         words=f"Selecting cost {ratio[decides]}{joint} the {kind} time of fine-tuning on what was selected.",
         selection=(seconds(selection[0]), seconds(selection[1])),
         finetuning=(seconds(finetuning[0]), seconds(finetuning[1])),
         ratio=(ratio[0], ratio[1]),
         how=(
-            f"The finetune stage's time covers all its arms ({arms_said}), with loading the model and checking"
-            " what was saved; it is shared among the arms by the samples that each was shown."
+            f"The finetune stage's time covers all its trainings ({_trainings(run.config)}), with loading the model and"
+            " checking what was saved; it is shared among them by their steps."
         ),
     )
+
+
+def _trainings(config: Config) -> str:
+    """What was trained, and how often."""
+    selections, random, seeds = config.select.selections, config.select.random_arms, config.finetune.seeds
+    arms = "the selected arm" if selections == 1 else f"{selections} selected arms"
+    arms += f" and {random} random" if random else ""
+    return f"{arms}, each {seeds} times" if seeds > 1 else arms

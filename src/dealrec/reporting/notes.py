@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dealrec.columns import LOSS
-from dealrec.reporting.numbers import number
+from dealrec.reporting.numbers import number, percent
 from dealrec.reporting.results import FEW_USERS, label
 from dealrec.reporting.runs import Run
 
@@ -47,6 +47,8 @@ def diagnostics(run: Run) -> list[Note]:
                 f" {facts['iterations']:,} iterations, with damping {number(facts['damping'])}.",
             )
         )
+    if (shared := run.facts("select").get("shared_by_two_selections")) is not None:
+        found.append(Note("select", f"Two of the selections share {percent(shared)} of their samples on average."))
     if facts := run.facts("effort"):
         correlation = facts.get("spearman_effort_completion_tokens")
         said = f"{correlation:.2f}" if correlation is not None else "not defined, as one of the two is constant"

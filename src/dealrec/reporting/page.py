@@ -41,7 +41,6 @@ def content(run: Run) -> dict[str, Any]:
         "headline": headline(run, len(samples)),
         "missing": [stage for stage in STAGES if not run.has(stage)],
         "results": results.results(run),
-        "seeds": results.SEEDS,
         "warnings": notes.warnings(run),
         "diagnostics": notes.diagnostics(run),
         "costs": costs.lines(run),

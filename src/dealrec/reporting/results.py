@@ -5,15 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dealrec.columns import LOSS
-from dealrec.reporting.numbers import difference, metric, percent
+from dealrec.reporting.numbers import difference, metric, number, percent
 from dealrec.reporting.runs import Run
 
 FEW_USERS = 200
 AS_GOOD = "not distinguishable"  # as `dealrec.evaluation.verdict` has it
-SEEDS = (
-    "There is one selection and one training of each arm. The intervals cover which users were drawn, not the seeds:"
-    " with another seed the difference may change by more than its interval."
-)
 ALL_EQUAL = "all equal"
 NAMES = {
     LOSS: "Test loss",
@@ -56,13 +52,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """The evaluation. arms: names, in the order of the rows' cells."""
+    """The evaluation. arms: in the order of the rows' cells. notes: what intervals and p-values cover."""
 
     confidence: str
     arms: tuple[str, ...]
     rows: tuple[Row, ...]
     verdicts: tuple[Verdict, ...]
     summary: str
+    notes: tuple[str, ...]
 
 
 def results(run: Run) -> Results | None:
@@ -70,15 +67,16 @@ def results(run: Run) -> Results | None:
     if not run.has("evaluate"):
         return None
     comparison = run.json("evaluate/comparison.json")
-    found = {arm: run.json(f"evaluate/{arm}/metrics.json") for arm in comparison["arms"]}
-    arms = {arm: one["metrics"] for arm, one in found.items()}
+    arms = {arm: one["metrics"] for arm, one in comparison["arms"].items()}
     measured = comparison["measures"]
     rows = [_row(name, list(arms.values()), measured.get(name)) for name in next(iter(arms.values()))]
     users = min((metrics[name]["n"] for metrics in arms.values() for name in metrics if name != LOSS), default=0)
-    rows += _catalogue_rows([one.get("catalogue", {}) for one in found.values()], users, compared=bool(measured))
+    catalogues = [one["catalogue"] for one in comparison["arms"].values()]
+    rows += _catalogue_rows(catalogues, users, compared=bool(measured))
     verdicts = tuple(_verdict(name, arms, found) for name, found in measured.items())
+    names = tuple(_named(arm, len(one["runs"])) for arm, one in comparison["arms"].items())
     confidence = percent(run.config.evaluate.confidence)
-    return Results(confidence, tuple(arms), tuple(rows), verdicts, _summary(verdicts))
+    return Results(confidence, names, tuple(rows), verdicts, _summary(verdicts), tuple(comparison["notes"]))
 
 
 def label(name: str) -> str:
@@ -112,6 +110,10 @@ def interval(found: dict[str, Any], show: Callable[[float], str] = metric) -> st
     return f"{show(found['low'])} to {show(found['high'])}"
 
 
+def _named(arm: str, runs: int) -> str:
+    return arm if runs == 1 else f"{arm}, mean of {runs}"
+
+
 def _cell(found: dict[str, Any], show: Callable[[float], str] = metric) -> Cell:
     return Cell(show(found["mean"]), interval(found, show))
 
@@ -133,19 +135,19 @@ def _catalogue_rows(arms: Sequence[dict[str, float]], users: int, *, compared: b
 
 
 def _verdict(name: str, arms: dict[str, Any], found: dict[str, Any]) -> Verdict:
-    random = [metrics[name]["mean"] for arm, metrics in arms.items() if arm.startswith("random-")]
     users = "1 user" if found["n"] == 1 else f"{found['n']:,} users"
-    means = f"selected {metric(arms['selected'][name]['mean'])}, Random {metric(sum(random) / len(random))}"
+    means = f"selected {metric(arms['selected'][name]['mean'])}, Random {metric(arms['random'][name]['mean'])}"
     mean = difference(found["mean"])
-    if found["n"] == 1:
+    if found["low"] is not None and found["high"] is not None:
+        said = f"difference {mean} (interval {interval(found, difference)}) over {users}"
+    elif found["n"] == 1:
         said = f"difference {mean} for the only user, so there is no interval"
-    elif found["low"] is None or found["high"] is None:
+    else:
         same = f"differ by {mean}" if found["mean"] else "are equal"
         said = f"the two {same} for each of {users}, so there is no interval"
-    else:
-        said = f"difference {mean} (interval {interval(found, difference)}) over {users}"
+    tests = listed([f"p ({of}) {number(test['p'])}" for of, test in found["p"].items() if test is not None])
     than = "from" if found["verdict"] == AS_GOOD else "than"
-    return Verdict(label(name), found["verdict"], f"{found['verdict']} {than} Random", f"{means}; {said}.")
+    return Verdict(label(name), found["verdict"], f"{found['verdict']} {than} Random", f"{means}; {said}; {tests}.")
 
 
 def _summary(verdicts: Sequence[Verdict]) -> str:

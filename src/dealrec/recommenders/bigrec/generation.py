@@ -4,32 +4,46 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig
+from transformers import GenerationConfig
+
+from dealrec.recommenders.bigrec.prefix import Prefix, last_logits, new_cache
 
 
 @torch.inference_mode()
-def generate(model: Any, tokenizer: Any, rows: Sequence[list[int]], *, beams: int, max_new_tokens: int) -> list[str]:
+def generate(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[list[int]],
+    *,
+    beams: int,
+    max_new_tokens: int,
+    prefix: Prefix | None = None,
+) -> list[str]:
     """The title that beam search finds for each prompt of one batch, without its quotes.
 
-    rows: tokens of each prompt. The model's own sampling defaults are
+    rows: tokens of each prompt. prefix: of all of them, already read. The model's own sampling defaults are
     overridden. The prompts are read once, not once a beam: their keys and values are computed first, and
-    repeated for the beams.
+    repeated for the beams, where the model keeps such.
     """
+    start = len(prefix) if prefix else 0
     width = max(map(len, rows))
     pad = tokenizer.pad_token_id
-    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    cache = DynamicCache(config=model.config)
-    if width > 1:  # the last token is left for generate, which needs one to go on from
-        positions = (mask.cumsum(1) - 1).clamp_min(0)
-        model(
-            input_ids=ids[:, :-1],
-            attention_mask=mask[:, :-1],
-            position_ids=positions[:, :-1],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+    ids = torch.tensor([row[:start] + [pad] * (width - len(row)) + row[start:] for row in rows], device=model.device)
+    mask = torch.ones_like(ids)
+    for place, row in enumerate(rows):
+        mask[place, start : start + width - len(row)] = 0
+    cache = prefix.repeated(len(rows)) if prefix else new_cache(model)
+    if cache is not None:
+        if width - start > 1:  # the last token is left for generate, which needs one to go on from
+            positions = (mask.cumsum(1) - 1).clamp_min(0)
+            model(
+                input_ids=ids[:, start:-1],
+                attention_mask=mask[:, :-1],
+                position_ids=positions[:, start:-1],
+                past_key_values=cache,
+                use_cache=True,
+                **last_logits(model),
+            )
         cache.batch_repeat_interleave(beams)
     settings = GenerationConfig(
         num_beams=beams,
@@ -39,7 +53,8 @@ def generate(model: Any, tokenizer: Any, rows: Sequence[list[int]], *, beams: in
         pad_token_id=pad,
         eos_token_id=tokenizer.eos_token_id,
     )
-    made = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=settings)
+    ahead = {} if cache is None else {"past_key_values": cache}
+    made = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, **ahead)
     return [title_of(tokenizer.decode(row[width:], skip_special_tokens=True)) for row in made]
 
 

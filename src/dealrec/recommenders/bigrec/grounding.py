@@ -1,33 +1,36 @@
-"""Grounding: from written titles to the ids of items, by distance in the LLM's own embedding space."""
+"""Grounding: from written titles to the ids of items, by distance in the LLM's own embedding space.
 
-from collections.abc import Callable, Iterable, Sequence
+The catalogue comes in blocks, so that a million items need not be held at once. A matrix product finds the few items
+that can be among the nearest; its last bits depend on the shape of the block, so the few are measured again in a way
+that does not. What comes out is that of measuring every item so, whatever the blocks.
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dealrec.effort.batching import Encoded, collate, plan_batches
+from dealrec.errors import NonFinite
+from dealrec.recommenders.bigrec.least import Least, Pairs, Score, squared_distances
+
+_PRECISION = torch.finfo(torch.float64).eps
 
 
 @torch.inference_mode()
-def embed(
-    model: Any,
-    tokenizer: Any,
-    texts: Sequence[str],
-    *,
-    batch_tokens: int,
-    watch: Callable[[list[list[int]]], Iterable[list[int]]] = iter,
-) -> Tensor:
+def embed(model: Any, tokenizer: Any, texts: Sequence[str], *, batch_tokens: int) -> Tensor:
     """The LLM's last hidden state of each text's last token: [n, D], float32, on the CPU.
 
-    model: the base LLM, without an adapter, so that all arms share one space. watch: shows progress.
+    model: the base LLM, without an adapter, so that all arms share one space. The tokens of all texts are held
+    at once: a catalogue is given in parts.
     """
     encoded = []
     for text in texts:
         tokens = tokenizer.encode(text) or [tokenizer.eos_token_id]  # an empty text still has a place
         encoded.append(Encoded(tokens, tokens))
     found: Tensor | None = None
-    for batch in watch(plan_batches([len(sample.input_ids) for sample in encoded], batch_tokens=batch_tokens)):
+    for batch in plan_batches([len(sample.input_ids) for sample in encoded], batch_tokens=batch_tokens):
         inputs = collate([encoded[i] for i in batch], pad_id=tokenizer.pad_token_id, device=model.device)
         mask = inputs["attention_mask"]
         states = model.base_model(input_ids=inputs["input_ids"], attention_mask=mask, use_cache=False).last_hidden_state
@@ -40,7 +43,7 @@ def embed(
 
 def ground(
     queries: Tensor,
-    items: Tensor,
+    items: Iterable[Tensor],
     *,
     seen: Sequence[Sequence[int]],
     k: int,
@@ -48,33 +51,84 @@ def ground(
     popularity_weight: float = 0.0,
     chunk: int = 64,
 ) -> list[list[int]]:
-    """Rows of `items` [N, D] nearest to each query [U, D] by L2 distance: at most k each, nearest first.
+    """Rows of the catalogue nearest to each query [U, D] by L2 distance: at most k each, nearest first.
 
-    seen: for each query the rows that are left out. Ties go to the lower row. chunk: queries at a time, so
-    that no more than chunk x N distances are held. counts: training interactions of each item [N]; with a
-    popularity_weight g distances are scaled to [0, 1] for each query and divided by (1 + p)^g, p the counts scaled
-    to [0, 1], as BIGRec (Bao et al., 2023) brings popularity in.
+    items: blocks [b, D] in the order of the catalogue's N rows, gone through once, or twice with a popularity_weight;
+    no result depends on their sizes. seen: for each query the rows that are left out. Ties go to the lower row.
+    chunk: queries at a time, so that no more than chunk x b distances are held. counts: training interactions of
+    each item [N]; with a popularity_weight g distances are scaled to [0, 1] for each query, over the whole catalogue,
+    and divided by (1 + p)^g, p the counts scaled to [0, 1], as BIGRec (Bao et al., 2023) brings popularity in.
+    Distances are float64. Raises NonFinite for an embedding with NaN.
     """
     if len(queries) != len(seen):
         raise ValueError(f"{len(queries)} queries but {len(seen)} lists of seen items")
-    squares = items.square().sum(1)
-    ranked: list[list[int]] = []
-    for start in range(0, len(queries), chunk):
-        part = queries[start : start + chunk]
-        distances = squares - 2 * part @ items.T  # the query's own square shifts all alike
-        if popularity_weight:
-            if counts is None:
-                raise ValueError("popularity_weight needs the counts of the items")
-            distances = (distances + part.square().sum(1, keepdim=True)).clamp_min(0).sqrt()
-            distances = _scaled(distances) / (1 + _scaled(counts.to(distances))) ** popularity_weight
-        for row, left_out in zip(distances, seen[start : start + chunk], strict=True):
-            row[list(left_out)] = float("inf")
-            order = row.argsort(stable=True)[: min(k, len(row) - len(set(left_out)))]
-            ranked.append(order.tolist())
-    return ranked
+    if popularity_weight and counts is None:
+        raise ValueError("popularity_weight needs the counts of the items")
+    left_out = Pairs.of(seen)
+    score: Score = _distance
+    if popularity_weight and counts is not None:
+        nearest, farthest = Least(len(queries), 1, _distance), Least(len(queries), 1, _nearness)
+        _go_through(queries, items, [nearest, farthest], chunk=chunk)
+        if not len(nearest.score):  # no queries or no items
+            return [[] for _ in seen]
+        low, high = nearest.score.sqrt(), farthest.score.neg().sqrt()
+        score = _popularity_adjusted(low, high, (1 + _scaled(counts.double())) ** popularity_weight)
+    least = Least(len(queries), k, score, left_out)
+    _go_through(queries, items, [least], chunk=chunk)
+    return least.rows()
+
+
+def _go_through(queries: Tensor, items: Iterable[Tensor], found: Sequence[Least], *, chunk: int) -> None:
+    """Offer every item to each of `found`, block by block."""
+    _require_finite(queries, "written title")
+    wide = queries.double()
+    lengths = wide.norm(dim=1)
+    start = 0
+    for block in items:
+        _require_finite(block, "item", start)
+        numbers = block.double()
+        squares = numbers.square().sum(1)
+        longest = squares.max().sqrt() if len(block) else squares.sum()
+        for first in range(0, len(queries), chunk):
+            part = slice(first, first + chunk)
+            rough = squares - 2 * wide[part] @ numbers.T + lengths[part, None].square()  # [C, b]
+            # An inner product of D terms is off by D eps |x| |y| at most, in whatever order they are summed.
+            off = 2 * (queries.shape[1] + 8) * _PRECISION * (lengths[part, None] + longest).square()
+            for least in found:
+                near = least.candidates(rough, off, first=first, start=start)
+                least.offer(near, squared_distances(wide, numbers, near.users, near.rows - start))
+        start += len(block)
+        for least in found:
+            least.settle()
+
+
+def _distance(squares: Tensor, _users: Tensor, _rows: Tensor) -> Tensor:
+    return squares
+
+
+def _nearness(squares: Tensor, _users: Tensor, _rows: Tensor) -> Tensor:
+    return -squares
+
+
+def _popularity_adjusted(low: Tensor, high: Tensor, popularity: Tensor) -> Score:
+    """low, high: of each query's distances [U]. popularity: what distances are divided by [N]."""
+    span = torch.where(high > low, high - low, torch.inf)  # where all are equally far, all are at 0
+
+    def score(squares: Tensor, users: Tensor, rows: Tensor) -> Tensor:
+        return (squares.clamp_min(0).sqrt() - low[users]) / span[users] / popularity[rows]
+
+    return score
 
 
 def _scaled(values: Tensor) -> Tensor:
-    """Each row of [..., N] scaled to [0, 1]; zeros where all are equal."""
-    low, high = values.aminmax(dim=-1, keepdim=True)
+    """[N] scaled to [0, 1]; zeros where all are equal."""
+    low, high = values.aminmax()
     return torch.where(high > low, (values - low) / (high - low), 0.0)
+
+
+def _require_finite(embeddings: Tensor, what: str, start: int = 0) -> None:
+    bad = (~torch.isfinite(embeddings)).any(1).nonzero().flatten()
+    if len(bad):
+        raise NonFinite(
+            f"evaluate: the embedding of {what} {start + int(bad[0])} is NaN or infinite", "Check the LLM's weights."
+        )

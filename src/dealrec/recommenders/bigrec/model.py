@@ -3,38 +3,76 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from dealrec.errors import ModelError
 from dealrec.recommenders.files import check_directory
 
+Dtype: TypeAlias = Literal["auto", "float32", "bfloat16"]
+Quantization: TypeAlias = Literal["8bit", "4bit"]
 
-def load_llm(name: str, *, revision: str | None = None) -> tuple[Any, Any]:
-    """The causal LM in float32 and eval mode, on the GPU if there is one, and its tokenizer.
+
+def load_llm(
+    name: str, *, revision: str | None = None, dtype: Dtype = "auto", quantization: Quantization | None = None
+) -> tuple[Any, Any]:
+    """The causal LM in eval mode, on the GPU if there is one, and its tokenizer.
 
     name: a directory in Hugging Face format, or a model id of its hub. Only safetensors are read: a pickle
-    is never opened. Raises ModelError with the remedy.
+    is never opened. dtype, quantization: of its weights, as `load_model` takes them. Raises ModelError with the remedy.
     """
     tokenizer = load_tokenizer(name, revision=revision)
-    return load_model(name, revision=revision), tokenizer
+    return load_model(name, revision=revision, dtype=dtype, quantization=quantization), tokenizer
 
 
-def load_model(name: str, *, revision: str | None = None) -> Any:
-    """The causal LM of `load_llm`, without its tokenizer."""
+def load_model(
+    name: str, *, revision: str | None = None, dtype: Dtype = "auto", quantization: Quantization | None = None
+) -> Any:
+    """The causal LM of `load_llm`, without its tokenizer.
+
+    dtype: of the weights; auto: bfloat16 on a GPU that has it, else float32. quantization: of the linear layers, by
+    bitsandbytes, which needs a CUDA GPU; dtype is then what they compute in.
+    """
     transformers_logging.disable_progress_bar()
+    chosen, device = torch_dtype(dtype), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    options: dict[str, Any] = {}
+    if quantization is not None:  # such a model cannot be moved once it is loaded
+        options = {"quantization_config": quantization_config(quantization, chosen), "device_map": {"": device}}
     with _explained(name):
-        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=torch.float32, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, revision=revision, dtype=chosen, use_safetensors=True, **options
+        )
     # What generate is not told it would take from here, such as a repetition penalty that the LLM ships with.
     model.generation_config = GenerationConfig()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)  # type: ignore[arg-type]
+    if quantization is None:
+        model.to(device)  # type: ignore[arg-type]
     return model.eval()
+
+
+def torch_dtype(name: Dtype) -> torch.dtype:
+    """What a dtype of the settings means on this machine."""
+    if name == "auto":
+        has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def quantization_config(name: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """LLM.int8 (Dettmers et al., 2022), or the doubly quantised NF4 of QLoRA (Dettmers et al., 2023).
+
+    The base is frozen and adapters are float32, as PEFT makes them over half precision. So its
+    `prepare_model_for_kbit_training` is not called: what it adds is the rest of the base in float32.
+    """
+    if name == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
 
 
 def load_tokenizer(name: str, *, revision: str | None = None) -> Any:

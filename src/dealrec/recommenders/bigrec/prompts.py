@@ -42,14 +42,18 @@ class Prompter:
     def title(self, item: Id) -> str:
         """The title as prompts and completions show it, quotes included."""
         if item not in self._shown:
-            text = safe_title(self.titles[item], self._specials)
-            tokens = self.tokenizer.encode(text, add_special_tokens=False)
-            if len(tokens) > self.max_title_tokens:
-                # A cut inside a character decodes to U+FFFD.
-                text = self.tokenizer.decode(tokens[: self.max_title_tokens]).rstrip("\ufffd ")
-                text = safe_title(text, self._specials)
-            self._shown[item] = f'"{text}"'
+            self._shown[item] = f'"{self.bare_title(item)}"'
         return self._shown[item]
+
+    def bare_title(self, item: Id) -> str:
+        """The title without quotes around it; it is not kept, so that a whole catalogue may pass through."""
+        text = safe_title(self.titles[item], self._specials)
+        tokens = self.tokenizer.encode(text, add_special_tokens=False)
+        if len(tokens) > self.max_title_tokens:
+            # A cut inside a character decodes to U+FFFD.
+            text = self.tokenizer.decode(tokens[: self.max_title_tokens]).rstrip("\ufffd ")
+            text = safe_title(text, self._specials)
+        return text
 
     def prompt(self, history: Sequence[Id]) -> str:
         """The prompt that shows the history, oldest first."""

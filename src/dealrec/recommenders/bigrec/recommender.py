@@ -1,6 +1,6 @@
 """BIGRec as the stages use it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from dealrec.effort.batching import Encoded
 from dealrec.recommenders.bigrec.generation import generate
 from dealrec.recommenders.bigrec.grounding import embed, ground
+from dealrec.recommenders.bigrec.prefix import read_prefix
 from dealrec.recommenders.bigrec.prompts import Prompter
 from dealrec.recommenders.protocol import Id, Recommended, Watch, batches_by_length
 
@@ -18,9 +19,9 @@ class BIGRec:
     """An LLM that writes a title, and the catalogue in which the title is looked up.
 
     model: with or without an adapter. base: the LLM in whose space titles are compared, the same for all arms; an
-    adapter on it is switched off for that. items: ids of the catalogue. catalogue: gives `embed_catalogue`'s outcome,
-    which is computed once for all arms. counts, popularity_weight: as `ground` takes them. batch_tokens: tokens per
-    batch of embedding.
+    adapter on it is switched off for that. items: ids of the catalogue. catalogue: gives the embeddings of all items in
+    blocks, from `embed_items`; they are computed once for all arms. counts, popularity_weight: as `ground` takes them.
+    batch_tokens: tokens per batch of embedding.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class BIGRec:
         items: Sequence[Id],
         *,
         base: Any = None,
-        catalogue: Callable[["BIGRec"], Tensor] | None = None,
+        catalogue: Callable[["BIGRec"], Iterable[Tensor]] | None = None,
         counts: Tensor | None = None,
         popularity_weight: float = 0.0,
         max_new_tokens: int = 32,
@@ -39,7 +40,7 @@ class BIGRec:
     ) -> None:
         self.model, self.tokenizer, self.prompter = model, tokenizer, prompter
         self.items, self.base = items, model if base is None else base
-        self.catalogue = catalogue or BIGRec.embed_catalogue
+        self.catalogue = catalogue or _at_once
         self.grounding: dict[str, Any] = {"counts": counts, "popularity_weight": popularity_weight}
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
         self.pad_id: int = tokenizer.pad_token_id
@@ -61,12 +62,15 @@ class BIGRec:
         """Write a title for each history; the items whose titles are nearest to it, of those not seen."""
         prompts = [self.prompter.encode_prompt(history) for history in histories]
         titles = [""] * len(prompts)
+        prefix = read_prefix(self.model, prompts)
         for batch in watch(batches_by_length([len(prompt) for prompt in prompts], batch_size=batch_size)):
             rows = [prompts[i] for i in batch]
-            made = generate(self.model, self.tokenizer, rows, beams=beams, max_new_tokens=self.max_new_tokens)
+            options: dict[str, Any] = {"beams": beams, "max_new_tokens": self.max_new_tokens, "prefix": prefix}
+            made = generate(self.model, self.tokenizer, rows, **options)
             for i, title in zip(batch, made, strict=True):
                 titles[i] = title
-        row = {item: number for number, item in enumerate(self.items)}
+        wanted = {item for items in seen for item in items}
+        row = {item: number for number, item in enumerate(self.items) if item in wanted}
         left_out = [[row[item] for item in items if item in row] for items in seen]
         ranked = ground(self._embed(titles), self.catalogue(self), seen=left_out, k=k, **self.grounding)
         return [
@@ -74,13 +78,17 @@ class BIGRec:
             for found, title in zip(ranked, titles, strict=True)
         ]
 
-    def embed_catalogue(self, watch: Watch = iter) -> Tensor:
-        """The embedding of each item's title by the base LLM: [n, D]."""
-        return self._embed([self.prompter.title(item).strip('"') for item in self.items], watch)
+    def embed_items(self, rows: Sequence[int]) -> Tensor:
+        """The embedding of the title of each of some rows of the catalogue by the base LLM: [n, D]."""
+        return self._embed([self.prompter.bare_title(self.items[row]) for row in rows])
 
-    def _embed(self, texts: Sequence[str], watch: Watch = iter) -> Tensor:
+    def _embed(self, texts: Sequence[str]) -> Tensor:
         with _without_adapter(self.base) as base:
-            return embed(base, self.tokenizer, texts, batch_tokens=self.batch_tokens, watch=watch)
+            return embed(base, self.tokenizer, texts, batch_tokens=self.batch_tokens)
+
+
+def _at_once(recommender: BIGRec) -> list[Tensor]:
+    return [recommender.embed_items(range(len(recommender.items)))]
 
 
 @contextmanager
