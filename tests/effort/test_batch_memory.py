@@ -3,11 +3,20 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from dealrec.config import Config
 from dealrec.effort import Encoded, plan_batches
-from dealrec.effort.memory import PeakMemory, Size, batch_size_of, fit_peak, largest_batches, probes
+from dealrec.effort.memory import SLACK, PeakMemory, Size, batch_size_of, fit_peak, largest_batches, probes
+from dealrec.errors import ConfigError
+from dealrec.pipeline import scoring
+from dealrec.pipeline.stage import Context, Silent
 
 MEMORY = PeakMemory(fixed=1000.0, per_token=10.0, per_logit=100.0)
 
@@ -42,9 +51,12 @@ def test_no_number_is_negative_where_the_measurements_are_noisy() -> None:
 
 def test_the_largest_batches_that_fit() -> None:
     shard = [sample(10, labelled=1)] * 100
-    # A sample adds 10 * 10 + 100 = 200 bytes: 20 of them fit, as 192 tokens (19 samples) do and 256 do not.
-    tokens, expected = largest_batches([shard], MEMORY, budget=5000)
-    assert (tokens, expected) == (192, 1000 + 19 * 200)
+    # A sample adds 10 * 10 + 100 = 200 bytes. With 192 tokens a batch holds 19 of them, with 256 it would hold 25.
+    wanted = 1000 + SLACK * 19 * 200
+    tokens, expected = largest_batches([shard], MEMORY, budget=wanted + 1)
+    assert tokens == 192
+    assert expected == pytest.approx(wanted)
+    assert largest_batches([shard], MEMORY, budget=wanted - 1)[0] == 128
 
 
 def test_a_spread_of_label_columns_counts() -> None:
@@ -70,6 +82,52 @@ def test_a_budget_beyond_all_samples_ends_in_one_batch() -> None:
     shard = [sample(10, labelled=1)] * 7
     tokens, _ = largest_batches([shard], MEMORY, budget=10**12)
     assert len(plan_batches([10] * 7, batch_tokens=tokens)) == 1
+
+
+class Saying(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+
+def context(folder: Path, **effort: Any) -> Context:
+    return Context("effort", Config.model_validate({"effort": effort}), Saying(), folder, folder, ())
+
+
+@pytest.fixture(scope="module")
+def recommender() -> Any:
+    torch.manual_seed(0)
+    sizes: Any = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return SimpleNamespace(model=LlamaForCausalLM(LlamaConfig(vocab_size=50, **sizes)).eval(), pad_id=0)
+
+
+SHARDS = [[sample(20 + i, labelled=3) for i in range(5)]]
+
+
+def test_without_a_budget_the_settings_say_how_many_tokens(recommender: Any, tmp_path: Path) -> None:
+    assert scoring.batch_tokens_for(context(tmp_path, batch_tokens=77), recommender, SHARDS) == 77
+
+
+def test_the_choice_is_told_and_kept_for_a_run_that_is_resumed(
+    recommender: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks = iter([0, 1000 * 2**20, 1300 * 2**20, 1200 * 2**20])  # the first is not looked at
+    monkeypatch.setattr(scoring, "peak_memory_of", lambda _work, **_: next(peaks))
+    first = context(tmp_path, batch_memory=1500)
+    chosen = scoring.batch_tokens_for(first, recommender, SHARDS)
+    assert first.facts["batch_tokens"] == chosen > 1
+    assert isinstance(first.progress, Saying)
+    assert f"batches of {chosen:,} tokens" in first.progress.said[0]
+    # Nothing is left to measure with: the second answer comes from the file.
+    assert scoring.batch_tokens_for(context(tmp_path, batch_memory=1500), recommender, SHARDS) == chosen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak can be reset on Linux alone")
+def test_a_budget_below_one_sample_is_refused(recommender: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"effort.batch_memory is 1 MiB, but a single sample takes"):
+        scoring.batch_tokens_for(context(tmp_path, batch_memory=1), recommender, SHARDS)
 
 
 MEASURED = """
