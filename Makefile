@@ -1,4 +1,4 @@
-# make demo: the main job on MovieLens-100K.  make test: lint, types and all tests.
+# make demo: the main job on MovieLens-100K.  make test: lint, types and all tests.  make test-exports: with the stacks.
 # Each makes the environment first. PYTHON chooses the interpreter, VENV the folder of the environment.
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,14 @@ STAMP := $(VENV)/.installed
 # A CPU build of torch suffices; an environment variable such as PIP_EXTRA_INDEX_URL chooses another.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types format env clean
+# The fine-tuning stacks that test-exports reads exports with, each in an environment of its own: their versions exclude
+# one another, and ours. LLaMA-Factory imports torchaudio, which has to be of torch's release.
+STACKS ?= .venv-stacks
+STACK_PACKAGES_trl := 'trl[peft]==1.16.0' torch==2.13.0
+STACK_PACKAGES_llamafactory := llamafactory==0.9.5 torch==2.11.0 torchaudio==2.11.0 torchvision==0.26.0
+STACK_PACKAGES_axolotl := axolotl==0.19.0 torch==2.13.0
+
+.PHONY: demo test test-exports lint types format env clean
 
 env: $(STAMP)
 
@@ -25,6 +32,16 @@ demo: env
 test: lint types
 	$(BIN)/python -m pytest
 
+test-exports: env $(addprefix $(STACKS)/,$(addsuffix /.installed,trl llamafactory axolotl))
+	$(PIP) --constraint constraints.txt --editable '.[export]'
+	DEALREC_STACKS=$(abspath $(STACKS)) $(BIN)/python -m pytest tests/exporting
+
+$(STACKS)/%/.installed:
+	$(PYTHON) -m venv $(@D)
+	@echo "installing $* into $(@D) (a few minutes and gigabytes, once) ..."
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(STACK_PACKAGES_$*)
+	touch $@
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,4 +54,4 @@ format: env
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) $(STACKS) runs build dist

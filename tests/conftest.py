@@ -46,6 +46,21 @@ def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def text_encoder(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Path:
+    """A random BERT of one layer with the tiny LLM's tokenizer, in Hugging Face format."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("text-encoder")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes, initializer_range=1.0)).save_pretrained(folder)
+    return folder
+
+
 def made_interactions(*, users: int = USERS, items: int = ITEMS, seed: int = 0) -> pl.DataFrame:
     """Each user walks through the items from a place of their own, now and then jumping."""
     draw = np.random.default_rng(seed)

@@ -50,7 +50,8 @@ def test_the_make_commands_are_run_by_the_gate() -> None:
 
 def test_the_commands_for_one_s_own_data_run_as_written(folder: Path, tiny_llm: Path) -> None:
     own = [command for command in commands() if command.startswith("dealrec")]
-    assert [command.split()[1] for command in own] == ["config", "validate", "run", "status", "fidelity"]
+    names = ["config", "validate", "run", "status", *["export"] * 4, "fidelity"]
+    assert [command.split()[1] for command in own] == names
     # The check on MovieLens takes half an hour; here it is the same command on the small data.
     small = "fidelity config.yaml --set fidelity.subsets=4 --set fidelity.groups=2 --set fidelity.workers=1"
     own[-1] = own[-1].replace("fidelity", small, 1)
@@ -63,6 +64,8 @@ def test_the_commands_for_one_s_own_data_run_as_written(folder: Path, tiny_llm: 
             (folder / "config.yaml").write_text(yaml.safe_dump(config))
     assert (folder / "runs" / "mine" / "export" / "train.jsonl").exists()
     assert (folder / "runs" / "mine" / "report" / "report.html").exists()
+    exports = sorted(path.name for path in (folder / "runs" / "mine" / "exports").iterdir())
+    assert exports == ["axolotl", "llamafactory", "parquet", "trl"]
     assert (folder / "runs" / "fidelity" / "fidelity" / "fidelity.parquet").exists()
 
 

@@ -43,9 +43,20 @@ class Pruned:
         samples = pl.read_parquet(self.run_dir / "data" / "samples-train.parquet")
         return chosen.join(samples, on=SAMPLE, how="left", maintain_order="left")
 
-    def export(self, path: str | Path) -> Path:
-        """Copy the training file (JSON Lines: `prompt` and `completion`, for TIGER token ids) to `path`."""
+    def export(self, path: str | Path, to: str | None = None, **options: Any) -> Path:
+        """Copy the training file (JSON Lines: `prompt` and `completion`, for TIGER token ids) to `path`.
+
+        to: the stack whose folder `path` is to become: trl, llamafactory, axolotl, jsonl, parquet or datasets; options
+        are those of `dealrec.exporting.runs.export`: arm, form, licence, force. Its notes come as Python warnings.
+        """
         target = Path(path)
+        if to is not None:
+            from dealrec.exporting.runs import export
+
+            exported = export(self.run_dir, to=to, out=target, **options)
+            for note in exported.notes:
+                warnings.warn(note, stacklevel=2)
+            return exported.folder
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.run_dir / "export" / "train.jsonl", target)
         return target

@@ -48,6 +48,7 @@ TIGER_DEMO = (
     "evaluate.batch_tokens=8192",
     "evaluate.ks=[10,20]",
 )
+STACK_NAMES = ("trl", "llamafactory", "axolotl", "jsonl", "parquet", "datasets")
 INTERRUPTED = 130  # exit status on Ctrl-C; typer turns the KeyboardInterrupt into it
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; write one with: dealrec config")]
@@ -160,6 +161,51 @@ def status(
     checked = any(run_dir.glob("retrain*"))
     found = list(states(config, run_dir, FIDELITY_STAGES if checked else STAGES))
     show_states(found, as_json=as_json)
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.")],
+    to: Annotated[str, typer.Option("--to", metavar="STACK", help=f"{', '.join(STACK_NAMES)}.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write; by default RUN_DIR/exports/STACK.")] = None,
+    arm: Annotated[str, typer.Option(help="Whose samples: selected, or random-N.")] = "selected",
+    form: Annotated[
+        str | None, typer.Option(help="text, messages (trl, jsonl, parquet, datasets) or tokens; by default text.")
+    ] = None,
+    license_: Annotated[str, typer.Option("--license", help="Licence that the card of datasets states.")] = "unknown",
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the selected samples as a fine-tuning stack reads them, with a config that trains on them."""
+    from dealrec.exporting.runs import export as write
+    from dealrec.showing import show_export
+
+    exported = write(run_dir, to=to, out=out, arm=arm, form=form, licence=license_, force=force)
+    for note in exported.notes:
+        typer.echo(f"note: {note}", err=True)
+    show_export(exported, as_json=as_json)
+
+
+@app.command()
+def report(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Folder of a run; with --compare two.")],
+    compare: Annotated[bool, typer.Option("--compare", help="Set two runs side by side.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Page to write; by default in the folder of the (first) run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a run again, or a page on two runs, and print its path."""
+    if len(run_dirs) != (2 if compare else 1):
+        asked = "--compare takes two run directories" if compare else "A report is of one run directory"
+        raise ConfigError(f"{asked}, not {len(run_dirs)}", "For two: dealrec report --compare RUN_A RUN_B.")
+    from dealrec.reporting import rewrite_report, write_comparison
+    from dealrec.showing import show_comparison, show_report
+
+    if compare:
+        show_comparison(write_comparison(run_dirs[0], run_dirs[1], out), as_json=as_json)
+    else:
+        show_report(*rewrite_report(run_dirs[0], out), as_json=as_json)
 
 
 def _demo_config(overrides: list[str] | None, *, llm: bool = True, text_encoder: bool = False) -> "Config":

@@ -1,9 +1,11 @@
 """What a person sees on stdout at the end of a command: tables, or JSON on request."""
 
 import json
+import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich.console import Console
@@ -15,6 +17,10 @@ from dealrec.config import Config
 from dealrec.pipeline.manifest import Manifest
 from dealrec.pipeline.runner import Outcome, State
 from dealrec.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from dealrec.exporting.runs import Exported
+    from dealrec.reporting.notes import Note
 
 SHOWN_SAMPLES = 8
 
@@ -138,6 +144,28 @@ def show_fidelity(outcomes: Sequence[Outcome], run_dir: Path, *, as_json: bool) 
     )
     total = sum(outcome.manifest.wall_seconds for outcome in outcomes)
     console.print(f"{_seconds(total)} in all; the table: {run_dir / 'fidelity' / 'fidelity.parquet'}", soft_wrap=True)
+
+
+def show_export(exported: "Exported", *, as_json: bool) -> None:
+    """What was written where, and how to train on it."""
+    if as_json:
+        print(json.dumps(asdict(exported), default=str))
+        return
+    print(f"{exported.samples:,} samples of arm {exported.arm} for {exported.stack}, as {exported.form}:")
+    for name in exported.files:
+        print(exported.folder / name)
+    if exported.train is not None:
+        print(f"Train with: cd {shlex.quote(str(exported.folder))} && {exported.train}")
+
+
+def show_report(path: Path, warnings: "Sequence[Note]", *, as_json: bool) -> None:
+    """Where the report stands; in JSON also what it warns of."""
+    print(json.dumps({"page": str(path), "warnings": [asdict(note) for note in warnings]}) if as_json else path)
+
+
+def show_comparison(found: dict[str, Any], *, as_json: bool) -> None:
+    """Where the page on two runs stands; in JSON also its main figures."""
+    print(json.dumps(found) if as_json else found["page"])
 
 
 def _number(value: float | None, form: str) -> str:

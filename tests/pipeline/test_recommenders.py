@@ -26,20 +26,6 @@ SMALL_TIGER: dict[str, Any] = {
 NAMES = [stage.name for stage in STAGES]
 
 
-@pytest.fixture(scope="session")
-def text_encoder(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Path:
-    """A random BERT of one layer with the tiny LLM's tokenizer, in Hugging Face format."""
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    folder = tmp_path_factory.mktemp("text-encoder")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes, initializer_range=1.0)).save_pretrained(folder)
-    return folder
-
-
 def go(path: Path, run_dir: Path, *, until: str = "report") -> list[Outcome]:
     return run(load(path), run_dir, STAGES[: NAMES.index(until) + 1], progress=Silent())
 

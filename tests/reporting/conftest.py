@@ -26,10 +26,12 @@ from dealrec.columns import (
     USER,
 )
 from dealrec.config import Config
+from dealrec.pipeline import graph
 from dealrec.pipeline.manifest import FORMAT, Manifest, file_hash, output_files, write_manifest
 
 MakeRun = Callable[..., Path]
 DAY = 86_400
+VERSIONS = {stage.name: stage.version for stage in graph.STAGES}
 SEQUENCES = {1: [1, 2, 3, 4], 2: [1, 2, 5], 3: [1, 3], 4: [2, 1]}
 STAGES = ("data", "surrogate", "influence", "warmstart", "effort", "select", "export", "finetune", "evaluate")
 FACTS: dict[str, dict[str, Any]] = {
@@ -96,7 +98,7 @@ def _manifest(
     dumped = config.model_dump(mode="json")
     return Manifest(
         stage=stage,
-        version=1,
+        version=VERSIONS[stage],
         format=FORMAT,
         fingerprint="0" * 64,
         config={"seed": 0, **({stage: dumped[stage]} if stage in ("effort", "select") else {})},

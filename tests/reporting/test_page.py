@@ -1,6 +1,9 @@
 """The page of runs that went all the way, stopped early, or hold what users should not trust."""
 
+import base64
+import hashlib
 import html
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -16,10 +19,10 @@ from dealrec.errors import RunDirectoryError
 from dealrec.reporting import write_report
 from dealrec.reporting.costs import share
 from dealrec.reporting.runs import open_run
-from dealrec.reporting.scores import overall
+from dealrec.reporting.scores import candidates
 
 MakeRun = Callable[..., Path]
-SECTIONS = ("warnings", "results", "cost", "scores", "coverage", "selected", "repeat")
+SECTIONS = ("warnings", "results", "cost", "scores", "coverage", "samples", "repeat")
 HOSTILE = {
     1: "<script>alert(1)</script>",
     2: "\"><img src=x onerror='alert(1)'>",
@@ -37,15 +40,21 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str | None]] = []
         self.ids: list[str] = []
         self.pieces: list[str] = []
+        self.inside = ""
         self.feed(source)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.attributes += attrs
-        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.ids += [value or "" for name, value in attrs if tag == "h2" and name == "id"]
+        self.inside = tag
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002
+        self.inside = ""
 
     def handle_data(self, data: str) -> None:
-        self.pieces.append(data)
+        if self.inside not in ("script", "style"):
+            self.pieces.append(data)
 
     @property
     def text(self) -> str:
@@ -74,9 +83,9 @@ def test_a_complete_run_has_every_section_in_order(make_run: MakeRun, config: Co
         ("surrogate", ("warnings", "cost", "coverage", "repeat")),
         ("influence", ("warnings", "cost", "scores", "coverage", "repeat")),
         ("effort", ("warnings", "cost", "scores", "coverage", "repeat")),
-        ("select", ("warnings", "cost", "scores", "coverage", "selected", "repeat")),
-        ("export", ("warnings", "cost", "scores", "coverage", "selected", "repeat")),
-        ("finetune", ("warnings", "cost", "scores", "coverage", "selected", "repeat")),
+        ("select", ("warnings", "cost", "scores", "coverage", "samples", "repeat")),
+        ("export", ("warnings", "cost", "scores", "coverage", "samples", "repeat")),
+        ("finetune", ("warnings", "cost", "scores", "coverage", "samples", "repeat")),
     ],
 )
 def test_a_run_that_stopped_early_shows_what_there_is(
@@ -85,7 +94,7 @@ def test_a_run_that_stopped_early_shows_what_there_is(
     _, page = page_of(make_run(until), config)
     assert page.ids == list(sections)
     assert "Nothing is evaluated yet" in page.text
-    assert ("Nothing is selected yet of 4 training samples" in page.text) == ("selected" not in sections)
+    assert ("Nothing is selected yet of 4 training samples" in page.text) == ("samples" not in sections)
 
 
 def test_without_a_run_there_is_nothing_to_report(tmp_path: Path, config: Config) -> None:
@@ -99,11 +108,16 @@ def test_the_same_run_gives_the_same_page(make_run: MakeRun, config: Config) -> 
     assert page_of(run, config)[0] == page_of(run, config)[0]
 
 
-def test_the_page_needs_no_network_and_no_script(make_run: MakeRun, config: Config) -> None:
+def test_the_page_needs_no_network_and_runs_its_own_script_alone(make_run: MakeRun, config: Config) -> None:
     source, page = page_of(make_run(), config)
-    assert not re.search(r"https?://|<script|url\(|@import", source)
-    assert page.tags.isdisjoint({"script", "link", "img", "iframe", "object", "base", "form"})
-    assert not any(name in ("src", "href") or name.startswith("on") for name, _ in page.attributes)
+    assert not re.search(r"https?://|url\(|@import|innerHTML|insertAdjacent|document.write|eval\(", source)
+    assert page.tags.isdisjoint({"link", "img", "iframe", "object", "base", "form"})
+    assert not any(name == "src" or name.startswith("on") for name, _ in page.attributes)
+    assert all((value or "").startswith("#") for name, value in page.attributes if name == "href")
+    data, script = re.findall(r"<script[^>]*>(.*?)</script>", source, re.DOTALL)
+    assert json.loads(data)["states"]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in source
 
 
 def test_hostile_titles_stay_text(make_run: MakeRun, config: Config) -> None:
@@ -116,8 +130,15 @@ def test_hostile_titles_stay_text(make_run: MakeRun, config: Config) -> None:
         assert html.escape(HOSTILE[item]).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in source
         assert HOSTILE[item] in page.text
     assert "<script>warned</script>" in page.text
-    assert ("title", HOSTILE[4]) in page.attributes
+    assert ("title", HOSTILE[4][:199] + "\u2026") in page.attributes
+    assert source.count("</script>") == 2
     assert "A" * 60 not in page.text
+    assert embedded(source)["titles"][:2] == [HOSTILE[1], HOSTILE[2]]
+
+
+def embedded(source: str) -> dict[str, Any]:
+    """What the script of a page shows."""
+    return dict(json.loads(source.partition('id="table-data">')[2].partition("</script>")[0]))
 
 
 def make_plain(run: Path) -> Path:
@@ -144,7 +165,7 @@ def test_verdicts_in_words(make_run: MakeRun, config: Config) -> None:
         ({"mean": 0.5, "low": 0.25, "high": 0.75, "n": 9, "verdict": "worse"}, "is worse than Random on every measure"),
         (
             {"mean": 0.5, "low": -0.25, "high": 0.75, "n": 9, "verdict": "not distinguishable"},
-            "is not distinguishable from Random on every measure",
+            "is not distinguishable from Random on any measure",
         ),
         (
             {"mean": 0.5, "low": None, "high": None, "n": 1, "verdict": "not distinguishable"},
@@ -160,7 +181,7 @@ def test_other_verdicts(make_run: MakeRun, config: Config, found: dict[str, Any]
     _, page = page_of(make_run(measures={"loss": {**found, "p": {"users": {"p": 0.5}, "arms": {"p": 0.25}}}}), config)
     assert said in page.text
     assert "p (users) 0.500 and p (arms) 0.250." in page.text
-    assert f"Few test users: test loss over {found['n']}." in page.text
+    assert f"Few test users. Test loss over {found['n']}." in page.text
 
 
 def test_without_a_random_arm_there_is_no_verdict(make_run: MakeRun, config: Config) -> None:
@@ -175,10 +196,10 @@ def test_warnings_of_the_stages_and_of_their_facts(make_run: MakeRun, config: Co
         "surrogate": {"epochs": config.surrogate.max_epochs, "best_epoch": config.surrogate.max_epochs},
         "influence": {"converged": False, "residual": 0.25},
         "effort": {"spearman_effort_completion_tokens": -0.73},
-        "select": {"strata_in_use": 3},
     }
     _, page = page_of(make_run(warnings={"data": ["half of it is gone"], "finetune": ["odd"]}, facts=facts), config)
-    warned = page.text.partition("Warnings")[2].partition("What the stages measured")[0]
+    warned = page.text.rpartition("What to worry about")[2].partition("What the stages measured")[0]
+    assert "5 warnings: influence inaccurate, surrogate ended early, effort follows title length and 2 more." in warned
     assert "data: half of it is gone" in warned
     assert "finetune: odd" in warned
     assert "Training ended at surrogate.max_epochs" in warned
@@ -187,7 +208,7 @@ def test_warnings_of_the_stages_and_of_their_facts(make_run: MakeRun, config: Co
         "Effort mostly picks short titles: its Spearman correlation with the length of the target title is -0.73"
         in warned
     )
-    assert "The budget of 2 is below the 3 strata in use" in warned
+    assert "Set effort.length_exponent to fitted." in warned
 
 
 def test_without_cause_there_is_no_warning(make_run: MakeRun, config: Config) -> None:
@@ -205,12 +226,12 @@ def test_a_correlation_that_is_not_defined_is_said_so(make_run: MakeRun, config:
 def test_results_of_other_settings_are_left_out(make_run: MakeRun, config: Config) -> None:
     run = make_run()
     other = config.model_copy(update={"select": config.select.model_copy(update={"budget": 3})})
-    assert open_run(run, config).outdated == ()
+    assert open_run(run, config).outdated == {}
     found = open_run(run, other)
     # The later stages were made from that selection.
-    assert found.outdated == ("select", "export", "finetune", "evaluate")
+    assert list(found.outdated) == ["select", "export", "finetune", "evaluate"]
     _, page = page_of(run, other)
-    assert "evaluate: The results of this stage are of other settings" in page.text
+    assert "The stage evaluate is of other settings or of an earlier selection, and is left out here" in page.text
     assert "better than Random" not in page.text
 
 
@@ -236,7 +257,9 @@ def test_there_is_no_share_before_fine_tuning(make_run: MakeRun, config: Config)
 def test_overall_scores_are_those_that_were_selected_by(make_run: MakeRun, config: Config) -> None:
     run = make_run()
     # influence 4, 2, 0 and effort 3, 2, 1, both scaled to 1, 1/2, 0, with a weight of 0.5
-    assert overall(open_run(run, config)).tolist() == [1.5, 0.75, 0.0]
+    pool = candidates(open_run(run, config))
+    assert pool[OVERALL].to_list() == [1.5, 0.75, 0.0]
+    assert pool[STRATUM].to_list() == [1, 1, 0]
     selected = pl.read_parquet(run / "select" / "selected.parquet")
     assert selected[OVERALL].to_list() == [1.5, 0.0]
     assert selected[STRATUM].to_list() == [1, 0]

@@ -1,4 +1,4 @@
-"""Handing the selected samples to a fine-tuning stack: one file per stack."""
+"""Handing the samples of an arm to a fine-tuning stack: one file per stack."""
 
 from dealrec.exporting.jsonl import write_jsonl
 

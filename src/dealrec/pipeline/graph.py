@@ -117,7 +117,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "report",
-        1,
+        2,
         report,
         ("data", "surrogate", "influence", "warmstart", "effort", "select", "export", "finetune", "evaluate"),
         reads_manifests=True,

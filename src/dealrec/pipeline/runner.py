@@ -183,10 +183,15 @@ def _current(stage: Stage, config: Config, complete: Mapping[str, Manifest], man
 
 
 def recorded_config(run_dir: Path) -> Config:
-    """The settings of the last run in `run_dir`. Raises RunDirectoryError where there was none."""
+    """The settings of the last run in `run_dir`. Raises RunDirectoryError where there was none that can be read."""
     try:
         return Config.model_validate_json((run_dir / CONFIG).read_bytes())
-    except (OSError, ValueError):
+    except ValueError:
+        raise RunDirectoryError(
+            f"{run_dir / CONFIG} holds settings that this version of dealrec does not know",
+            "Run it again with a config of this version: dealrec run CONFIG --run-dir DIR",
+        ) from None
+    except OSError:
         raise RunDirectoryError(
             f"{run_dir} is not a run directory", "Make one with: dealrec run CONFIG --run-dir DIR"
         ) from None

@@ -40,6 +40,11 @@ class Spread:
     note: str
     buckets: tuple[Bucket, ...]
 
+    @property
+    def widest(self) -> float:
+        """The largest share."""
+        return max(share for bucket in self.buckets for share in bucket.shares)
+
 
 @dataclass(frozen=True)
 class Group:

@@ -1,37 +1,50 @@
 """What the reader should know before trusting the numbers: the stages' warnings, and readings of their facts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dealrec.columns import LOSS
+import polars as pl
+
+from dealrec.columns import ITEM, LOSS, TARGET, TIMESTAMP, TITLE
+from dealrec.pipeline.stages import LEAK
 from dealrec.reporting.numbers import number, percent
-from dealrec.reporting.results import FEW_USERS, label
+from dealrec.reporting.results import AS_GOOD, FEW_USERS, Results, label, listed
 from dealrec.reporting.runs import Run
 
 SHORT_TITLES = -0.5
+SHARED_TITLE = "share their title with another item"  # as the data stage warns of it
 
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence about a stage."""
+    """A sentence about a stage. name: what it is about, in two or three words; remedy: what to do about it."""
 
     stage: str
     text: str
+    name: str = ""
+    remedy: str = ""
 
 
-def warnings(run: Run) -> list[Note]:
-    """What may be wrong: warnings of all stages first, then what their facts give cause for."""
-    said = [Note(stage, text) for stage, manifest in run.manifests.items() for text in manifest.warnings]
-    left_out = [
-        Note(
-            stage, "The results of this stage are of other settings or of an earlier selection, and are left out here."
-        )
-        for stage in run.outdated
+def warnings(run: Run, samples: pl.DataFrame, found: Results | None, failures: Iterable[Note]) -> list[Note]:
+    """What may be wrong: with DEALRec, the data and the comparison; then whatever else the stages warned of."""
+    data = [*_leak(run), *_shared_titles(run, samples)]
+    known = {"Leaky split": LEAK, "Duplicate titles": SHARED_TITLE}
+    shown = [known[note.name] for note in data]
+    others = [
+        Note(stage, text)
+        for stage, manifest in run.manifests.items()
+        for text in manifest.warnings
+        if not any(said in text for said in shown)
     ]
-    return [*said, *left_out, *_surrogate(run), *_influence(run), *_effort(run), *_select(run), *_evaluate(run)]
+    left_out = [
+        Note(stage, f"The stage {stage} {why}, and is left out here.", "Left out", "Run it again: dealrec run.")
+        for stage, why in run.outdated.items()
+    ]
+    read = [*_not_better(found), *failures, *data, *_few_users(run), *_surrogate(run), *_effort(run)]
+    return [*left_out, *read, *others]
 
 
-def diagnostics(run: Run) -> list[Note]:
+def diagnostics(run: Run, more: Iterable[Note] = ()) -> list[Note]:
     """What the stages measured about themselves."""
     found = []
     if facts := run.facts("surrogate"):
@@ -59,7 +72,78 @@ def diagnostics(run: Run) -> list[Note]:
                 f" ({facts['pool']:,} candidates).",
             )
         )
-    return found
+    return [*found, *more]
+
+
+def summary(found: Sequence[Note]) -> str:
+    """The warnings in a line.
+
+    >>> summary([Note("data", "...", "Leaky split"), Note("effort", "...")]), summary([])
+    ('2 warnings: leaky split and 1 more.', 'Nothing stands out.')
+    """
+    if not found:
+        return "Nothing stands out."
+    names = list(dict.fromkeys(f"{note.name[:1].lower()}{note.name[1:]}" for note in found if note.name))
+    unnamed = sum(not note.name for note in found)
+    more = [f"{unnamed} more"] if unnamed and names else []
+    of = f": {listed([*names, *more])}" if names else ""
+    return f"{len(found)} warning{'s' if len(found) > 1 else ''}{of}."
+
+
+def _not_better(found: Results | None) -> Iterator[Note]:
+    """Worse on some measure, or better on none."""
+    if found is None:
+        return
+    better = any(verdict.says == "better" for verdict in found.verdicts)
+    for says in ("worse", AS_GOOD):
+        measures = [verdict.measure for verdict in found.verdicts if verdict.says == says]
+        if measures and not (better and says == AS_GOOD):
+            remedy = (
+                "A smaller difference shows with more test users, or more seeds (select.selections,"
+                " select.random_arms, finetune.seeds). As it is, random samples do as well and cost nothing."
+                if says == AS_GOOD
+                else "Fine-tune on random samples, or change what the scores are made of; see the warnings on them."
+            )
+            yield Note(
+                "evaluate",
+                f"{says.capitalize()} {'from' if says == AS_GOOD else 'than'} Random on {listed(measures)}.",
+                "Worse than Random" if says == "worse" else "Not better than Random",
+                remedy,
+            )
+
+
+def _leak(run: Run) -> Iterator[Note]:
+    """With times, the share of the training part that is of the test part's future."""
+    path = run.folder / "data" / "interactions-test.parquet"
+    if run.config.data.split == "time" or run.config.data.format == "dealrec" or not path.exists():
+        return
+    first = pl.read_parquet(path)[TIMESTAMP].min()
+    train = run.table("data/interactions-train.parquet")[TIMESTAMP]
+    later = 0.0 if first is None else len(train.filter(train > first)) / max(1, len(train))
+    if later:
+        yield Note(
+            "data",
+            f"{percent(later)} of the training interactions are later than the first test interaction: the future"
+            " leaks into training, and results are comparable within this run only.",
+            "Leaky split",
+            "Set data.split to time, which cuts all users at one moment.",
+        )
+
+
+def _shared_titles(run: Run, samples: pl.DataFrame) -> Iterator[Note]:
+    items = run.table("data/items.parquet")
+    shared = items.filter(pl.col(TITLE).is_duplicated())
+    if not len(shared):
+        return
+    targets = len(samples.join(shared.select(pl.col(ITEM).alias(TARGET)), on=TARGET, how="semi"))
+    yield Note(
+        "data",
+        f"{len(shared):,} of {len(items):,} items share their title with another one, and are the targets of"
+        f" {percent(targets / max(1, len(samples)))} of the samples: by its title the recommender cannot tell which is"
+        " meant.",
+        "Duplicate titles",
+        "Put what tells them apart into the title, such as a year, an author or a brand.",
+    )
 
 
 def _surrogate(run: Run) -> Iterator[Note]:
@@ -71,17 +155,8 @@ def _surrogate(run: Run) -> Iterator[Note]:
             "surrogate",
             f"Training ended at surrogate.max_epochs ({settings.max_epochs}) while the validation NDCG@10 may still"
             " have been rising; influence is a statement about a surrogate that is at its optimum.",
-        )
-
-
-def _influence(run: Run) -> Iterator[Note]:
-    facts = run.facts("influence")
-    if facts and not facts["converged"]:
-        yield Note(
-            "influence",
-            f"The solver did not converge (relative residual {number(facts['residual'])} after"
-            f" {facts['iterations']:,} iterations, damping {number(facts['damping'])}): the influence scores may be"
-            " in the wrong order.",
+            "Surrogate ended early",
+            "Raise surrogate.max_epochs.",
         )
 
 
@@ -93,20 +168,12 @@ def _effort(run: Run) -> Iterator[Note]:
             f"Effort mostly picks short titles: its Spearman correlation with the length of the target title is"
             f" {correlation:.2f}. The gradient norm of a loss that is a mean over tokens falls with their number,"
             " whatever the LLM has to learn from them.",
+            "Effort follows title length",
+            "Set effort.length_exponent to fitted.",
         )
 
 
-def _select(run: Run) -> Iterator[Note]:
-    facts = run.facts("select")
-    if facts and facts["budget"] < facts["strata_in_use"]:
-        yield Note(
-            "select",
-            f"The budget of {facts['budget']:,} is below the {facts['strata_in_use']:,} strata in use, so some give"
-            " no sample; a lower select.strata would cover the whole range of scores.",
-        )
-
-
-def _evaluate(run: Run) -> Iterator[Note]:
+def _few_users(run: Run) -> Iterator[Note]:
     if not run.has("evaluate"):
         return
     metrics = run.json("evaluate/selected/metrics.json")["metrics"]
@@ -116,10 +183,17 @@ def _evaluate(run: Run) -> Iterator[Note]:
         for name in (LOSS, ranking)
         if name in metrics and metrics[name]["n"] < FEW_USERS
     }
-    if few:
-        said = " and ".join(f"{label(name).lower()} over {n:,}" for name, n in few.items())
-        yield Note(
-            "evaluate",
-            f"Few test users: {said}. With fewer than {FEW_USERS} the intervals are themselves rough, and only a"
-            " large difference can show.",
-        )
+    if not few:
+        return
+    said = " and ".join(f"{label(name).lower()} over {n:,}" for name, n in few.items())
+    there = run.facts("data").get("test_samples", 0)
+    keys = [f"evaluate.{name}_users" for name, n in few.items() if n < there]
+    yield Note(
+        "evaluate",
+        f"{said[:1].upper()}{said[1:]}. With fewer than {FEW_USERS} the intervals are themselves rough, and only a"
+        " large difference can show.",
+        "Few test users",
+        f"Raise {listed(keys)}: there are {there:,} test users."
+        if keys
+        else "There are no more of them in this split; more seeds (finetune.seeds, select.selections) help a little.",
+    )

@@ -1,54 +1,79 @@
 """The page: what stands in it, and in which order."""
 
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import polars as pl
-
-from dealrec import config_file
-from dealrec.columns import EFFORT, HISTORY, INFLUENCE, OVERALL, RANK, SAMPLE, STRATUM, TARGET, USER
 from dealrec.config import Config
-from dealrec.data import sources
-from dealrec.pipeline.tables import read_catalogue, read_samples
-from dealrec.reporting import costs, coverage, notes, results, scores
-from dealrec.reporting.numbers import Unit, number, percent
+from dealrec.pipeline.manifest import MANIFEST, Manifest, file_hash, write_manifest
+from dealrec.pipeline.runner import opened, recorded_config
+from dealrec.pipeline.tables import read_samples
+from dealrec.reporting import costs, coverage, failures, notes, results, scores
+from dealrec.reporting.notes import Note
+from dealrec.reporting.numbers import percent
+from dealrec.reporting.repeat import repeat
 from dealrec.reporting.runs import STAGES, Run, open_run
+from dealrec.reporting.table import samples_table
+from dealrec.reporting.templates import render
 
-SHOWN_SAMPLES = 200
-SHOWN_HISTORY = 3
-TITLE_WIDTH = 60
+PAGE = "report.html"
 
 
-def write_report(run_dir: Path, config: Config, path: Path) -> None:
-    """Write the report of a run to `path`: one HTML page that needs nothing else, neither network nor scripts.
+def write_report(run_dir: Path, config: Config, path: Path) -> list[Note]:
+    """Write the report of a run to `path`: one HTML page that needs nothing else; return its warnings.
 
     Every stage after `data` may be missing, or be left over from other settings; the page then does without it.
     The same run gives the same page. Raises RunDirectoryError where there is nothing to report.
     """
-    run = open_run(run_dir, config)
+    shown = content(open_run(run_dir, config))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_template().render(content(run)), encoding="utf-8")
+    path.write_text(render("page.html.jinja", shown), encoding="utf-8")
+    found: list[Note] = shown["warnings"]
+    return found
+
+
+def rewrite_report(run_dir: Path, path: Path | None = None) -> tuple[Path, list[Note]]:
+    """Write the report of a run again, with the settings it was made with; return where it stands and its warnings.
+
+    path None: over the page of the report stage, or, where that has not run, to `report.html` in the run directory.
+    Raises RunDirectoryError for a folder that is no run's, or that is in use.
+    """
+    config = recorded_config(run_dir)
+    folder = run_dir / "report"
+    if path is not None or not (folder / MANIFEST).exists():
+        path = path or run_dir / PAGE
+        return path, write_report(run_dir, config, path)
+    with opened(run_dir):
+        found = write_report(run_dir, config, folder / PAGE)
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        manifest.outputs[PAGE] = file_hash(folder / PAGE)
+        manifest.sizes[PAGE] = (folder / PAGE).stat().st_size
+        write_manifest(folder, manifest)
+    return folder / PAGE, found
 
 
 def content(run: Run) -> dict[str, Any]:
     """Everything that the template shows."""
     samples = read_samples(run.folder / "data" / "samples-train.parquet")
     found = coverage.groups(run, samples)
+    reach, spreads = coverage.reach(found), coverage.spreads(run, found)
+    pool = scores.candidates(run) if run.has("influence", "effort", "select") else None
+    evaluated, share = results.results(run), costs.share(run)
+    warned, measured = _notes(run, pool, reach, spreads)
+    warnings = notes.warnings(run, samples, evaluated, warned)
     return {
         "headline": headline(run, len(samples)),
         "missing": [stage for stage in STAGES if not run.has(stage)],
-        "results": results.results(run),
-        "warnings": notes.warnings(run),
-        "diagnostics": notes.diagnostics(run),
+        "results": evaluated,
+        "warnings": warnings,
+        "worries": notes.summary(warnings),
+        "diagnostics": notes.diagnostics(run, measured),
         "costs": costs.lines(run),
-        "share": costs.share(run),
-        "figures": scores.figures(run),
-        "reach": coverage.reach(found),
-        "spreads": coverage.spreads(run, found),
-        "chosen": chosen(run, samples),
+        "share": share,
+        "figures": scores.figures(run, pool),
+        "reach": reach,
+        "spreads": spreads,
+        "samples": samples_table(run, samples, pool),
+        "selections": run.config.select.selections,
         "repeat": repeat(run),
     }
 
@@ -65,97 +90,12 @@ def headline(run: Run, samples: int) -> str:
     return f"Nothing is selected yet of {samples:,} training samples."
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The selected samples, the first `len(rows)` of `total` by rank, with scores in the unit of the exponents."""
-
-    total: int
-    exponents: dict[str, int]
-    rows: list[dict[str, Any]]
-
-
-def chosen(run: Run, samples: pl.DataFrame) -> Chosen | None:
-    """The table of the selected samples; None if there are none yet."""
-    if not run.has("select"):
-        return None
-    selected = run.table("select/selected.parquet").sort(RANK)
-    strata = run.table("select/strata.parquet")
-    units = {name: Unit.of(selected[name]) for name in (INFLUENCE, EFFORT, OVERALL)}
-    titles = read_catalogue(run.folder / "data" / "items.parquet").titles
-    shown = selected.head(SHOWN_SAMPLES).join(samples, on=SAMPLE, how="left", maintain_order="left")
-    shown = shown.join(strata, on=STRATUM, how="left", maintain_order="left")
-    rows = [
-        {
-            "rank": row[RANK],
-            "user": str(row[USER]),
-            "history": [titles.get(item, str(item)) for item in row[HISTORY][-SHOWN_HISTORY:]],
-            "earlier": max(0, len(row[HISTORY]) - SHOWN_HISTORY),
-            "target": titles.get(row[TARGET], str(row[TARGET])),
-            "scores": [unit.show(row[name]) for name, unit in units.items()],
-            "stratum": f"{row[STRATUM]}: {row['kept']} of {row['candidates']} kept",
-        }
-        for row in shown.iter_rows(named=True)
+def _notes(run: Run, pool: Any, reach: Any, spreads: Any) -> tuple[list[Note], list[Note]]:
+    """Warnings of the three ways to fail, and the figures where there is nothing to warn of."""
+    found = failures.balance(pool, effort_weight=run.config.select.effort_weight) if pool is not None else None
+    warned = [
+        *failures.effort_dominates(run, found),
+        *failures.uncovered(run, spreads, reach),
+        *failures.influence_inaccurate(run),
     ]
-    return Chosen(len(selected), {name: unit.exponent for name, unit in units.items()}, rows)
-
-
-def repeat(run: Run) -> dict[str, Any]:
-    """What is needed to get the same again."""
-    made = run.manifests
-    return {
-        "seed": run.config.seed,
-        "settings": config_file.commented(run.config),
-        "libraries": _agreed({stage: manifest.libraries for stage, manifest in made.items()}),
-        "machine": _agreed({stage: {"threads": str(m.threads), "device": m.device} for stage, m in made.items()}),
-        "inputs": [*_data_inputs(run), *_llm_inputs(run)],
-        "outputs": [
-            (f"{stage}/{name}", made[stage].outputs[name])
-            for stage, name in (("select", "selected.parquet"), ("export", "train.jsonl"))
-            if stage in made and name in made[stage].outputs
-        ],
-    }
-
-
-def _agreed(said: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
-    """Each name with its value, or where the stages differ with the stages of each value."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for stage, values in said.items():
-        for name, value in values.items():
-            found.setdefault(name, {}).setdefault(value, []).append(stage)
-    return [
-        (name, next(iter(by)) if len(by) == 1 else "; ".join(f"{value} ({', '.join(at)})" for value, at in by.items()))
-        for name, by in found.items()
-    ]
-
-
-def _data_inputs(run: Run) -> list[tuple[str, str]]:
-    digests = _outside(run, "data")
-    files = [str(file) for file in sources.files(run.config.data)]
-    names = files if len(files) == len(digests) else [f"data file {place + 1}" for place in range(len(digests))]
-    return list(zip(names, digests, strict=True))
-
-
-def _llm_inputs(run: Run) -> list[tuple[str, str]]:
-    digests = _outside(run, "effort")
-    config = run.config
-    name = f"LLM {config.llm.model}" if config.recommender == "bigrec" else f"text encoder {config.tiger.text_encoder}"
-    adapter = f" and adapter {config.llm.adapter}" if config.recommender == "bigrec" and config.llm.adapter else ""
-    return [(f"{name}{adapter}, file {place + 1}", digest) for place, digest in enumerate(digests)]
-
-
-def _outside(run: Run, stage: str) -> list[str]:
-    inputs = run.manifests[stage].inputs if stage in run.manifests else {}
-    return [digest for name, digest in inputs.items() if name.startswith("outside/")]
-
-
-def _template() -> jinja2.Template:
-    source = resources.files("dealrec.reporting").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": percent, "number": number, "short": _short}
-    return environment.from_string(source)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= TITLE_WIDTH else text[: TITLE_WIDTH - 1] + "\u2026"
+    return warned, list(failures.measured(run, found))

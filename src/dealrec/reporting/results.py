@@ -61,6 +61,12 @@ class Results:
     summary: str
     notes: tuple[str, ...]
 
+    @property
+    def tone(self) -> str:
+        """The verdicts in a word: better, worse, mixed; none without any."""
+        said = {verdict.says for verdict in self.verdicts}
+        return "none" if not said else said.pop() if said in ({"better"}, {"worse"}) else "mixed"
+
 
 def results(run: Run) -> Results | None:
     """Read the evaluation of a run; None if it has not got there."""
@@ -157,7 +163,7 @@ def _summary(verdicts: Sequence[Verdict]) -> str:
     for says in ("better", "worse", AS_GOOD):
         names = [verdict.measure for verdict in verdicts if verdict.says == says]
         if len(names) == len(verdicts):
-            names = ["every measure"]
+            names = ["any measure" if says == AS_GOOD else "every measure"]
         if names:
             parts.append(f"{says} {'from' if says == AS_GOOD else 'than'} Random on {listed(names)}")
     return f"The fine-tuned model of the selected samples is {'; '.join(parts)}."

@@ -11,19 +11,22 @@ import polars as pl
 
 from dealrec.config import Config
 from dealrec.errors import RunDirectoryError
+from dealrec.pipeline import graph
 from dealrec.pipeline.manifest import Manifest, read_manifest
 
 STAGES = ("data", "surrogate", "influence", "warmstart", "effort", "select", "export", "finetune", "evaluate")
+OTHER_VERSION = "was made by another version of dealrec"
+OTHER_SETTINGS = "is of other settings or of an earlier selection"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory. manifests: of the stages to report on; outdated: the others that stand there."""
+    """A run directory. manifests: of the stages to report on; outdated: the others that stand there, and why."""
 
     folder: Path
     config: Config
     manifests: Mapping[str, Manifest]
-    outdated: tuple[str, ...]
+    outdated: Mapping[str, str]
 
     def has(self, *stages: str) -> bool:
         """Whether all of these stages are to be reported on."""
@@ -43,29 +46,34 @@ class Run:
 
 
 def open_run(run_dir: Path, config: Config) -> Run:
-    """Find the stages that are complete, made under `config`, and made from one another.
+    """Find the stages that are complete, made by this version, under `config`, and from one another.
 
     A run that went on to a later stage once and was then repeated up to an earlier one with other settings still
-    holds the later stage's results; they are of another selection and must not stand beside this one.
+    holds the later stage's results; they are of another selection and must not stand beside this one. What another
+    version of a stage wrote may lack what is read here.
     Raises RunDirectoryError where there is not even the data stage.
     """
     settings = config.model_dump(mode="json")
+    versions = {stage.name: stage.version for stage in graph.STAGES}
     current: dict[str, Manifest] = {}
-    outdated: list[str] = []
+    outdated: dict[str, str] = {}
     for stage in STAGES:
         manifest = read_manifest(run_dir / stage)
         if manifest is None:
             continue
-        if _same_settings(manifest, settings) and _same_inputs(manifest, current):
+        if manifest.version != versions[stage]:
+            outdated[stage] = OTHER_VERSION
+        elif _same_settings(manifest, settings) and _same_inputs(manifest, current):
             current[stage] = manifest
         else:
-            outdated.append(stage)
+            outdated[stage] = OTHER_SETTINGS
     if "data" not in current:
+        why = f"; the one there {outdated['data']}" if "data" in outdated else ""
         raise RunDirectoryError(
-            f"{run_dir} holds no complete data stage of these settings, so there is nothing to report",
+            f"{run_dir} holds no complete data stage of these settings, so there is nothing to report{why}",
             "Run it first: dealrec run CONFIG --run-dir DIR",
         )
-    return Run(run_dir, config, current, tuple(outdated))
+    return Run(run_dir, config, current, outdated)
 
 
 def _same_settings(manifest: Manifest, settings: dict[str, Any]) -> bool:

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 from markupsafe import Markup
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dealrec.columns import EFFORT, INFLUENCE, OVERALL, SAMPLE, STRATUM
 from dealrec.pipeline.tables import join_scores
@@ -28,9 +27,9 @@ class Figure:
     note: str
 
 
-def figures(run: Run) -> list[Figure]:
-    """Influence of all samples, effort and overall score of the pool; as far as the run has come."""
-    made = [_influence(run), _effort(run), _overall(run)]
+def figures(run: Run, pool: pl.DataFrame | None) -> list[Figure]:
+    """Influence of all samples, effort and overall score of the pool (`candidates`); as far as the run has come."""
+    made = [_influence(run), _effort(run), _overall(run, pool)]
     return [figure for figure in made if figure is not None]
 
 
@@ -58,8 +57,8 @@ def _plain(run: Run, name: str, values: ArrayLike, note: str) -> Figure | None:
     return _figure(name, histogram(values, marked), summary(values), note)
 
 
-def _overall(run: Run) -> Figure | None:
-    if not run.has("influence", "effort", "select"):
+def _overall(run: Run, pool: pl.DataFrame | None) -> Figure | None:
+    if pool is None:
         return None
     strata = run.table("select/strata.parquet").sort(STRATUM)
     used = strata.filter(pl.col("candidates") > 0)
@@ -70,18 +69,27 @@ def _overall(run: Run) -> Figure | None:
     )
     low, high = (float(end) for end in (strata["low"][0], strata["high"][-1]))
     bars = Histogram(low, high, tuple(strata["candidates"]), tuple(strata["kept"]))
-    return _figure(OVERALL, bars, summary(overall(run)), note)
+    return _figure(OVERALL, bars, summary(pool[OVERALL]), note)
 
 
-def overall(run: Run) -> NDArray[np.float64]:
-    """Overall score of each candidate of the pool; the run keeps those of the selected only."""
-    from dealrec.selection import combine_scores
+def candidates(run: Run) -> pl.DataFrame:
+    """sample_id, influence, effort, overall and stratum of the pool; no stratum: dropped as one of the hardest.
 
+    The run keeps them of the selected only; they follow from the scores.
+    """
+    from dealrec.selection import assign_strata, combine_scores, without_hardest
+
+    settings = run.config.select
     tables = {name: run.table(f"{name}/scores.parquet") for name in (INFLUENCE, EFFORT)}
     table = join_scores(run.table("effort/pool.parquet").select(SAMPLE), tables)
     influence, effort = table[INFLUENCE].to_torch(), table[EFFORT].to_torch()
-    combined = combine_scores(influence, effort, effort_weight=run.config.select.effort_weight)
-    return np.asarray(combined, dtype=np.float64)
+    overall = combine_scores(influence, effort, effort_weight=settings.effort_weight)
+    kept = without_hardest(overall, share=settings.hard_prune)
+    strata = assign_strata(overall[kept], strata=settings.strata)
+    ids = table[SAMPLE].to_numpy()[kept.numpy()]
+    placed = pl.DataFrame({SAMPLE: ids, STRATUM: strata.numpy()}).cast({SAMPLE: table.schema[SAMPLE]})
+    scored = table.with_columns(pl.Series(OVERALL, overall.numpy()))
+    return scored.join(placed, on=SAMPLE, how="left", maintain_order="left")
 
 
 def _figure(name: str, bars: Histogram | None, found: Summary | None, note: str) -> Figure | None:

@@ -1,0 +1,18 @@
+"""JSON Lines and Parquet, for whatever reads them."""
+
+from pathlib import Path
+
+from dealrec.exporting.handover import Handover
+from dealrec.exporting.jsonl import write_jsonl
+
+
+def write_lines(handed: Handover, folder: Path) -> None:
+    """Write `train.jsonl`: prompt and completion, messages, or input_ids and labels."""
+    write_jsonl(folder / "train.jsonl", handed.rows())
+
+
+def write_parquet(handed: Handover, folder: Path) -> None:
+    """Write `train.parquet` with the columns of `write_lines`."""
+    import polars as pl
+
+    pl.DataFrame(handed.rows(), infer_schema_length=None).write_parquet(folder / "train.parquet")

@@ -1,0 +1,109 @@
+"""The run's own fine-tuning settings in the names of the stacks."""
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dealrec.exporting.handover import Handover
+
+TRAINED = "trained"  # folder for what the stack trains
+ADAPTER, MODEL = "adapter", "model"  # copies of what fine-tuning starts from
+
+
+def write_yaml(path: Path, settings: dict[str, Any], *, comment: str) -> None:
+    """Settings without those that are None, under a comment."""
+    content = yaml.safe_dump(
+        {name: value for name, value in settings.items() if value is not None}, sort_keys=False, allow_unicode=True
+    )
+    path.write_text("".join(f"# {line}\n" for line in comment.splitlines()) + content, encoding="utf-8")
+
+
+def trainer_settings(handed: Handover) -> dict[str, Any]:
+    """As the Trainer of transformers names them, which TRL and LLaMA-Factory extend."""
+    settings = handed.config.finetune
+    return {
+        "output_dir": TRAINED,
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": settings.micro_batch_size,
+        "gradient_accumulation_steps": accumulation(handed),
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": warmup_steps(handed),
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "bf16": takes_bf16(),
+        "seed": handed.config.seed,
+        "logging_steps": 1,
+        **saving(handed),
+        "report_to": settings.report_to,
+    }
+
+
+def saving(handed: Handover) -> dict[str, Any]:
+    """When checkpoints are kept."""
+    every = handed.config.finetune.checkpoint_every
+    if isinstance(every, int):
+        return {"save_strategy": "steps", "save_steps": every}
+    return {"save_strategy": every or "no"}
+
+
+def accumulation(handed: Handover) -> int:
+    """Forward passes per optimiser step on each of the run's devices."""
+    settings = handed.config.finetune
+    return settings.batch_size // (settings.micro_batch_size * settings.processes)
+
+
+def warmup_steps(handed: Handover) -> int:
+    """Optimiser steps over which the learning rate rises: as a count, which every version of every stack takes."""
+    settings = handed.config.finetune
+    steps = settings.epochs * math.ceil(len(handed.samples) / settings.batch_size)
+    return math.ceil(settings.warmup_share * steps)
+
+
+def takes_bf16() -> bool:
+    """Whether this machine's own fine-tuning would compute in bfloat16."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def weights_dtype(handed: Handover) -> str:
+    """Type of the LLM's weights; those that learn are float32."""
+    wanted = handed.config.llm.dtype
+    auto = "bfloat16" if takes_bf16() and lora(handed) else "float32"
+    return auto if wanted == "auto" else wanted
+
+
+def copy_start(handed: Handover, folder: Path) -> tuple[str, str | None]:
+    """Copy what fine-tuning starts from; the model to name, and the adapter to go on from.
+
+    A whole model that the warm start has trained gets the LLM's tokenizer beside it.
+    """
+    llm = handed.config.llm.model
+    if handed.start is None:
+        return llm, None
+    if (handed.start / "adapter_config.json").exists():
+        shutil.copytree(handed.start, folder / ADAPTER)
+        return llm, ADAPTER
+    shutil.copytree(handed.start, folder / MODEL)
+    handed.tokenizer.save_pretrained(folder / MODEL)
+    return MODEL, None
+
+
+def note_what_differs(handed: Handover, stack: str) -> None:
+    """Say in which ways the stack's training is not our own, whatever tokens it reads."""
+    handed.notes.append(
+        f"{stack} minimises the mean over the tokens of a batch, dealrec over its samples: long titles weigh more there"
+    )
+    if handed.config.finetune.patience is not None:
+        handed.notes.append(
+            f"finetune.patience is not handed over: {stack} trains all {handed.config.finetune.epochs} epochs"
+        )
+
+
+def lora(handed: Handover) -> bool:
+    """Whether an adapter is trained, and not the whole model."""
+    return not handed.config.finetune.full

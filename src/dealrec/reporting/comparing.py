@@ -1,0 +1,220 @@
+"""Two runs side by side: the settings that differ, what both select, coverage, results and cost."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dealrec.columns import EFFORT, HISTORY, INFLUENCE, OVERALL, SAMPLE, TARGET, USER
+from dealrec.errors import RunDirectoryError
+from dealrec.pipeline.runner import recorded_config
+from dealrec.pipeline.scoring import spearman
+from dealrec.pipeline.tables import read_samples
+from dealrec.reporting import costs, coverage, results, scores
+from dealrec.reporting.results import Cell, Results
+from dealrec.reporting.runs import Run, open_run
+from dealrec.reporting.templates import render
+
+ABSENT = "not there"
+_SAMPLES = "samples-train.parquet"
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two runs select: of either, both, and the number that chance alone would make both."""
+
+    first: int
+    second: int
+    both: int
+    by_chance: float
+
+    @property
+    def jaccard(self) -> float:
+        """Share of what either selects that both select.
+
+        >>> Overlap(3, 2, 1, 0.5).jaccard
+        0.25
+        """
+        either = self.first + self.second - self.both
+        return self.both / either if either else 0.0
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Rank correlation of a score over the n samples that both runs have scored; None where it is not defined."""
+
+    score: str
+    n: int
+    spearman: float | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs, by name, and their training samples."""
+
+    names: tuple[str, str]
+    runs: tuple[Run, Run]
+    samples: tuple[pl.DataFrame, pl.DataFrame]
+    matched: pl.DataFrame  # sample_id of the first run, other: of the second
+    same_samples: bool
+
+
+def write_comparison(first: Path, second: Path, path: Path | None = None) -> dict[str, Any]:
+    """Write a page on two runs, by default into the folder of the first; return its path and its main figures.
+
+    Raises RunDirectoryError for a folder without a selection of its settings.
+    """
+    pair = opened_pair(first, second)
+    shown = content(pair)
+    target = path or first / f"compared-with-{second.resolve().name}.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(render("comparison.html.jinja", shown), encoding="utf-8")
+    found: Overlap = shown["overlap"]
+    return {
+        "page": str(target),
+        "runs": list(pair.names),
+        "selected": [found.first, found.second],
+        "in_both": found.both,
+        "in_both_by_chance": found.by_chance,
+        "jaccard": found.jaccard,
+        "spearman": {one.score: {"n": one.n, "value": one.spearman} for one in shown["correlations"]},
+        "settings": {name: list(values) for name, *values in shown["settings"]},
+    }
+
+
+def opened_pair(first: Path, second: Path) -> Pair:
+    """Open two runs and match their samples."""
+    runs = _selected_run(first), _selected_run(second)
+    names = (first.resolve().name, second.resolve().name)
+    if names[0] == names[1]:
+        names = (str(first), str(second))
+    samples = tuple(read_samples(run.folder / "data" / _SAMPLES) for run in runs)
+    same = len({run.manifests["data"].outputs.get(_SAMPLES) for run in runs}) == 1
+    identity = samples[0].select(SAMPLE, pl.col(SAMPLE).alias("other"))
+    return Pair(names, runs, (samples[0], samples[1]), identity if same else match(*samples), same)
+
+
+def match(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
+    """sample_id of the first run and `other`, of the second: samples of one user, history and target."""
+    key = pl.concat_str(
+        *(pl.col(name).cast(pl.String) for name in (USER, TARGET)),
+        pl.col(HISTORY).cast(pl.List(pl.String)).list.join("\x1f"),
+        separator="\x1e",
+    ).alias("key")
+    left, right = (table.select(SAMPLE, key).unique("key", keep="first") for table in (first, second))
+    found = left.join(right.rename({SAMPLE: "other"}), on="key")
+    return found.select(SAMPLE, "other").sort(SAMPLE)
+
+
+def content(pair: Pair) -> dict[str, Any]:
+    """Everything that the template shows."""
+    found, changed = overlap(pair), settings(pair)
+    evaluated = tuple(results.results(run) for run in pair.runs)
+    first, second = pair.names
+    return {
+        "names": pair.names,
+        "headline": (
+            f"{first} and {second} have {found.both:,} samples in common of the {found.first:,} and {found.second:,}"
+            f" that they select."
+        ),
+        "overlap": found,
+        "chance": f"{found.by_chance:,.{0 if found.by_chance >= 10 else 1}f}",
+        "same_samples": pair.same_samples,
+        "shared": len(pair.matched),
+        "settings": changed,
+        "correlations": list(correlations(pair)),
+        "summaries": [one.summary if one else "Nothing is evaluated." for one in evaluated],
+        "results": list(measures(evaluated)),
+        "costs": list(_costs(pair)),
+        **_coverage(pair),
+    }
+
+
+def settings(pair: Pair) -> list[tuple[str, str, str]]:
+    """Name and both values of each setting that differs."""
+    first, second = (dict(_flat(run.config.model_dump(mode="json"))) for run in pair.runs)
+    names = dict.fromkeys([*first, *second])
+    shown = ((name, _said(first, name), _said(second, name)) for name in names)
+    return [(name, left, right) for name, left, right in shown if left != right]
+
+
+def overlap(pair: Pair) -> Overlap:
+    """How many samples both select, and how many random selections of these sizes would have in common."""
+    first, second = (run.table("select/selected.parquet").select(SAMPLE) for run in pair.runs)
+    both = pair.matched.join(first, on=SAMPLE).join(second.rename({SAMPLE: "other"}), on="other")
+    sizes = [len(table) for table in pair.samples]
+    chance = len(pair.matched) * (len(first) / sizes[0]) * (len(second) / sizes[1])
+    return Overlap(len(first), len(second), len(both), chance)
+
+
+def correlations(pair: Pair) -> Iterator[Correlation]:
+    """Of influence over all samples that both have, of effort and overall score over the candidates of both."""
+    pools = [scores.candidates(run) for run in pair.runs]
+    all_scored = [run.table("influence/scores.parquet") for run in pair.runs]
+    for name, (left, right) in {INFLUENCE: all_scored, EFFORT: pools, OVERALL: pools}.items():
+        other = right.select(pl.col(SAMPLE).alias("other"), pl.col(name).alias("theirs"))
+        table = pair.matched.join(left.select(SAMPLE, name), on=SAMPLE).join(other, on="other")
+        value = spearman(table[name], table["theirs"]) if len(table) > 1 else None
+        yield Correlation(name, len(table), value)
+
+
+def measures(evaluated: tuple[Results | None, ...]) -> Iterator[tuple[str, list[Cell]]]:
+    """Of each measure, for each run: the selected arm's mean, and the difference from Random with its verdict."""
+    rows = [{row.measure: row for row in one.rows} if one else {} for one in evaluated]
+    verdicts = [{one.measure: one.words for one in found.verdicts} if found else {} for found in evaluated]
+    for name in dict.fromkeys(measure for found in rows for measure in found):
+        cells = []
+        for found, words in zip(rows, verdicts, strict=True):
+            row = found.get(name)
+            cells.append(row.cells[1] if row else Cell("", ABSENT))
+            away = row.difference if row and row.difference and row.difference.mean else Cell("", "")
+            cells.append(Cell(away.mean, f"{away.interval}; {words[name]}" if name in words else ""))
+        yield name, cells
+
+
+def _coverage(pair: Pair) -> dict[str, Any]:
+    """Of one set of samples how either selection spreads over it; of different ones what either touches."""
+    chosen = [
+        table.join(run.table("select/selected.parquet"), on=SAMPLE, how="semi")
+        for run, table in zip(pair.runs, pair.samples, strict=True)
+    ]
+    everyone = {"all": pair.samples[0]}
+    if not pair.same_samples:
+        everyone = {f"all of {name}": table for name, table in zip(pair.names, pair.samples, strict=True)}
+    groups = everyone | {f"selected by {name}": table for name, table in zip(pair.names, chosen, strict=True)}
+    spreads = coverage.spreads(pair.runs[0], groups) if pair.same_samples else []
+    return {"reach": coverage.reach(groups), "spreads": spreads, "marked": list(groups)[-2:]}
+
+
+def _costs(pair: Pair) -> Iterator[tuple[str, list[str]]]:
+    lines = [{line.stage: line.wall for line in costs.lines(run)} for run in pair.runs]
+    for stage in sorted(dict.fromkeys([*lines[0], *lines[1]]), key=lambda name: name == "all"):
+        yield stage, [found.get(stage, ABSENT) for found in lines]
+
+
+def _selected_run(folder: Path) -> Run:
+    run = open_run(folder, recorded_config(folder))
+    if not run.has("influence", "effort", "select"):
+        why = f" (what stands there {run.outdated['select']})" if "select" in run.outdated else ""
+        raise RunDirectoryError(
+            f"{folder} holds no selection to compare{why}",
+            "Run it: dealrec run CONFIG --run-dir DIR --until select",
+        )
+    return run
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _said(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        return ABSENT
+    return values[name] if isinstance(values[name], str) else json.dumps(values[name], ensure_ascii=False)

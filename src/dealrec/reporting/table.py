@@ -1,0 +1,246 @@
+"""The table of samples: which were kept, which were dropped and why, small enough to stand in the page."""
+
+import html
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from dealrec.columns import (
+    CANDIDATES,
+    EFFORT,
+    HISTORY,
+    INFLUENCE,
+    KEPT,
+    OVERALL,
+    RANK,
+    SAMPLE,
+    STRATUM,
+    TARGET,
+    USER,
+)
+from dealrec.pipeline.tables import read_catalogue
+from dealrec.reporting.numbers import Unit, number
+from dealrec.reporting.runs import Run
+
+ROOM = 3_600_000  # bytes of the rows that the script shows: the page stays below 5 MB
+STATIC_ROOM = 800_000  # bytes of text in the rows that are there without the script
+STATIC_ROWS = 1_000
+HISTORY_SHOWN = 3
+TEXT_KEPT = 200  # characters of a title or an id
+STATES = ("kept", "in a stratum but not drawn", "dropped as one of the hardest", "not a candidate")
+SCORES = (INFLUENCE, EFFORT, OVERALL)
+_REST = len(STATES) - 1
+
+
+@dataclass(frozen=True)
+class State:
+    """What became of samples. total: of the run; shown: of those that stand in the page."""
+
+    name: str
+    total: int
+    shown: int
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The table. data: what the script shows, as JSON that can stand in a script element; rows: shown without it.
+
+    Selected samples come first, then the candidates by overall score, then the others by influence. exponents: the
+    powers of ten in which the scores are given.
+    """
+
+    data: str
+    rows: list[dict[str, Any]]
+    exponents: dict[str, int]
+    states: tuple[State, ...]
+
+    @property
+    def total(self) -> int:
+        """Training samples of the run."""
+        return sum(state.total for state in self.states)
+
+    @property
+    def shown(self) -> int:
+        """Samples that stand in the page."""
+        return sum(state.shown for state in self.states)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why samples were kept or dropped. state: place in STATES."""
+
+    state: int
+    stratum: int | None
+    text: str
+
+
+def samples_table(run: Run, samples: pl.DataFrame, pool: pl.DataFrame | None, *, room: int = ROOM) -> Samples | None:
+    """The table of a run; None before there is a selection. pool: the `candidates` with their scores."""
+    if pool is None:
+        return None
+    table = _ordered(run, samples, pool)
+    reasons = _reasons(run)
+    units = {name: Unit.of(table[name].drop_nulls()) for name in SCORES}
+    titles = read_catalogue(run.folder / "data" / "items.parquet").titles
+    data, states = _embed(_rows(table, reasons, units), titles, reasons, units, room)
+    selected = table.filter(pl.col(RANK).is_not_null()).head(STATIC_ROWS)
+    totals = table.select(pl.col("reason").replace_strict({r: reasons[r].state for r in reasons}))["reason"]
+    counts = dict(totals.value_counts().iter_rows())
+    return Samples(
+        data,
+        list(_static(_rows(selected, reasons, units), titles, reasons)),
+        {name: unit.exponent for name, unit in units.items()},
+        tuple(State(name, counts.get(place, 0), states[place]) for place, name in enumerate(STATES)),
+    )
+
+
+def script_json(content: Any) -> str:
+    """Compact JSON that cannot end, or comment out, the script element that it stands in.
+
+    >>> script_json(["</script>", "<!--", 1.5, None])
+    '["\\\\u003c/script>","\\\\u003c!--",1.5,null]'
+    """
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def cut(text: str, width: int = TEXT_KEPT) -> str:
+    """The text, or its beginning.
+
+    >>> cut("abcdef", 4)
+    'abc…'
+    """
+    return text if len(text) <= width else text[: width - 1] + "\u2026"
+
+
+def _ordered(run: Run, samples: pl.DataFrame, pool: pl.DataFrame) -> pl.DataFrame:
+    """All samples with what is known of them, and the number of the reason."""
+    ranks = run.table("select/selected.parquet").select(SAMPLE, RANK)
+    table = (
+        samples.join(run.table("influence/scores.parquet"), on=SAMPLE, how="left")
+        .join(pool.select(SAMPLE, EFFORT, OVERALL, STRATUM), on=SAMPLE, how="left")
+        .join(ranks, on=SAMPLE, how="left")
+    )
+    strata = run.config.select.strata
+    reason = (
+        pl.when(pl.col(RANK).is_not_null())
+        .then(pl.col(STRATUM))
+        .when(pl.col(STRATUM).is_not_null())
+        .then(pl.col(STRATUM) + strata)
+        .when(pl.col(OVERALL).is_not_null())
+        .then(pl.lit(2 * strata))
+        .otherwise(pl.lit(2 * strata + 1))
+    )
+    table = table.with_columns(reason.cast(pl.Int64).alias("reason"))
+    order = {RANK: False, OVERALL: True, INFLUENCE: True, SAMPLE: False}
+    return table.sort(list(order), descending=list(order.values()), nulls_last=True)
+
+
+def _reasons(run: Run) -> dict[int, Reason]:
+    """By number: kept of a stratum, dropped of a stratum, the hardest, and those that are no candidates."""
+    strata, found = run.config.select.strata, {}
+    for row in run.table("select/strata.parquet").iter_rows(named=True):
+        place, kept, held = row[STRATUM], row[KEPT], row[CANDIDATES]
+        found[place] = Reason(0, place, f"stratum {place}: {kept:,} of {held:,} kept")
+        found[place + strata] = Reason(1, place, f"not drawn: stratum {place} kept {kept:,} of {held:,}")
+    found[2 * strata] = Reason(2, None, "dropped as one of the hardest (select.hard_prune)")
+    candidates = f"{run.facts('select')['pool']:,} candidates"
+    found[2 * strata + 1] = Reason(_REST, None, f"not scored: not among the {candidates}")
+    return found
+
+
+def _rows(table: pl.DataFrame, reasons: Mapping[int, Reason], units: Mapping[str, Unit]) -> Iterator[dict[str, Any]]:
+    """The rows as they are read out: the last items of the history, and scores in their units."""
+    places = {number: place for place, number in enumerate(reasons)}
+    shown = table.with_columns(
+        pl.col(HISTORY).list.tail(HISTORY_SHOWN),
+        (pl.col(HISTORY).list.len().cast(pl.Int64) - HISTORY_SHOWN).clip(0).alias("earlier"),
+        pl.col("reason").replace_strict(places),
+        *((pl.col(name) / 10.0**unit.exponent).alias(name) for name, unit in units.items()),
+    )
+    return shown.iter_rows(named=True)
+
+
+def _embed(
+    rows: Iterator[dict[str, Any]],
+    titles: Mapping[Any, str],
+    reasons: Mapping[int, Reason],
+    units: Mapping[str, Unit],
+    room: int,
+) -> tuple[str, list[int]]:
+    """The rows that fit into `room` bytes, each title once, at its first use; and how many there are of each state."""
+    said = list(reasons.values())
+    places: dict[Any, int] = {}
+    written: list[str] = []
+    texts: list[str] = []
+    counts = [0] * len(STATES)
+    for row in rows:
+        new = [item for item in dict.fromkeys([*row[HISTORY], row[TARGET]]) if item not in places]
+        places |= {item: len(places) + number for number, item in enumerate(new)}
+        added = [script_json(cut(titles.get(item, str(item)))) for item in new]
+        text = script_json(_fields(row, places))
+        room -= sum(len(part.encode()) + 1 for part in (text, *added))
+        if room < 0:
+            break
+        texts += added
+        written.append(text)
+        counts[said[row["reason"]].state] += 1
+    rest = {
+        "reasons": [[reason.state, reason.stratum, reason.text] for reason in said],
+        "states": STATES,
+        "exponents": {name: unit.exponent for name, unit in units.items()},
+    }
+    return f'{{"titles":[{",".join(texts)}],"rows":[{",".join(written)}],{script_json(rest)[1:]}', counts
+
+
+def _fields(row: Mapping[str, Any], places: Mapping[Any, int]) -> list[Any]:
+    """A row of the script's table; what is missing at its end is left out."""
+    exact = isinstance(row[USER], int) and abs(row[USER]) < 2**53  # as far as a script's numbers go
+    fields = [
+        row[SAMPLE],
+        row[USER] if exact else cut(str(row[USER])),
+        [places[item] for item in row[HISTORY]],
+        row["earlier"],
+        places[row[TARGET]],
+        row["reason"],
+        *(_brief(row[name]) for name in SCORES),
+        row[RANK],
+    ]
+    while fields[-1] is None:
+        fields.pop()
+    return fields
+
+
+def _brief(value: float | None) -> float | int | None:
+    """Four significant digits."""
+    if value is None:
+        return None
+    rounded = float(f"{value:.4g}")
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def _static(
+    rows: Iterator[dict[str, Any]], titles: Mapping[Any, str], reasons: Mapping[int, Reason]
+) -> Iterator[dict[str, Any]]:
+    """The selected samples as the page shows them without the script, as many as there is room for."""
+    said, room = list(reasons.values()), STATIC_ROOM
+    for row in rows:
+        texts = [cut(titles.get(item, str(item))) for item in (*row[HISTORY], row[TARGET])]
+        room -= sum(2 * len(html.escape(text).encode()) for text in (*texts, cut(str(row[USER]))))
+        if room < 0:
+            return
+        reason = said[row["reason"]]
+        yield {
+            "rank": row[RANK],
+            "sample": row[SAMPLE],
+            "user": cut(str(row[USER])),
+            "history": texts[:-1],
+            "earlier": row["earlier"],
+            "target": texts[-1],
+            "why": reason.text,
+            "stratum": reason.stratum,
+            "scores": [number(row[name]) for name in SCORES],
+        }
