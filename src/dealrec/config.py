@@ -304,6 +304,8 @@ class Config(Section):
     def _recommender_can_start(self) -> Self:
         if self.finetune.full and self.llm.adapter is not None:
             raise ValueError("finetune.full cannot go on from llm.adapter: merge the adapter into the LLM first")
+        if self.finetune.full and self.llm.dtype == "bfloat16":
+            raise ValueError("finetune.full needs llm.dtype float32: bfloat16 would round small steps away")
         if self.data.warm_share and self.data.format == "dealrec":
             raise ValueError("data.warm_share cuts in time, and the files of format 'dealrec' have no times")
         if self.recommender == "tiger" and not self.data.warm_share:

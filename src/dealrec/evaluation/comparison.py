@@ -36,9 +36,9 @@ def compare_arms(
     """Compare values [selections, trainings, users] with values [random arms, trainings, users].
 
     Training t has the same seed in every arm, and the users are the same. So the runs are not independent, and the
-    test over arms takes one value an arm, its mean over trainings and users. Arms are then exchangeable if the two
-    kinds are the same: each is a draw of its own, and what they share (training seeds, users) they all share. It
-    speaks of other selections, for these training seeds and users.
+    test over arms takes one value an arm, its mean over trainings and users. Its hypothesis is that the two kinds
+    have one distribution, not merely one mean, given what they share: training seeds and users, and of the
+    selected the scores and candidates, which are the same in all of them.
     """
     differences = paired_differences(selected, random)
     interval = bootstrap_crossed(differences, confidence=confidence, resamples=resamples, seed=seed)

@@ -10,14 +10,20 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 
 from dealrec.effort import sequence_losses
-from dealrec.effort.batching import Encoded
+from dealrec.effort.batching import Encoded, collate
 from dealrec.errors import NonFinite
 
 TRAIN_LOSS = "loss"  # as the Trainer calls them in its log
 VALID_LOSS = "eval_loss"
 
 
-class Samples(Dataset[Encoded]):
+COUNTED = "counted"  # of a batch: whether each sample takes part in the loss
+FILLING = -1  # the index of a sample that only fills up the last passes of an epoch
+
+Row = tuple[Encoded, bool]  # a sample, and whether it counts
+
+
+class Samples(Dataset[Row]):
     """Encoded samples as the Trainer takes them."""
 
     def __init__(self, samples: Sequence[Encoded]) -> None:
@@ -26,8 +32,14 @@ class Samples(Dataset[Encoded]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Encoded:
-        return self.samples[index]
+    def __getitem__(self, index: int) -> Row:
+        return self.samples[index], index != FILLING
+
+
+def collate_rows(rows: Sequence[Row], *, pad_id: int) -> dict[str, Tensor]:
+    """The batch of `collate`, and which of its samples count."""
+    samples, counted = zip(*rows, strict=True)
+    return {**collate(samples, pad_id=pad_id), COUNTED: torch.tensor(counted)}
 
 
 class SampleMeanTrainer(Trainer):
@@ -50,7 +62,7 @@ class SampleMeanTrainer(Trainer):
     ) -> tuple[list[Any], Tensor]:
         """The forward passes of one optimiser step, and the number of their samples on all devices."""
         batches, _tokens = super().get_batch_samples(epoch_iterator, num_batches, device)
-        count = torch.tensor(sum(len(batch["labels"]) for batch in batches), device=device)
+        count = torch.tensor(sum(int(batch[COUNTED].sum()) for batch in batches), device=device)
         return batches, self.accelerator.reduce(count, reduction="sum")
 
     def compute_loss(
@@ -61,12 +73,12 @@ class SampleMeanTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """In training this pass's share of the step's mean loss, in evaluation the mean loss of its samples."""
-        losses = sequence_losses(model, inputs)
+        losses = sequence_losses(model, inputs) * inputs[COUNTED]
         if model.training and num_items_in_batch is not None:
             # Gradients are averaged over the processes, hence the factor.
             loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
         else:
-            loss = losses.mean()
+            loss = losses.sum() / inputs[COUNTED].sum()
         return (loss, {}) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ARG002 (the Trainer's signature)
@@ -74,6 +86,7 @@ class SampleMeanTrainer(Trainer):
         return _Order(
             self.lengths,
             batch_size=self.batch_size,
+            at_once=self.args.train_batch_size * processes if (processes := self.accelerator.num_processes) > 1 else 1,
             seed=self.order_seed,
             # Read off the steps, since set_epoch does not reach the sampler where several processes resume.
             epoch=lambda: self.state.global_step // steps,
@@ -84,23 +97,29 @@ class _Order(Sampler[int]):
     """A fresh random order each epoch, the samples of one optimiser step with the longest first.
 
     That way a step's forward passes hold samples alike in length and pad less. What a step learns from stays the
-    same random draw, and its loss is a mean over samples, so it does not depend on how they are grouped.
+    same random draw, and its loss is a mean over samples, so it does not depend on how they are grouped. at_once:
+    samples of a pass on all devices; several of them need full passes, which accelerate would fill with samples that
+    then count twice, so they are filled here with ones that do not count.
     """
 
-    def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int, epoch: Callable[[], int]) -> None:
+    def __init__(
+        self, lengths: Sequence[int], *, batch_size: int, at_once: int, seed: int, epoch: Callable[[], int]
+    ) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
+        self.filling = -len(lengths) % at_once
         self.seed = seed
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.lengths) + self.filling
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch())
-        order = torch.randperm(len(self), generator=generator).tolist()
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
         for start in range(0, len(order), self.batch_size):
             yield from sorted(order[start : start + self.batch_size], key=lambda i: -self.lengths[i])
+        yield from [FILLING] * self.filling
 
 
 class AfterStep(TrainerCallback):

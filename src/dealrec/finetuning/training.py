@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import PrinterCallback, TrainerState, TrainingArguments
 
-from dealrec.effort.batching import Encoded, collate
+from dealrec.effort.batching import Encoded
 from dealrec.finetuning import checkpoints
 from dealrec.finetuning.trainer import (
     TRAIN_LOSS,
@@ -18,6 +19,7 @@ from dealrec.finetuning.trainer import (
     Samples,
     StopEarly,
     StopOnNonFinite,
+    collate_rows,
 )
 
 
@@ -72,7 +74,7 @@ def train(
     The forward passes run in bfloat16 where the GPU has it; parameters keep their type. To trade time for memory,
     enable gradient checkpointing on the model beforehand. The model is moved to the Trainer's device and stays
     there, in training mode. Under `accelerate launch` every process calls with the same arguments and its own copy
-    of the model; tested on CPU with one process, and by hand with two; not on GPUs, DeepSpeed or FSDP.
+    of the model; tested on CPU with one process and with two; not on GPUs, DeepSpeed or FSDP.
 
     Raises NonFinite if a loss is NaN or infinite, ValueError without samples, for sizes that do not divide, and for
     patience without validation.
@@ -115,7 +117,7 @@ def train(
         model=model,
         args=arguments,
         eval_dataset=None if validation is None else Samples(validation),
-        data_collator=lambda rows: collate(rows, pad_id=pad_id),
+        data_collator=partial(collate_rows, pad_id=pad_id),
         callbacks=[StopOnNonFinite(), *stop_early, AfterStep(after_step)],
         batch_size=batch_size,
         seed=seed,

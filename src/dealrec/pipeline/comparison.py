@@ -80,6 +80,14 @@ def notes(config: Config, found: dict[str, Comparison]) -> list[str]:
     if few:
         which = "any measure" if len(few) == len(found) else _listed(few)
         said.append(f"Too few users differ for p (users) to be as low as {level:.2g} on {which}.")
+    torn = [name for name, one in found.items() if one.verdict != "not distinguishable" and one.users.p > level]
+    if torn:
+        said.append(f"On {_listed(torn)} interval and p (users) disagree: take the difference for not shown.")
+    if len(found) > 1:
+        said.append(
+            f"There are {len(found)} measures, and each is looked at by itself: {level:.0%} of those that do not differ"
+            " look as if they did."
+        )
     arms = next(iter(found.values())).arms
     if arms is not None:
         ours, theirs = config.select.selections, config.select.random_arms

@@ -77,14 +77,19 @@ def _check_warm_start(config: Config, run_dir: Path) -> None:
             f"data.warm_share {config.data.warm_share:g} leaves no user with two interactions before the cut",
             "Raise it.",
         )
-    stopping = [name for name in ("warmstart", "finetune") if getattr(config, name).patience is not None]
+    stopping = [name for name in _trainings(config) if getattr(config, name).patience is not None]
     if stopping and not len(read_samples(run_dir / "data" / "samples-valid.parquet")):
         raise ConfigError(f"There are no validation samples for {stopping[0]}.patience", "Set it to null.")
 
 
+def _trainings(config: Config) -> tuple[str, ...]:
+    """The sections of the trainings that the recommender has."""
+    return ("finetune", "warmstart") if config.recommender == "bigrec" else ("finetune",)
+
+
 def _check_trackers(config: Config) -> None:
     """transformers knows the trackers, and they are installed."""
-    wanted = {name: getattr(config, name).report_to for name in ("warmstart", "finetune")}
+    wanted = {name: getattr(config, name).report_to for name in _trainings(config)}
     if all(tracker in ("none", "all") for tracker in wanted.values()):
         return
     from transformers.integrations.integration_utils import (

@@ -7,8 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from tempfile import TemporaryDirectory
 
 from dealrec.errors import DealrecError
@@ -16,6 +19,8 @@ from dealrec.pipeline.stage import Context, Silent
 from dealrec.pipeline.workers import Job
 
 JOB, REFUSAL = "job.pickle", "refusal.json"
+LAUNCHED = "DEALREC_LAUNCHED"  # in the environment of the processes that are started: how many there are
+PATIENCE = 10  # seconds that they have to end in
 
 
 def on_devices(context: Context, job: Job, out: Path, *, processes: int) -> None:
@@ -23,40 +28,61 @@ def on_devices(context: Context, job: Job, out: Path, *, processes: int) -> None
 
     Each of them has its own copy of the model; what the job writes only the first may write. accelerate chooses the
     devices, and goes by the user's own `accelerate config` where there is one; without CUDA they are CPUs. The
-    processes end with this one, however it ends.
+    processes end with this one, and with an interrupt that this one survives.
     """
     if processes == 1:
         job(context, out)
         return
     import torch
 
+    cuda = torch.cuda.is_available()
     with TemporaryDirectory() as folder:
         (Path(folder) / JOB).write_bytes(pickle.dumps((replace(context, progress=Silent()), job, out)))
         command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
-        command += ["--num_machines", "1", "--main_process_port", "0"]  # 0: any that is free
-        command += ["--multi_gpu"] if torch.cuda.is_available() else ["--cpu"]
+        command += ["--num_machines", "1", "--main_process_port", "0", "--multi_gpu"]  # port 0: any that is free
         command += ["--module", "dealrec.pipeline.launching", folder, str(os.getpid())]
-        with context.progress.bar(f"{context.name}: {out.stem}, in {processes} processes"):
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-        context.facts["device"] = f"{processes} x {'cuda' if torch.cuda.is_available() else 'cpu'}"
+        # With --cpu, accelerate would start a single process; several CPUs it is told so.
+        surroundings = {**os.environ, LAUNCHED: str(processes), **({} if cuda else {"ACCELERATE_USE_CPU": "true"})}
+        with (
+            context.progress.bar(f"{context.name}: {out.stem}, in {processes} processes"),
+            _ending(subprocess.Popen(command, env=surroundings, stdout=DEVNULL, stderr=PIPE, text=True)) as launcher,
+        ):
+            told = launcher.communicate()[1]
+        context.facts["device"] = f"{processes} x {'cuda' if cuda else 'cpu'}"
         if (refusal := Path(folder) / REFUSAL).exists():
             raise DealrecError(*json.loads(refusal.read_text()))
-        if done.returncode:
+        if launcher.returncode:
             raise DealrecError(
-                f"{context.name}: training in {processes} processes failed:\n{done.stderr.strip()}",
+                f"{context.name}: training in {processes} processes failed:\n{told.strip()}",
                 "Check the devices (accelerate env), or train in one process (processes: 1).",
             )
 
 
+@contextmanager
+def _ending(launcher: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """While open it may run; then it has ended, and with it the processes that it started."""
+    try:
+        yield launcher
+    finally:
+        launcher.terminate()  # on which it ends its own processes
+        try:
+            launcher.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            launcher.kill()
+            launcher.wait()
+
+
 def is_first() -> bool:
     """Whether this process is the only one of its training, or the first."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return LAUNCHED not in os.environ or os.environ["RANK"] == "0"
 
 
 def main() -> None:
     """What each of the processes does."""
-    folder, parent = Path(sys.argv[1]), int(sys.argv[2])
-    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+    folder, caller = Path(sys.argv[1]), int(sys.argv[2])
+    threading.Thread(target=_end_with, args=[os.getppid(), caller], daemon=True).start()
+    if os.environ.get("WORLD_SIZE") != os.environ[LAUNCHED]:
+        raise RuntimeError(f"accelerate joined {os.environ.get('WORLD_SIZE')} processes, not {os.environ[LAUNCHED]}")
     context, job, out = pickle.loads((folder / JOB).read_bytes())  # written a moment ago, by on_devices
     try:
         job(context, out)
@@ -65,14 +91,15 @@ def main() -> None:
         raise
 
 
-def _end_with(process: int) -> None:
-    """End this process when that one has: an orphan would compute on for nobody."""
-    while True:
+def _end_with(parent: int, caller: int) -> None:
+    """End this process when either of those has: an orphan would compute on for nobody."""
+    while os.getppid() == parent:
         try:
-            os.kill(process, 0)
+            os.kill(caller, 0)
         except OSError:
-            os._exit(1)
+            break
         time.sleep(1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -163,13 +163,13 @@ def states(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[t
         manifest = read_manifest(run_dir / stage.name)
         if manifest is not None and not broken:
             broken = not _current(stage, config, complete, manifest)
+        begun = (run_dir / f"{stage.name}.part" / FINGERPRINT).exists()
+        running = begun and _in_use(run_dir)
         if manifest is None:
-            state = State.MISSING
-            if (run_dir / f"{stage.name}.part" / FINGERPRINT).exists():
-                state = State.RUNNING if _in_use(run_dir) else State.PARTIAL
+            state = State.RUNNING if running else State.PARTIAL if begun else State.MISSING
             broken = True
         else:
-            state = State.OUTDATED if broken else State.COMPLETE
+            state = State.RUNNING if running else State.OUTDATED if broken else State.COMPLETE
             complete[stage.name] = manifest
         yield stage, state, manifest
 
