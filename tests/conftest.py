@@ -1,6 +1,7 @@
 """A tiny random LLM, a small made-up data set, and a config that goes with them."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 import yaml
 
 USERS, ITEMS = 40, 30
+
+Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +62,26 @@ def text_encoder(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Pa
     sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     BertModel(BertConfig(vocab_size=len(tokenizer), **sizes, initializer_range=1.0)).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Call the entry point in this process; exit status, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        from dealrec.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["dealrec", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            status: Any = 0
+        except SystemExit as exit_:
+            status = exit_.code or 0
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    return call
 
 
 def made_interactions(*, users: int = USERS, items: int = ITEMS, seed: int = 0) -> pl.DataFrame:

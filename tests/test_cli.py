@@ -6,34 +6,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
-from dealrec.cli import STAGE_NAMES, main
+from dealrec.cli import STAGE_NAMES
 from dealrec.pipeline.graph import STAGES
+from tests.conftest import Cli
 
-Cli = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Call the entry point in this process; exit status, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dealrec", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            status: Any = 0
-        except SystemExit as exit_:
-            status = exit_.code or 0
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
-
-    return call
 
 
 def refused(result: tuple[int, str, str], *words: str) -> None:

@@ -1,14 +1,12 @@
 """`dealrec report`: one run, two runs, and what it refuses."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from dealrec.cli import main
 from dealrec.columns import HISTORY, SAMPLE, TARGET, USER
 from dealrec.config import Config
 from dealrec.pipeline.manifest import read_manifest, write_manifest
@@ -22,22 +20,6 @@ OTHER = Config.model_validate({"select": {"effort_weight": 2.0, "strata": 7}})
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return made_run(tmp_path / "first", Config(), **SIZES)
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dealrec", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            status: Any = 0
-        except SystemExit as exit_:
-            status = exit_.code or 0
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
-
-    return call
 
 
 def test_the_page_is_written_again_and_its_path_printed(cli: Any, run: Path, tmp_path: Path) -> None:
