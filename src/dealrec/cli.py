@@ -168,7 +168,7 @@ def export(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.")],
     to: Annotated[str, typer.Option("--to", metavar="STACK", help=f"{', '.join(STACK_NAMES)}.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write; by default RUN_DIR/exports/STACK.")] = None,
-    arm: Annotated[str, typer.Option(help="Whose samples: selected, or random-N.")] = "selected",
+    arm: Annotated[str, typer.Option(help="Whose samples: selected, selected-N or random-N.")] = "selected",
     form: Annotated[
         str | None, typer.Option(help="text, messages (trl, jsonl, parquet, datasets) or tokens; by default text.")
     ] = None,
