@@ -9,17 +9,7 @@ from typing import Any
 
 from dealrec.exporting.handover import Handover, Sample
 from dealrec.exporting.jsonl import write_jsonl
-from dealrec.exporting.training import (
-    TRAINED,
-    accumulation,
-    copy_start,
-    lora,
-    note_what_differs,
-    saving,
-    takes_bf16,
-    warmup_steps,
-    write_yaml,
-)
+from dealrec.exporting.training import common_settings, copy_start, lora, note_what_differs, write_yaml
 
 CONFIG, DATA = "axolotl.yaml", "train.jsonl"
 COMMENT = f"In this folder: axolotl train {CONFIG}\nbf16: true on a GPU that has it."
@@ -58,20 +48,11 @@ def write(handed: Handover, folder: Path) -> str:
         settings[f"load_in_{handed.config.llm.quantization}"] = True
         settings["adapter"] = "qlora" if handed.config.llm.quantization == "4bit" else "lora"
     settings |= {
-        "output_dir": TRAINED,
         "num_epochs": handed.config.finetune.epochs,
         "micro_batch_size": handed.config.finetune.micro_batch_size,
-        "gradient_accumulation_steps": accumulation(handed),
-        "learning_rate": handed.config.finetune.learning_rate,
         "optimizer": "adamw_torch",
         "lr_scheduler": "linear",
-        "warmup_steps": warmup_steps(handed),
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "bf16": takes_bf16(),
-        "seed": handed.config.seed,
-        "logging_steps": 1,
-        **saving(handed),
+        **common_settings(handed),
     }
     note_what_differs(handed, "axolotl")
     write_yaml(folder / CONFIG, settings, comment=COMMENT)

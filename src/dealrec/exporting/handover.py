@@ -88,7 +88,7 @@ class Handover:
     def rows(self) -> list[dict[str, Any]]:
         """Samples in the form that is wanted, for readers that take any."""
         if self.form == "tokens":
-            return list(self.token_rows())
+            return self.token_rows()
         if self.form == "messages":
             return [{"messages": messages(sample)} for sample in self.samples]
         return [{"prompt": sample.prompt, "completion": sample.completion} for sample in self.samples]

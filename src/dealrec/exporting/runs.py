@@ -199,8 +199,7 @@ def _outside(things: Any, manifest: Manifest) -> list[dict[str, str]]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): file_hash(path) for path in paths}
+    return {name: file_hash(folder / name) for name in _files(folder)}
 
 
 def _refuse_to_replace(out: Path, *, force: bool) -> None:
@@ -211,7 +210,7 @@ def _refuse_to_replace(out: Path, *, force: bool) -> None:
         known = {PROVENANCE, *json.loads((out / PROVENANCE).read_bytes())["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise RunDirectoryError(f"{out} exists and is not an export", "Choose another --out.") from None
-    foreign = [name for name in (_files(out)) if name not in known]
+    foreign = [name for name in _files(out) if name not in known]
     if foreign:
         raise RunDirectoryError(
             f"{out} holds more than the export: {', '.join(foreign[:3])}", "Move it away, or choose another --out."

@@ -25,12 +25,20 @@ def trainer_settings(handed: Handover) -> dict[str, Any]:
     """As the Trainer of transformers names them, which TRL and LLaMA-Factory extend."""
     settings = handed.config.finetune
     return {
-        "output_dir": TRAINED,
         "num_train_epochs": settings.epochs,
         "per_device_train_batch_size": settings.micro_batch_size,
-        "gradient_accumulation_steps": accumulation(handed),
-        "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "linear",
+        **common_settings(handed),
+        "report_to": settings.report_to,
+    }
+
+
+def common_settings(handed: Handover) -> dict[str, Any]:
+    """What all stacks call alike."""
+    return {
+        "output_dir": TRAINED,
+        "gradient_accumulation_steps": accumulation(handed),
+        "learning_rate": handed.config.finetune.learning_rate,
         "warmup_steps": warmup_steps(handed),
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
@@ -38,7 +46,6 @@ def trainer_settings(handed: Handover) -> dict[str, Any]:
         "seed": handed.config.seed,
         "logging_steps": 1,
         **saving(handed),
-        "report_to": settings.report_to,
     }
 
 

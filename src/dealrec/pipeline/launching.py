@@ -5,8 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from dealrec.errors import DealrecError
 from dealrec.pipeline.stage import Context, Silent
-from dealrec.pipeline.workers import Job
+from dealrec.pipeline.workers import Job, end_unless
 
 JOB, REFUSAL = "job.pickle", "refusal.json"
 LAUNCHED = "DEALREC_LAUNCHED"  # in the environment of the processes that are started: how many there are
@@ -80,7 +78,8 @@ def is_first() -> bool:
 def main() -> None:
     """What each of the processes does."""
     folder, caller = Path(sys.argv[1]), int(sys.argv[2])
-    threading.Thread(target=_end_with, args=[os.getppid(), caller], daemon=True).start()
+    launcher = os.getppid()
+    end_unless(lambda: os.getppid() == launcher and _lives(caller))  # an orphan would compute on for nobody
     if os.environ.get("WORLD_SIZE") != os.environ[LAUNCHED]:
         raise RuntimeError(f"accelerate joined {os.environ.get('WORLD_SIZE')} processes, not {os.environ[LAUNCHED]}")
     context, job, out = pickle.loads((folder / JOB).read_bytes())  # written a moment ago, by on_devices
@@ -91,15 +90,12 @@ def main() -> None:
         raise
 
 
-def _end_with(parent: int, caller: int) -> None:
-    """End this process when either of those has: an orphan would compute on for nobody."""
-    while os.getppid() == parent:
-        try:
-            os.kill(caller, 0)
-        except OSError:
-            break
-        time.sleep(1)
-    os._exit(1)
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

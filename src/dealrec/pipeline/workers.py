@@ -51,9 +51,14 @@ def in_parallel(context: Context, label: str, jobs: Mapping[str, Job], *, worker
 def _end_with(parent: int) -> None:
     """Have a worker end when its parent does, however that ended: an orphan would compute on for nobody."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent sees to the workers
+    end_unless(lambda: os.getppid() == parent)
+
+
+def end_unless(wanted: Callable[[], bool]) -> None:
+    """From now on, end this process within a second of being wanted no more."""
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while wanted():
             time.sleep(1)
         os._exit(1)
 
