@@ -8,6 +8,7 @@ TIMESTAMP: Final = "timestamp"
 RATING: Final = "rating"
 SPLIT: Final = "split"
 TITLE: Final = "title"
+CATEGORY: Final = "category"  # list of names; only where the settings name a column of categories
 
 POSITION: Final = "position"  # order of an interaction within its user, from 0
 ITEM_INDEX: Final = "item_index"  # internal id, from 1; 0 is padding

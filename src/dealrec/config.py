@@ -3,10 +3,11 @@
 The order of the fields is the order of the pipeline.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_serializer, model_validator
 
 from dealrec.config_recommenders import LLMConfig, TIGERConfig
 from dealrec.config_solvers import CGConfig, Section, SolverConfig
@@ -28,7 +29,7 @@ Budget = Annotated[int | float, BeforeValidator(_number), AfterValidator(_count_
 
 
 class Columns(Section):
-    """How the columns of the user's files are called."""
+    """How the columns of the user's files are called and read."""
 
     user: str = Field("user_id", description="User id, a string or an integer; a session id may stand in for it.")
     item: str = Field("item_id", description="Item id, a string or an integer; in both files.")
@@ -38,6 +39,27 @@ class Columns(Section):
     rating: str | None = Field(None, description="Rating, a number; only needed with min_rating.")
     split: str | None = Field(None, description="Split of the interaction (train, valid or test); for split 'column'.")
     title: str = Field("title", description="Title of the item, in the items file.")
+    category: str | None = Field(
+        None, description="Categories of the item, in the items file: text or a list; only the report shows them."
+    )
+    category_separator: str | None = Field(
+        None,
+        min_length=1,
+        description="What separates several categories in one text, such as '|'. null: a text is one category, but in"
+        " RecBole's columns of sequences (name:token_seq) a space separates.",
+    )
+
+    @model_validator(mode="after")
+    def _a_separator_needs_a_category(self) -> Self:
+        if self.category_separator is not None and self.category is None:
+            raise ValueError("category_separator needs data.columns.category, the name of the column of categories")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _like_those_before(self, dump: Callable[[Self], dict[str, Any]]) -> dict[str, Any]:
+        # Runs from before these two settings lack them, and null is how they ran: they stay up to date.
+        later = ("category", "category_separator")
+        return {name: value for name, value in dump(self).items() if value is not None or name not in later}
 
 
 class DataConfig(Section):
@@ -227,7 +249,11 @@ class TrainingConfig(Section):
     processes: int = Field(
         1, ge=1, description="Processes that train together, a device each, started by `accelerate launch`."
     )
-    report_to: str = Field("none", description="Experiment tracker, as the Trainer of transformers names it.")
+    report_to: str = Field(
+        "none",
+        description="Experiment tracker, as the Trainer of transformers names it. tensorboard comes with the extra"
+        " 'tracking' and shows the run directory's folder tracking.",
+    )
 
     @model_validator(mode="after")
     def _micro_divides_batch(self) -> Self:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from dealrec.columns import (
+    CATEGORY,
     EFFORT,
     HISTORY,
     INFLUENCE,
@@ -56,12 +57,16 @@ def config() -> Config:
 
 @pytest.fixture
 def make_run(tmp_path: Path, config: Config) -> MakeRun:
-    """Writes a run up to a stage. titles: of items; facts, warnings: by stage; measures: of the comparison."""
+    """Writes a run up to a stage.
+
+    titles, categories: of items; facts, warnings: by stage; measures: of the comparison.
+    """
 
     def make(
         until: str = "evaluate",
         *,
         titles: dict[int, str] | None = None,
+        categories: dict[int, list[str]] | None = None,
         facts: dict[str, dict[str, Any]] | None = None,
         warnings: dict[str, list[str]] | None = None,
         measures: dict[str, dict[str, Any]] | None = None,
@@ -71,12 +76,17 @@ def make_run(tmp_path: Path, config: Config) -> MakeRun:
             folder = tmp_path / "run" / stage
             folder.mkdir(parents=True)
             for name, content in _files(titles or {}, MEASURES if measures is None else measures)[stage].items():
+                if name == "items.parquet" and categories is not None:
+                    named = pl.Series(CATEGORY, [categories.get(i, []) for i in content[ITEM]])
+                    pl.DataFrame({ITEM: content[ITEM], CATEGORY: named}).write_parquet(folder / "categories.parquet")
                 (folder / name).parent.mkdir(exist_ok=True)
                 if isinstance(content, pl.DataFrame):
                     content.write_parquet(folder / name)
                 else:
                     (folder / name).write_text(json.dumps(content))
             found = {**FACTS.get(stage, {}), **(facts or {}).get(stage, {})}
+            if stage == "data" and categories is not None:
+                found["categories"] = len(set().union(*categories.values()))
             made[stage] = _manifest(folder, stage, config, made, found, (warnings or {}).get(stage, []))
             write_manifest(folder, made[stage])
         return tmp_path / "run"

@@ -9,6 +9,7 @@ import polars as pl
 
 from dealrec.columns import (
     CANDIDATES,
+    CATEGORY,
     EFFORT,
     HIGH,
     HISTORY,
@@ -39,14 +40,28 @@ LENGTH = 9  # of every user's sequence
 
 
 def made_run(
-    run_dir: Path, config: Config, *, samples: int, items: int, budget: int, pool: int, hostile: list[str] | None = None
+    run_dir: Path,
+    config: Config,
+    *,
+    samples: int,
+    items: int,
+    budget: int,
+    pool: int,
+    hostile: list[str] | None = None,
+    categories: list[str] | None = None,
 ) -> Path:
-    """Write a run up to `evaluate`, with the settings beside it; hostile: the first titles."""
+    """Write a run up to `evaluate`, with the settings beside it.
+
+    hostile: the first titles. categories: of the items, the k-th of every (k + 2)nd, so that an item has several.
+    """
     draw = np.random.default_rng(0)
     tables = {"data": _data(draw, samples, items, hostile or [])}
+    if categories:
+        named = [[name for k, name in enumerate(categories) if item % (k + 2) == 0] for item in range(items)]
+        tables["data"]["categories.parquet"] = pl.DataFrame({ITEM: range(items), CATEGORY: named})
     tables |= _scores(draw, config, samples, budget, pool)
     facts: dict[str, dict[str, Any]] = {
-        "data": {"test_samples": samples},
+        "data": {"test_samples": samples} | ({"categories": len(categories)} if categories else {}),
         "surrogate": {"epochs": 20, "best_epoch": 12, "valid_ndcg@10": 0.0412},
         "influence": {"solver": "cg", "residual": 4e-4, "iterations": 38, "converged": True, "damping": 0.013},
         "effort": {"pool": pool, "spearman_effort_completion_tokens": -0.31},

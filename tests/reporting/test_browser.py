@@ -22,6 +22,9 @@ HOSTILE = [
     "x" * 500,
     "\u202eright to left",
 ]
+CATEGORIES = [title.replace("\u2028", " ").replace("\u202e", " ") for title in HOSTILE] + [
+    f"Kind {i}" for i in range(40)
+]
 SIZES: dict[str, Any] = {"samples": 1_000, "items": 300, "budget": 60, "pool": 200}
 CONFIG = Config.model_validate({"select": {"hard_prune": 0.05}})
 READ_ROWS = "() => [...document.querySelectorAll('#sample-rows tbody tr')].map(r => [...r.cells].map(c => c.innerText))"
@@ -30,7 +33,7 @@ READ_ROWS = "() => [...document.querySelectorAll('#sample-rows tbody tr')].map(r
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
-    made = made_run(folder / "run", CONFIG, **SIZES, hostile=HOSTILE)
+    made = made_run(folder / "run", CONFIG, **SIZES, hostile=HOSTILE, categories=CATEGORIES)
     write_report(made, CONFIG, made / "report.html")
     return made
 
@@ -119,12 +122,30 @@ def test_hostile_titles_are_text(browser: Any, run: Path) -> None:
     page.close()
 
 
+def test_hostile_categories_are_text_and_the_lost_are_named(browser: Any, run: Path) -> None:
+    page, said = opened(browser, run / "report.html")
+    labels = page.eval_on_selector_all(".wide tbody th", "all => all.map(one => one.textContent)")
+    assert labels[:5] == [name if len(name) <= 60 else name[:59] + "\u2026" for name in CATEGORIES[:5]]
+    assert labels[-2:] == ["other (33 categories)", "no category"]
+    assert len(labels) == 14
+    shares = page.eval_on_selector_all(".wide tbody tr", "all => all.map(one => parseFloat(one.cells[1].textContent))")
+    assert shares[:12] == sorted(shares[:12], reverse=True)
+    assert "Uncovered, with no sample among the selected: Kind" in page.inner_text(".wide")
+    page.hover(".wide th bdi[title]")
+    assert page.get_attribute(".wide th bdi[title]", "title") == "x" * 199 + "\u2026"
+    assert page.evaluate("window.hit") is None
+    assert page.query_selector("img, .wide script") is None
+    assert said == []
+    page.close()
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_scrolls_sideways_and_text_stands_out(browser: Any, run: Path, width: int, scheme: str) -> None:
     other = run.with_name("other")
     if not other.exists():
-        made_run(other, Config.model_validate({"select": {"effort_weight": 2.0}}), **SIZES, hostile=HOSTILE)
+        config = Config.model_validate({"select": {"effort_weight": 2.0}})
+        made_run(other, config, **SIZES, hostile=HOSTILE, categories=CATEGORIES)
         write_comparison(run, other, run / "comparison.html")
     for name in ("report.html", "comparison.html"):
         page, said = opened(browser, run / name, viewport={"width": width, "height": 900}, color_scheme=scheme)

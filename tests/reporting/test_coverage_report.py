@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from dealrec.columns import (
+    CATEGORY,
     HISTORY,
     ITEM,
     POSITION,
@@ -20,7 +21,17 @@ from dealrec.columns import (
 from dealrec.config import Config
 from dealrec.data.samples import training_samples
 from dealrec.pipeline.tables import read_samples
-from dealrec.reporting.coverage import ACTIVITY, Group, bucket_shares, describe, groups, reach, spreads, upper_ends
+from dealrec.reporting.coverage import (
+    ACTIVITY,
+    Group,
+    bucket_shares,
+    by_category,
+    describe,
+    groups,
+    reach,
+    spreads,
+    upper_ends,
+)
 from dealrec.reporting.runs import Run, open_run
 
 MakeRun = Callable[..., Path]
@@ -118,3 +129,60 @@ def test_each_of_a_users_samples_has_the_time_of_its_own_target() -> None:
         {SAMPLE: 1, ACTIVITY: 4, TRAIN_COUNT: 1, TIMESTAMP: 40},
         {SAMPLE: 2, ACTIVITY: 2, TRAIN_COUNT: 2, TIMESTAMP: 60},
     ]
+
+
+def test_categories_of_the_targets_by_hand(make_run: MakeRun, config: Config) -> None:
+    # The samples' targets are the items 4, 5, 3, 1; the pool is the first three, the first and third are selected.
+    genres = {4: ["War", "Drama"], 5: ["Drama"], 3: ["War"], 2: ["Western"]}
+    run, found = both(make_run(categories=genres), config)
+    named = spreads(run, found)[-1]
+    assert named.name == "Targets by category"
+    assert "add up to more than 100%" in named.note
+    assert [(b.label, b.shares) for b in named.buckets] == [
+        ("Drama", (2 / 4, 2 / 3, 1 / 2)),
+        ("War", (2 / 4, 2 / 3, 2 / 2)),
+        ("no category", (1 / 4, 0 / 3, 0 / 2)),
+    ]
+    # No sample's target is a western, so none could be lost.
+    assert [category.label for category in named.categories] == ["Drama", "War"]
+    assert [named.lost(place) for place in range(3)] == [[], [], []]
+
+
+def test_the_largest_categories_have_a_line_each_and_the_others_share_one() -> None:
+    items = pl.DataFrame({ITEM: [1, 2, 3], CATEGORY: [["a", "b", "c"], ["a", "b"], ["a", "d"]]})
+    everyone = pl.DataFrame({SAMPLE: [0, 1, 2, 3], TARGET: [1, 2, 3, 2]})
+    found = {"all": everyone, "selected": everyone.filter(pl.col(TARGET) == 2)}
+    named = by_category(items, found, most=2)
+    assert named is not None
+    # Item 1 is of b and c, but counts once among the others.
+    assert [(b.label, b.shares) for b in by_category(items, found, most=1).buckets] == [  # type: ignore[union-attr]
+        ("a", (1.0, 1.0)),
+        ("other (3 categories)", (1.0, 1.0)),
+    ]
+    assert [(b.label, b.shares) for b in named.buckets] == [
+        ("a", (1.0, 1.0)),
+        ("b", (3 / 4, 1.0)),
+        ("other (2 categories)", (2 / 4, 0.0)),
+    ]
+    assert named.lost(0) == []
+    assert named.lost(1) == ["c", "d"]  # though they have no line of their own
+    alone = by_category(items, found, most=3)
+    assert alone is not None
+    assert [b.label for b in alone.buckets] == ["a", "b", "c", "d"]  # a line for others would hold one
+
+
+def test_without_several_categories_shares_add_up_to_one() -> None:
+    items = pl.DataFrame({ITEM: [1, 2, 3, 4], CATEGORY: [["a"], ["b"], ["c"], []]})
+    found = {"all": pl.DataFrame({SAMPLE: [0, 1, 2, 3, 4], TARGET: [1, 2, 3, 4, 4]})}
+    named = by_category(items, found, most=1)
+    assert named is not None
+    assert "100%" not in named.note
+    assert sum(bucket.shares[0] for bucket in named.buckets) == pytest.approx(1.0)
+    assert (
+        by_category(items.with_columns(pl.Series(CATEGORY, [[], [], [], []], dtype=pl.List(pl.String))), found) is None
+    )
+
+
+def test_a_run_without_categories_has_none(make_run: MakeRun, config: Config) -> None:
+    run, found = both(make_run(), config)
+    assert [spread.categories for spread in spreads(run, found)] == [(), (), ()]

@@ -81,6 +81,30 @@ def test_what_is_left_uncovered(
         assert "2 to 3: 20% of all samples, but 5% of the selected" in found[0].text
 
 
+def test_uncovered_categories_are_told_together_whether_they_have_a_line_or_not(
+    make_run: MakeRun, config: Config
+) -> None:
+    run = open_run(make_run(), config)
+    reach = [Group("all", 1000, 9, 9), Group("pool", 500, 9, 9), Group("selected", 100, 9, 9)]
+    lost = tuple(Bucket(f"g{place}", (0.3 - place / 100, 0.2, 0.0)) for place in range(7))
+    unscored = Bucket("x" * 500, (0.2, 0.01, 0.01))
+    rest = Bucket("rest", (0.9, 0.9, 0.9))
+    named = Spread(
+        "Targets by category", "", (rest, Bucket("other (8 categories)", (0.9, 0.0, 0.0))), (*lost, unscored)
+    )
+    drawn, candidates = uncovered(run, [named], reach)
+    assert drawn.text.startswith(
+        "Targets by category, g0: 30% of all samples, but 0% of the selected (20% of the candidates); g1: 29% of all"
+    )
+    assert drawn.text.endswith("; and 2 more.")
+    assert "g4" in drawn.text
+    assert "g5" not in drawn.text
+    assert "Lower select.strata" in drawn.remedy
+    assert len(candidates.text) < 200
+    assert "raise effort.pool" in candidates.remedy
+    assert {drawn.name, candidates.name} == {"Uncovered: targets by category"}
+
+
 def test_strata_that_give_no_sample(make_run: MakeRun, config: Config) -> None:
     folder = make_run()
     path = folder / "select" / "strata.parquet"

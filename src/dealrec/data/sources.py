@@ -11,6 +11,7 @@ import polars as pl
 from dealrec import columns
 from dealrec.config import DataConfig
 from dealrec.data import values
+from dealrec.data.categories import categories, warn_of_categories
 from dealrec.data.release import read_release, release_files
 from dealrec.data.tables import Column, Table, read_recbole, read_table
 from dealrec.data.titles import item_table
@@ -23,10 +24,12 @@ class Source:
     interactions: user_id and item_id (Int64 or String each), timestamp (Int64 or Float64), in file order;
     rating (Float64) and split (train, valid or test) if they are mapped.
     items: item_id, of the same type as in the interactions, and title.
+    categories: item_id and category (List(String), empty for none) of the same items; None if they are not mapped.
     """
 
     interactions: pl.DataFrame
     items: pl.DataFrame
+    categories: pl.DataFrame | None = None
 
 
 def files(config: DataConfig) -> list[Path]:
@@ -57,11 +60,25 @@ def read(config: DataConfig, *, warn: Callable[[str], None]) -> Source:
     repeated = interactions.height - interactions.select(columns.USER, columns.ITEM).n_unique()
     if repeated:
         warn(f"{repeated:,} of {interactions.height:,} interactions repeat an earlier one of the same user and item")
-    return Source(interactions, item_table(known, title, warn=warn))
+    items = item_table(known, title, warn=warn)
+    return Source(interactions, items, _categories(table, known, config, warn=warn))
 
 
 def _open(path: Path, config: DataConfig, *, ending: str) -> Table:
     return read_recbole(path, ending=ending) if config.format == "recbole" else read_table(path)
+
+
+def _categories(
+    table: Table, ids: pl.Series, config: DataConfig, *, warn: Callable[[str], None]
+) -> pl.DataFrame | None:
+    names = config.columns
+    if names.category is None:
+        return None
+    column = table.column(names.category, setting="data.columns.category")
+    found = pl.DataFrame({columns.ITEM: ids, columns.CATEGORY: categories(column, separator=names.category_separator)})
+    found = found.unique(columns.ITEM, keep="first", maintain_order=True)
+    warn_of_categories(found[columns.CATEGORY], warn=warn)
+    return found
 
 
 def _release(config: DataConfig, *, warn: Callable[[str], None]) -> tuple[pl.DataFrame, values.Ids]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,26 +17,31 @@ PICKLES = (".npy", ".npz", ".pkl", ".pickle", ".joblib", ".pt", ".pth")
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a file; `text` when the format knows no types, so that 7 may be a number or a name."""
+    """One column of a file; `text` when the format knows no types, so that 7 may be a number or a name.
+
+    separator: what separates several values in one text, where the format says that they are several.
+    """
 
     path: Path
     name: str
     values: pl.Series
     text: bool
+    separator: str | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file's columns, under the names the file gives them."""
+    """A file's columns, under the names the file gives them; separators: of those that the format calls sequences."""
 
     path: Path
     frame: pl.DataFrame
     text: bool
+    separators: Mapping[str, str] = field(default_factory=dict)
 
     def column(self, name: str, *, setting: str, hint: str = "") -> Column:
         """Return the column called `name`, which `setting` asked for; DataError if there is none."""
         if name in self.frame.columns:
-            return Column(self.path, name, self.frame[name], self.text)
+            return Column(self.path, name, self.frame[name], self.text, self.separators.get(name))
         near = difflib.get_close_matches(name, self.frame.columns, n=1, cutoff=0.5)
         remedy = f"Set {setting} to the column's name" + (f"; did you mean '{near[0]}'?" if near else ".")
         raise DataError(f"{self.path}: no column '{name}'; there are: {', '.join(self.frame.columns)}", remedy + hint)
@@ -57,6 +62,7 @@ def read_table(path: Path) -> Table:
 def read_recbole(path: Path, *, ending: str) -> Table:
     """Read a RecBole atomic file: tab-separated, no quoting, a header of `name:type`, everything as text.
 
+    Columns of sequences (`name:token_seq`) stay texts, with a space as their separator.
     Raises DataError as `read_table` does, and if two columns have the same name.
     """
     _ending(path, accepted=(ending,))
@@ -66,7 +72,9 @@ def read_recbole(path: Path, *, ending: str) -> Table:
     names = [name.rsplit(":", 1)[0] for name in frame.columns]
     if len(set(names)) < len(names):
         raise DataError(f"{path}: two columns have the same name: {', '.join(names)}", "Rename one of them.")
-    return Table(path, _filled(path, _trimmed(frame.rename(dict(zip(frame.columns, names, strict=True))))), text=True)
+    full = _filled(path, _trimmed(frame.rename(dict(zip(frame.columns, names, strict=True)))))
+    sequences = {name: " " for name, typed in zip(names, frame.columns, strict=True) if typed.endswith("_seq")}
+    return Table(path, full, text=True, separators=sequences)
 
 
 def refuse(column: Column, bad: pl.Series, *, fault: str, remedy: str) -> None:

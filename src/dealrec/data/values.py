@@ -56,7 +56,7 @@ def ids(column: Column) -> Ids:
         fraction = (values != values.floor()) | (values.abs() > _EXACT)
         refuse(column, fraction, fault="has ids that are no whole numbers", remedy="Store ids as integers or text.")
     elif not values.dtype.is_integer():
-        _wrong_type(column, "ids", "Store ids as integers or text.")
+        wrong_type(column, "ids", "Store ids as integers or text.")
     integers = values.cast(pl.Int64, strict=False)
     refuse(column, integers.is_null(), fault="has ids beyond 64 bits", remedy="Store these ids as text.")
     return Ids(column, integers.cast(pl.String), integers)
@@ -96,7 +96,7 @@ def timestamps(column: Column) -> pl.Series:
     elif values.dtype == pl.String:
         times = _times_of_text(values.str.strip_chars())
     else:
-        _wrong_type(column, "times", _TIMES)
+        wrong_type(column, "times", _TIMES)
     refuse(column, times.is_null(), fault="cannot be read as a time", remedy=_TIMES)
     if times.dtype == pl.Float64:
         refuse(
@@ -112,7 +112,7 @@ def ratings(column: Column) -> pl.Series:
     if values.dtype == pl.String:
         values = values.str.strip_chars()
     elif not values.dtype.is_numeric():
-        _wrong_type(column, "ratings", remedy)
+        wrong_type(column, "ratings", remedy)
     numbers = values.cast(pl.Float64, strict=False)
     refuse(column, numbers.is_null(), fault="cannot be read as a number", remedy=remedy)
     refuse(column, ~numbers.is_finite(), fault="is NaN or infinite", remedy=remedy)
@@ -131,7 +131,7 @@ def splits(column: Column) -> pl.Series:
         values = values.cast(pl.String)
     refuse(column, values.is_null(), fault="has no split", remedy=remedy)
     if values.dtype != pl.String:
-        _wrong_type(column, "splits", remedy)
+        wrong_type(column, "splits", remedy)
     names = values.str.strip_chars().str.to_lowercase().replace_strict(_SPLITS, default=None, return_dtype=pl.String)
     refuse(column, names.is_null(), fault="is none of train, valid and test", remedy=remedy)
     return names.rename(columns.SPLIT)
@@ -140,7 +140,7 @@ def splits(column: Column) -> pl.Series:
 def titles(column: Column) -> pl.Series:
     """Read titles as text, nulls kept; DataError if the column holds lists, records or bytes."""
     if column.values.dtype.is_nested() or column.values.dtype in (pl.Binary, pl.Object):
-        _wrong_type(column, "titles", "Store titles as text.")
+        wrong_type(column, "titles", "Store titles as text.")
     return column.values.cast(pl.String).rename(columns.TITLE)
 
 
@@ -174,7 +174,8 @@ def _iso(text: pl.Series) -> pl.Series:
     return part.select(moment.dt.epoch("us")).to_series()
 
 
-def _wrong_type(column: Column, wanted: str, remedy: str) -> NoReturn:
+def wrong_type(column: Column, wanted: str, remedy: str) -> NoReturn:
+    """Raise DataError for a column whose type cannot hold what is `wanted`."""
     raise DataError(
         f"{column.path}: column '{column.name}' has the type {column.values.dtype}, which holds no {wanted};"
         f" the first value is {str(column.values[0])[:80]!r} in data row 1",

@@ -15,6 +15,7 @@ import polars as pl
 
 from dealrec.columns import (
     CANDIDATES,
+    CATEGORY,
     EFFORT,
     EPOCH,
     HIGH,
@@ -86,6 +87,9 @@ def data(context: Context) -> None:
         write_table(context.out / f"samples-{part}.parquet", table, key=SAMPLE)
     write_table(context.out / "items.parquet", items, key=ITEM_INDEX)
     context.facts |= _data_facts(parts, items, made)
+    if source.categories is not None:  # a table of its own, as only the report reads it
+        write_table(context.out / "categories.parquet", source.categories, key=ITEM)
+        context.facts["categories"] = source.categories[CATEGORY].explode().drop_nulls().n_unique()
     if unknown := len(parts.valid) + len(parts.test) - len(known.valid) - len(known.test):
         context.warn(
             f"{unknown:,} validation and test interactions are of items in neither the items file nor the training"

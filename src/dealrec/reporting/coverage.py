@@ -1,4 +1,4 @@
-"""Coverage before and after: how all samples, the pool and the selected ones spread over users, items and time."""
+"""Coverage before and after: how all samples, the pool and the selected spread over users, items, time, categories."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dealrec.columns import (
+    CATEGORY,
     HISTORY,
     ITEM,
     POSITION,
@@ -19,14 +20,16 @@ from dealrec.columns import (
 )
 from dealrec.reporting.numbers import moment, moments, number
 from dealrec.reporting.runs import Run
+from dealrec.reporting.table import cut
 
 BUCKETS = 5
 ACTIVITY = "user_interactions"
+LARGEST = 12  # categories that have a line of their own
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A range of values. shares: of each group (all samples, the pool, the selected) that falls into it."""
+    """A range of values, or a category. shares: of each group (all samples, the pool, the selected) that is in it."""
 
     label: str
     shares: tuple[float, ...]
@@ -34,16 +37,24 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Spread:
-    """How the groups spread over the buckets of one quantity."""
+    """How the groups spread over the buckets of one quantity.
+
+    categories: all there are among the samples, the largest first; empty for what is no category.
+    """
 
     name: str
     note: str
     buckets: tuple[Bucket, ...]
+    categories: tuple[Bucket, ...] = ()
 
     @property
     def widest(self) -> float:
         """The largest share."""
         return max(share for bucket in self.buckets for share in bucket.shares)
+
+    def lost(self, place: int) -> list[str]:
+        """The categories of which the group at that place has no sample, the largest first."""
+        return [category.label for category in self.categories if not category.shares[place]]
 
 
 @dataclass(frozen=True)
@@ -98,8 +109,9 @@ def reach(found: Mapping[str, pl.DataFrame]) -> list[Group]:
 
 
 def spreads(run: Run, found: Mapping[str, pl.DataFrame]) -> list[Spread]:
-    """Spread of the groups over users by activity, targets by popularity, and time."""
-    described = describe(found["all"], run.table("data/interactions-train.parquet"), run.table("data/items.parquet"))
+    """Spread of the groups over users by activity, targets by popularity, time and, if there are any, categories."""
+    items = run.table("data/items.parquet")
+    described = describe(found["all"], run.table("data/interactions-train.parquet"), items)
     ordinal = run.config.data.format == "dealrec"
     rows = run.config.data.columns.timestamp is None
     time = (
@@ -114,7 +126,57 @@ def spreads(run: Run, found: Mapping[str, pl.DataFrame]) -> list[Spread]:
         ("Targets by popularity", TRAIN_COUNT, "How many training interactions the target item has.", False),
         (time, TIMESTAMP, "When the target was interacted with.", not (ordinal or rows)),
     ]
-    return [_spread(name, note, column, described, found, timed) for name, column, note, timed in made]
+    ranges = [_spread(name, note, column, described, found, timed) for name, column, note, timed in made]
+    if "categories" not in run.facts("data"):
+        return ranges
+    named = by_category(run.table("data/categories.parquet"), found)
+    return [*ranges, named] if named else ranges
+
+
+def by_category(items: pl.DataFrame, found: Mapping[str, pl.DataFrame], *, most: int = LARGEST) -> Spread | None:
+    """Spread over the categories of the target; None where no sample's target has any.
+
+    items: item_id and category, a list; those it lacks have none. found: the groups, the first of them of all
+    samples. A target of several categories counts for each, so the shares of a group can add up to more than 1.
+    `most` categories have a bucket each; the others share one, as do the targets without any.
+    """
+    counts = _target_counts(found)
+    named = items.select(pl.col(ITEM).alias(TARGET), CATEGORY).explode(CATEGORY).drop_nulls().join(counts, on=TARGET)
+    if named.is_empty():
+        return None
+    totals = named.group_by(CATEGORY).agg(pl.col(list(found)).sum())
+    totals = totals.sort(next(iter(found)), CATEGORY, descending=[True, False])
+    shown = len(totals) if len(totals) <= most + 1 else most
+    small = totals.slice(shown)
+    lines = [totals.head(shown)]
+    if len(small):
+        several = named.join(small, on=CATEGORY, how="semi").unique(TARGET)
+        lines.append(_total(several, f"other ({len(small):,} categories)", found))
+    without = counts.join(named, on=TARGET, how="anti")
+    if len(without):
+        lines.append(_total(without, "no category", found))
+    note = "What the target is, the largest category first."
+    if named[TARGET].is_duplicated().any():
+        note += " A target may be of several, so the shares can add up to more than 100%."
+    return Spread("Targets by category", note, _buckets(pl.concat(lines), found), _buckets(totals, found))
+
+
+def _target_counts(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Each target with the number of samples that each group has of it."""
+    everyone, *_ = found.values()
+    counts = everyone.select(TARGET).unique()
+    for name, group in found.items():
+        counts = counts.join(group.group_by(TARGET).len(name), on=TARGET, how="left")
+    return counts.fill_null(0)
+
+
+def _total(targets: pl.DataFrame, label: str, found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    return targets.select(pl.lit(label).alias(CATEGORY), pl.col(list(found)).sum())
+
+
+def _buckets(totals: pl.DataFrame, found: Mapping[str, pl.DataFrame]) -> tuple[Bucket, ...]:
+    shares = totals.select(CATEGORY, *(pl.col(name) / max(1, len(group)) for name, group in found.items()))
+    return tuple(Bucket(cut(label), tuple(of)) for label, *of in shares.iter_rows())
 
 
 def describe(samples: pl.DataFrame, train: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:

@@ -18,9 +18,16 @@ from dealrec.reporting.coverage import Group, Spread
 from dealrec.reporting.notes import Note
 from dealrec.reporting.numbers import number, percent
 from dealrec.reporting.runs import Run
+from dealrec.reporting.table import cut
 
 DOMINATES = 0.8  # of the variance of the overall score
 EXPECTED, MISSING = 8, 1 / 3  # least number that Random would draw of a bucket; what is too few of that
+NAMED, LABEL_WIDTH = 5, 60  # categories in one warning, and characters of each
+FEW_CANDIDATES = "Hardly any is a candidate: raise effort.pool."
+FEW_DRAWN = (
+    "Lower select.strata: the fewer strata, the more evenly the candidates are drawn from. A larger select.budget"
+    " covers more, too."
+)
 OF_CEILING = 0.5  # of the most that the noise of retraining allows
 
 
@@ -89,30 +96,33 @@ def said(found: Balance) -> str:
 
 
 def uncovered(run: Run, spreads: Sequence[Spread], reach: Sequence[Group]) -> Iterator[Note]:
-    """Warnings of users, items, times and scores of which hardly anything was selected."""
+    """Warnings of users, items, times, categories and scores of which hardly anything was selected."""
     if not run.has("select"):
         return
     groups = {group.name: place for place, group in enumerate(reach)}
     budget = reach[groups["selected"]].samples
     for spread in spreads:
-        for bucket in spread.buckets:
+        found: dict[str, list[str]] = {}
+        for bucket in spread.categories or spread.buckets:
             everyone, pool, selected = (bucket.shares[groups[name]] for name in ("all", "pool", "selected"))
             if budget * everyone < EXPECTED or selected > MISSING * everyone:
                 continue
-            remedy = (
-                "Hardly any is a candidate: raise effort.pool."
-                if pool <= MISSING * everyone
-                else "Lower select.strata: the fewer strata, the more evenly the candidates are drawn from. A larger"
-                " select.budget covers more, too."
+            line = (
+                f"{cut(bucket.label, LABEL_WIDTH)}: {percent(everyone)} of all samples, but {percent(selected)} of the"
+                f" selected ({percent(pool)} of the candidates)"
             )
-            yield Note(
-                "select",
-                f"{spread.name}, {bucket.label}: {percent(everyone)} of all samples, but {percent(selected)} of the"
-                f" selected ({percent(pool)} of the candidates).",
-                f"Uncovered: {spread.name[:1].lower()}{spread.name[1:]}",
-                remedy,
-            )
+            found.setdefault(FEW_CANDIDATES if pool <= MISSING * everyone else FEW_DRAWN, []).append(line)
+        name = f"Uncovered: {spread.name[:1].lower()}{spread.name[1:]}"
+        for remedy, lines in found.items():
+            # There are few ranges, but there may be hundreds of categories.
+            told = [_several(lines)] if spread.categories else lines
+            yield from (Note("select", f"{spread.name}, {line}.", name, remedy) for line in told)
     yield from _empty_strata(run)
+
+
+def _several(lines: Sequence[str]) -> str:
+    more = f"; and {len(lines) - NAMED:,} more" if len(lines) > NAMED else ""
+    return "; ".join(lines[:NAMED]) + more
 
 
 def _empty_strata(run: Run) -> Iterator[Note]:
