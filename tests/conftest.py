@@ -119,6 +119,14 @@ def write_config(tmp_path: Path, tiny_llm: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture
+def sections(tiny_llm: Path) -> dict[str, Any]:
+    """Sections of the settings that make the run small, as keyword arguments of `dealrec.prune`."""
+    settings = small_settings(tiny_llm)
+    del settings["seed"]
+    return settings
+
+
 def small_settings(llm: Path) -> dict[str, Any]:
     """Settings under which the whole pipeline takes seconds."""
     return {

@@ -1,6 +1,7 @@
 """The Python API."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,8 @@ import polars as pl
 import pytest
 
 import dealrec
-from dealrec.errors import ConfigError, DataError
-from tests.conftest import made_interactions, made_items, small_settings
-
-
-@pytest.fixture
-def sections(tiny_llm: Path) -> dict[str, Any]:
-    """Sections of the settings that make the run small, as keyword arguments of `prune`."""
-    settings = small_settings(tiny_llm)
-    del settings["seed"]
-    return settings
+from dealrec.errors import ConfigError, DataError, RunDirectoryError
+from tests.conftest import made_interactions, made_items
 
 
 def pruned(sections: dict[str, Any], **options: Any) -> dealrec.Pruned:
@@ -61,6 +54,41 @@ def test_the_pool_is_four_times_the_budget_unless_said_otherwise(sections: dict[
     del sections["effort"]
     assert pruned(sections, budget=5, until="data").config.effort.pool == 20
     assert pruned(sections, budget=0.5, until="data").config.effort.pool == 1.0
+
+
+def test_what_another_run_has_overtaken_is_not_shown_as_this_one(sections: dict[str, Any], tmp_path: Path) -> None:
+    first = pruned(sections, run_dir=tmp_path / "run")
+    assert len(first.training_data) == 6
+    tables = made_interactions(), made_items()
+    second = dealrec.prune(*tables, budget=4, **sections, run_dir=tmp_path / "run", until="select")
+    assert len(second.selected) == 4
+    for outdated in (lambda: first.selected, lambda: second.training_data, lambda: second.export(tmp_path / "x.jsonl")):
+        with pytest.raises(RunDirectoryError, match="yet in"):
+            outdated()
+
+
+def test_a_run_dir_holds_when_the_working_directory_changes(
+    sections: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = pruned(sections, run_dir="run")
+    monkeypatch.chdir("/")
+    assert len(found.selected) == 6
+
+
+def test_progress_is_shown_when_asked_for(
+    sections: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = made_interactions(), made_items()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dealrec.prune(*tables, budget=6, **sections, run_dir=tmp_path / "shown", until="data", progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "data ..." in shown.err
+    assert "the future leaks" in shown.err
+    pruned(sections, run_dir=tmp_path / "quiet", until="data", progress=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_integers_and_strings_as_ids_and_a_session_as_user(sections: dict[str, Any], tmp_path: Path) -> None:

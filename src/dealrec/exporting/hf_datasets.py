@@ -1,6 +1,7 @@
 """Hugging Face `datasets`: a data set saved to disk, and its card."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ CARD = "README.md"
 
 def write(handed: Handover, folder: Path) -> None:
     """Save the rows so that `datasets.load_from_disk` reads them."""
-    _datasets().Dataset.from_list(handed.rows()).save_to_disk(str(folder))
+    with _datasets() as datasets:
+        datasets.Dataset.from_list(handed.rows()).save_to_disk(str(folder))
 
 
 def save_tokens(handed: Handover, folder: Path) -> None:
     """Save input_ids, attention_mask and labels as the part `train` of a DatasetDict."""
-    datasets = _datasets()
-    rows = datasets.Dataset.from_list(handed.token_rows(mask=True))
-    datasets.DatasetDict({"train": rows}).save_to_disk(str(folder))
+    with _datasets() as datasets:
+        rows = datasets.Dataset.from_list(handed.token_rows(mask=True))
+        datasets.DatasetDict({"train": rows}).save_to_disk(str(folder))
 
 
 def card(provenance: Mapping[str, Any], *, licence: str, columns: Sequence[str]) -> str:
@@ -76,12 +78,19 @@ def _table(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"| `{name}` | `{digest}` |" for name, digest in rows)
 
 
-def _datasets() -> Any:
+@contextmanager
+def _datasets() -> Iterator[Any]:
+    """The package, which shows no progress bars while this is open."""
     try:
         import datasets
     except ImportError:
         raise ConfigError(
             "This export needs the package datasets", "Install it: pip install 'dealrec[export]'"
         ) from None
+    shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
-    return datasets
+    try:
+        yield datasets
+    finally:
+        if shown:
+            datasets.enable_progress_bars()

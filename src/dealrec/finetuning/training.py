@@ -1,11 +1,14 @@
 """Fine-tuning on the transformers Trainer: adapters or whole models, decoders or encoder-decoders."""
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from transformers import PrinterCallback, TrainerState, TrainingArguments
 
@@ -112,22 +115,34 @@ def train(
             "bf16": arguments.bf16,
         }
         mark = checkpoints.fingerprint(model, [samples, validation or []], settings)
-    trainer = SampleMeanTrainer(
-        samples,
-        model=model,
-        args=arguments,
-        eval_dataset=None if validation is None else Samples(validation),
-        data_collator=partial(collate_rows, pad_id=pad_id),
-        callbacks=[StopOnNonFinite(), *stop_early, AfterStep(after_step)],
-        batch_size=batch_size,
-        seed=seed,
-    )
-    trainer.remove_callback(PrinterCallback)  # it prints to stdout, where results belong
-    with torch.random.fork_rng():  # the Trainer seeds the global generator, which dropout draws from
+    with _generators_kept():
+        trainer = SampleMeanTrainer(
+            samples,
+            model=model,
+            args=arguments,
+            eval_dataset=None if validation is None else Samples(validation),
+            data_collator=partial(collate_rows, pad_id=pad_id),
+            callbacks=[StopOnNonFinite(), *stop_early, AfterStep(after_step)],
+            batch_size=batch_size,
+            seed=seed,
+        )
+        trainer.remove_callback(PrinterCallback)  # it prints to stdout, where results belong
         trainer.train(resume_from_checkpoint=None if mark is None else _resume(trainer, scratch, mark, stop_early))
     # In mixed precision the Trainer leaves the model's forward wrapped: it would go on computing in bfloat16.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return _summary(trainer.state)
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Find the global generators again as they were: the Trainer seeds them, and dropout draws from torch's."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)
 
 
 def _arguments(scratch: Path, *, every: int | Literal["epoch"] | None, **given: Any) -> TrainingArguments:

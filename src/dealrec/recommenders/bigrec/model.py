@@ -132,7 +132,8 @@ def attach_lora(
 def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> PeftModel:
     """The model with a saved adapter, in eval mode; trainable: its parameters require grad."""
     try:
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable).eval()
+        with torch.random.fork_rng():  # PEFT draws an adapter before it reads the one that there is
+            return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable).eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(

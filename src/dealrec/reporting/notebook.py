@@ -1,0 +1,48 @@
+"""A run at a glance: in two lines, and as what a notebook shows of it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from dealrec.columns import EFFORT, HISTORY, INFLUENCE, RANK, SAMPLE, TARGET, USER
+from dealrec.pipeline.tables import read_catalogue, read_samples
+from dealrec.reporting.numbers import number
+from dealrec.reporting.page import headline
+from dealrec.reporting.results import results
+from dealrec.reporting.runs import Run
+from dealrec.reporting.table import HISTORY_SHOWN
+from dealrec.reporting.templates import render
+
+SHOWN = 10
+
+
+def sentences(run: Run) -> list[str]:
+    """What was selected of how many, and how it compared with Random if that is known."""
+    found = results(run)
+    return [headline(run, run.facts("data")["train_samples"]), *([found.summary] if found else [])]
+
+
+def notebook_html(run: Run) -> str:
+    """A piece of HTML without colours and scripts of its own, so that it goes with a light page and with a dark one."""
+    shown = {"sentences": sentences(run), "folder": str(run.folder), "rows": list(_first(run))}
+    return render("notebook.html.jinja", shown)
+
+
+def _first(run: Run) -> Iterator[dict[str, Any]]:
+    """The best of the selected samples; none before there is a selection."""
+    if not run.has("select"):
+        return
+    titles = read_catalogue(run.folder / "data" / "items.parquet").titles
+    samples = read_samples(run.folder / "data" / "samples-train.parquet")
+    chosen = run.table("select/selected.parquet").sort(RANK).head(SHOWN)
+    for row in chosen.join(samples, on=SAMPLE, how="left", maintain_order="left").iter_rows(named=True):
+        items = [*row[HISTORY][-HISTORY_SHOWN:], row[TARGET]]
+        *history, target = (titles.get(item, str(item)) for item in items)
+        yield {
+            "rank": row[RANK],
+            "user": str(row[USER]),
+            "history": history,
+            "earlier": len(row[HISTORY]) > HISTORY_SHOWN,
+            "target": target,
+            "influence": number(row[INFLUENCE]),
+            "effort": number(row[EFFORT]),
+        }
