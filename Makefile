@@ -1,4 +1,7 @@
 # make demo: the main job on MovieLens-100K.  make test: lint, types and all tests.  make test-exports: with the stacks.
+# make test-versions: quick tests with each Python that there is.  make package: what is published, and the demo with it;
+# DEMO_ARGS='--set select.budget=8 ...' makes it a smaller one.  make docs: the documentation, into site/, with its references
+# written anew; make docs-serve: shown while it is edited.
 # Each makes the environment first. PYTHON chooses the interpreter, VENV the folder of the environment.
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,7 +17,13 @@ STACK_PACKAGES_trl := 'trl[peft]==1.16.0' torch==2.13.0
 STACK_PACKAGES_llamafactory := llamafactory==0.9.5 torch==2.11.0 torchaudio==2.11.0 torchvision==0.26.0
 STACK_PACKAGES_axolotl := axolotl==0.19.0 torch==2.13.0
 
-.PHONY: demo test test-exports lint types format env clean
+# The interpreters that test-versions tries where they are there, the environments VERSIONS-3.x that it makes for them,
+# and what it runs in each.
+VERSIONS ?= .venv
+PYTHONS ?= python3.11 python3.12 python3.13
+VERSION_TESTS ?= tests/test_cli.py tests/test_api.py tests/test_packaging.py tests/data tests/selection tests/exporting/test_exports.py
+
+.PHONY: demo test test-exports test-versions package docs docs-serve reference lint types format env clean
 
 env: $(STAMP)
 
@@ -42,6 +51,28 @@ $(STACKS)/%/.installed:
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(STACK_PACKAGES_$*)
 	touch $@
 
+test-versions:
+	@for python in $(PYTHONS); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) \
+	    || { echo "there is no $$python: left out"; continue; }; \
+	  echo "Python $$version:"; \
+	  $(MAKE) --no-print-directory env PYTHON=$$python VENV=$(VERSIONS)-$$version \
+	    && $(VERSIONS)-$$version/bin/python -m pytest $(VERSION_TESTS) || exit 1; \
+	done
+
+package:
+	PYTHON="$(PYTHON)" DEMO_ARGS="$(DEMO_ARGS)" .ci/package
+
+reference: env
+	$(BIN)/python docs/generate.py
+
+docs: reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "open site/index.html"
+
+docs-serve: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --open
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,4 +85,4 @@ format: env
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(STACKS) runs build dist
+	rm -rf $(VENV) $(VERSIONS)-3.* $(STACKS) runs build dist site

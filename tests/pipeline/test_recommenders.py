@@ -1,6 +1,7 @@
 """The pipeline with each recommender: warm starts, whole models, adapters to start from, effort free of length."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,35 @@ def test_a_tracker_that_is_not_there_is_refused_before_anything_is_computed(
     path = write_config(finetune={"report_to": tracker})
     with pytest.raises(ConfigError, match=f"finetune.report_to: .*{told}"):
         go(path, tmp_path / "run", until="surrogate")
+
+
+def test_each_training_is_tracked_in_a_folder_of_its_own(
+    write_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_config(
+        finetune={"report_to": "tensorboard"}, warmstart={"report_to": "tensorboard"}, data={"warm_share": 0.5}
+    )
+    logs = tmp_path / "run" / "tracking"
+    go(path, tmp_path / "run", until="finetune")
+    trained = {"finetune/selected": None, "finetune/random-0": None, "warmstart/warm-start": "warmstart/model"}
+    for name, folder in trained.items():
+        (session,) = (logs / name).iterdir()
+        went = json.loads((tmp_path / "run" / (folder or name) / "training.json").read_text())
+        losses = logged(session, "train/loss")
+        assert len(losses) == went["steps"]
+        assert sum(losses) / len(losses) == pytest.approx(went["training_loss"], rel=1e-3)
+    assert "TENSORBOARD_LOGGING_DIR" not in os.environ
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "elsewhere"))
+    go(path, tmp_path / "other", until="warmstart")
+    assert not (tmp_path / "other" / "tracking").exists()
+    assert [folder.name for folder in (tmp_path / "elsewhere").iterdir()] == ["warmstart"]
+    assert os.environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / "elsewhere")
+
+
+def logged(session: Path, tag: str) -> list[float]:
+    """The values of a curve as TensorBoard reads them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(session))
+    events.Reload()
+    return [float(event.value) for event in events.Scalars(tag)]

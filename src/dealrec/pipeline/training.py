@@ -1,7 +1,10 @@
 """Fine-tuning of a recommender on some samples, and the proof that what was saved is what was trained."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from dealrec.recommenders.protocol import Recommender
 
 PROBES, PROBE_TOKENS = 4, 2048
+TRACKING = "tracking"  # the folder of the run directory that TensorBoard shows
+LOGGING_DIR = "TENSORBOARD_LOGGING_DIR"  # the environment variable by which transformers is told where to write for it
 
 
 def encode(recommender: "Recommender", samples: pl.DataFrame) -> "list[Encoded]":
@@ -78,7 +83,8 @@ def train_on(
     encoded = encode(recommender, samples)
     untrained = _probe(recommender, encoded)
     steps = settings.epochs * -(-len(encoded) // settings.batch_size)
-    with context.progress.bar(f"{context.name}: {name}, steps of {settings.batch_size} samples", steps) as advance:
+    label = f"{context.name}: {name}, steps of {settings.batch_size} samples"
+    with _tracked(context, name), context.progress.bar(label, steps) as advance:
         went = train(
             recommender.model,
             encoded,
@@ -97,6 +103,25 @@ def train_on(
     steps_taken = {"steps": went.steps, "best_step": went.best_step, "validation": went.validation}
     (out / "training.json").write_text(json.dumps(facts | steps_taken, indent=2) + "\n")
     require_saved(_probe(reload(), encoded), trained=trained, untrained=untrained, name=name)
+
+
+@contextmanager
+def _tracked(context: Context, name: str) -> Iterator[None]:
+    """Have TensorBoard's files, if any, outlive the stage's shards, among which transformers would write them.
+
+    A training has a folder of its own, and each session that it was resumed in, below that of the user's variable or
+    `tracking` in the run directory.
+    """
+    given = os.environ.get(LOGGING_DIR)
+    root = Path(given).expanduser() if given else context.run_dir / TRACKING
+    os.environ[LOGGING_DIR] = str(root / context.name / name.replace(" ", "-") / time.strftime("%Y-%m-%dT%H-%M-%S"))
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[LOGGING_DIR]
+        else:
+            os.environ[LOGGING_DIR] = given
 
 
 def _probe(recommender: "Recommender", samples: "Sequence[Encoded]") -> "Tensor":
