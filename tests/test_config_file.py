@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dealrec.config import Config
 from dealrec.config_file import commented, load, parse
@@ -38,6 +39,20 @@ def test_every_key_has_a_comment() -> None:
     for comment, key in zip(lines[::2], lines[1::2], strict=True):
         assert comment.startswith("# ")
         assert not key.startswith("#")
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    given = {"fidelity": {"compared": [{"risk": "train"}]}, "data": {"columns": {"user": "a: \x85\u2028\ufeff'\"\\"}}}
+    config = parse(given, base=tmp_path)
+    (tmp_path / "config.yaml").write_text(commented(config))
+    assert load(tmp_path / "config.yaml") == config
+
+
+def test_only_the_settings_asked_for_are_written_with_their_notes() -> None:
+    written = commented(keys=["seed", "data.columns", "select.budget"], notes={"select.budget": "why\nso"})
+    raw = yaml.safe_load(written)
+    assert (list(raw), list(raw["data"]), raw["select"]) == (["seed", "data", "select"], ["columns"], {"budget": 0.02})
+    assert "  # why\\x0aso\n  budget: 0.02\n" in written
 
 
 def test_overrides_are_yaml_values(tmp_path: Path) -> None:

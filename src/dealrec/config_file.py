@@ -2,13 +2,15 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from dealrec.config import Config
 from dealrec.errors import ConfigError
@@ -25,7 +27,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, base: Path | None = None)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"There is no config file {path}", "Write one with: dealrec config > config.yaml") from None
+        raise ConfigError(f"There is no config file {path}", "Write one with: dealrec init") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config file {path} cannot be read ({error})", "Give a YAML file in UTF-8.") from None
     try:
@@ -40,11 +42,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, base: Path | None = None)
 
 def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) -> Config:
     """Settings from nested mappings; relative paths are resolved against `base`."""
-    merged = json.loads(json.dumps(raw, default=str))
-    for override in overrides:
-        _set(merged, override)
     try:
-        config = Config.model_validate(merged)
+        config = Config.model_validate(overridden(raw, overrides))
     except ValidationError as error:
         raise _explained(error) from None
     data = config.data
@@ -62,6 +61,14 @@ def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) 
             "surrogate": config.surrogate.model_copy(update={"module": _resolve(module, base) if module else None}),
         }
     )
+
+
+def overridden(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested mappings with `key.sub=value` set; ConfigError for what is not of that form."""
+    merged: dict[str, Any] = json.loads(json.dumps(raw, default=str))
+    for override in overrides:
+        _set(merged, override)
+    return merged
 
 
 def _resolve(path: Path, base: Path) -> Path:
@@ -171,26 +178,73 @@ def _description(names: Sequence[str]) -> str | None:
     return description
 
 
-def commented(config: Config | None = None) -> str:
-    """The settings as YAML, each key with its description and, where only some values are allowed, those."""
-    return "\n".join(_lines(config or Config(), indent=0)) + "\n"
+def commented(
+    config: Config | None = None, *, keys: Collection[str] | None = None, notes: Mapping[str, str] | None = None
+) -> str:
+    """The settings as YAML, each key with its description and, where only some values are allowed, those.
+
+    keys: the dotted names of the settings and whole sections that are written; None: all. notes: by dotted name, a
+    further line of comment.
+    """
+    return "\n".join(_lines(config or Config(), "", keys, notes or {})) + "\n"
 
 
-def _lines(section: BaseModel, *, indent: int) -> Iterator[str]:
-    pad = "  " * indent
+def _lines(section: BaseModel, prefix: str, keys: Collection[str] | None, notes: Mapping[str, str]) -> Iterator[str]:
+    pad = "  " * prefix.count(".")
     for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if indent == 0 and name != "seed":
+        key, value = f"{prefix}{name}", getattr(section, name)
+        if keys is not None and not any(f"{key}.".startswith(f"{k}.") or k.startswith(f"{key}.") for k in keys):
+            continue
+        if not prefix and name != "seed":
             yield ""
         yield f"{pad}# {field.description}{_choices(field.annotation)}"
+        if key in notes:
+            yield f"{pad}# {printable(notes[key])}"
         if isinstance(value, BaseModel):
             yield f"{pad}{name}:"
-            yield from _lines(value, indent=indent + 1)
+            yield from _lines(value, f"{key}.", keys, notes)
         else:
-            plain = str(value) if isinstance(value, Path) else value
-            yield f"{pad}{name}: {json.dumps(plain, ensure_ascii=False)}"
+            plain = to_jsonable_python(value)  # sections in a list, too
+            yield f"{pad}{name}: {printable(json.dumps(plain, ensure_ascii=False))}"
+
+
+def printable(text: str) -> str:
+    r"""The text with an escape, as YAML reads it within double quotes, for what YAML does not take as it is.
+
+    >>> printable("a\x85b")
+    'a\\x85b'
+    """
+    return "".join(char if char.isprintable() and char != "\ufeff" else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _choices(annotation: Any) -> str:
-    values = get_args(annotation) if get_origin(annotation) is Literal else ()
+    values = choices(annotation) if get_origin(annotation) is Literal else ()
     return f" [{' | '.join(values)}]" if len(values) > 1 else ""
+
+
+def choices(annotation: Any) -> tuple[str, ...]:
+    """The words that a setting of this type may be, `null` among them where it may; none if it is of another kind."""
+    if get_origin(annotation) is Literal:
+        return tuple(str(value) for value in get_args(annotation))
+    if annotation is type(None):
+        return ("null",)
+    if annotation is bool:
+        return ("true", "false")
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        return tuple(word for argument in get_args(annotation) for word in choices(argument))
+    return ()
+
+
+def settings(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """The dotted name of every setting that is no section, in order; where a section is of several kinds, of each."""
+    for name, field in model.model_fields.items():
+        inner = list(_models(field.annotation))
+        if not inner:
+            yield f"{prefix}{name}", field
+        for section in inner:
+            yield from settings(section, f"{prefix}{name}.")

@@ -17,9 +17,11 @@ from dealrec.config import Config
 from dealrec.pipeline.manifest import Manifest
 from dealrec.pipeline.runner import Outcome, State
 from dealrec.pipeline.stage import Stage
+from dealrec.printing import print_json
 
 if TYPE_CHECKING:
     from dealrec.exporting.runs import Exported
+    from dealrec.pipeline.estimates import Estimate, Estimates
     from dealrec.reporting.notes import Note
 
 SHOWN_SAMPLES = 8
@@ -29,12 +31,51 @@ def show_states(found: Sequence[tuple[Stage, State, Manifest | None]], *, as_jso
     """The stages of a run directory."""
     if as_json:
         rows = [{"stage": stage.name, "state": state, **_cost(manifest)} for stage, state, manifest in found]
-        print(json.dumps(rows))
+        print_json(rows)
         return
     table = _table("stage", "state", ">time", ">CPU time", ">peak memory")
     for stage, state, manifest in found:
         table.add_row(stage.name, state, *_cost_cells(manifest))
     _console().print(table)
+
+
+def show_estimates(found: "Estimates", run_dir: Path, *, as_json: bool) -> None:
+    """What a run would do and cost."""
+    all_of_it = {name: getattr(found, name) for name in ("seconds", "at_most", "peak_memory_bytes")}
+    if as_json:
+        about = {"run_dir": str(run_dir), **asdict(found), "total": all_of_it}
+        print_json(about)
+        return
+    console = _console()
+    table = _table("stage", "", "what it does", ">time", ">peak memory", title="What a run would do, and its cost")
+    for one in found.stages:
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in one.figures.items())
+        table.add_row(one.stage, one.plan, figures, _expected_time(one), _memory(one.peak_memory_bytes))
+    table.add_row("all", "", "", _time(found.seconds, found.at_most), _memory(found.peak_memory_bytes), style="bold")
+    console.print(table)
+    for one in found.stages:
+        for note in one.notes:
+            console.print(f"{one.stage}: {note}", style="dim")
+    console.print(
+        f"Measured on small pieces, on {found.device} with {found.threads} threads, in {_seconds(found.probe_seconds)};"
+        f" what else the machine does meanwhile changes the times. Nothing was written to {run_dir}.",
+        style="dim",
+        soft_wrap=True,
+    )
+
+
+def _expected_time(one: "Estimate") -> str:
+    return "-" if one.seconds is None else _time(one.seconds, one.at_most)
+
+
+def _time(seconds: float, at_most: float | None) -> str:
+    if at_most is None or round(at_most, 1) == round(seconds, 1) == 0:
+        return _seconds(seconds)
+    return f"at most {_seconds(at_most)}" if at_most <= seconds else f"{_seconds(seconds)}, at most {_seconds(at_most)}"
+
+
+def _memory(size: int | None) -> str:
+    return "-" if size is None else f"{size / 2**20:,.0f} MiB"
 
 
 def show_outcomes(outcomes: Sequence[Outcome], run_dir: Path, config: Config, *, as_json: bool) -> None:
@@ -44,7 +85,7 @@ def show_outcomes(outcomes: Sequence[Outcome], run_dir: Path, config: Config, *,
     if as_json:
         stages = [{"stage": o.stage, "ran": o.ran, **_cost(o.manifest), "facts": o.manifest.facts} for o in outcomes]
         results = _results(run_dir) if "evaluate" in done else {}
-        print(json.dumps({"run_dir": str(run_dir), "stages": stages, "results": results}))
+        print_json({"run_dir": str(run_dir), "stages": stages, "results": results})
         return
     console = _console()
     if "select" in done:
@@ -124,7 +165,7 @@ def show_fidelity(outcomes: Sequence[Outcome], run_dir: Path, *, as_json: bool) 
     rows = pl.read_parquet(run_dir / "fidelity" / "fidelity.parquet").sort("share", "own", descending=True)
     facts = outcomes[-1].manifest.facts
     if as_json:
-        print(json.dumps({"run_dir": str(run_dir), "rows": rows.to_dicts(), "facts": facts}))
+        print_json({"run_dir": str(run_dir), "rows": rows.to_dicts(), "facts": facts})
         return
     console = _console()
     title = "Linear datamodelling score [95% interval over subsets], and the most that the noise of retraining allows"
@@ -149,7 +190,7 @@ def show_fidelity(outcomes: Sequence[Outcome], run_dir: Path, *, as_json: bool) 
 def show_export(exported: "Exported", *, as_json: bool) -> None:
     """What was written where, and how to train on it."""
     if as_json:
-        print(json.dumps(asdict(exported), default=str))
+        print_json(asdict(exported))
         return
     print(f"{exported.samples:,} samples of arm {exported.arm} for {exported.stack}, as {exported.form}:")
     for name in exported.files:
@@ -160,12 +201,18 @@ def show_export(exported: "Exported", *, as_json: bool) -> None:
 
 def show_report(path: Path, warnings: "Sequence[Note]", *, as_json: bool) -> None:
     """Where the report stands; in JSON also what it warns of."""
-    print(json.dumps({"page": str(path), "warnings": [asdict(note) for note in warnings]}) if as_json else path)
+    if as_json:
+        print_json({"page": str(path), "warnings": [asdict(note) for note in warnings]})
+    else:
+        print(path)
 
 
 def show_comparison(found: dict[str, Any], *, as_json: bool) -> None:
     """Where the page on two runs stands; in JSON also its main figures."""
-    print(json.dumps(found) if as_json else found["page"])
+    if as_json:
+        print_json(found)
+    else:
+        print(found["page"])
 
 
 def _number(value: float | None, form: str) -> str:
@@ -204,8 +251,7 @@ def _cost(manifest: Manifest | None) -> dict[str, float | int | None]:
 def _cost_cells(manifest: Manifest | None) -> tuple[str, str, str]:
     if manifest is None:
         return "", "", ""
-    memory = f"{manifest.peak_memory_bytes / 2**20:,.0f} MiB"
-    return _seconds(manifest.wall_seconds), _seconds(manifest.cpu_seconds), memory
+    return _seconds(manifest.wall_seconds), _seconds(manifest.cpu_seconds), _memory(manifest.peak_memory_bytes)
 
 
 def _seconds(seconds: float) -> str:

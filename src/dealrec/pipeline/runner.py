@@ -210,6 +210,16 @@ def opened(run_dir: Path) -> Iterator[None]:
         yield
 
 
+def refuse_foreign_directory(run_dir: Path) -> None:
+    """Raise RunDirectoryError for a directory with files that are not of a run, and for a file."""
+    if run_dir.is_file():
+        raise RunDirectoryError(f"{run_dir} is no directory", "Choose another --run-dir.")
+    if run_dir.is_dir() and any(run_dir.iterdir()) and not _ours(run_dir):
+        raise RunDirectoryError(
+            f"{run_dir} holds files that are not of a run", "Choose an empty or a new directory for --run-dir."
+        )
+
+
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not (folder / MANIFEST).exists():
         raise RunDirectoryError(f"{folder} is not of a run", "Move it away, or choose another --run-dir.")
@@ -242,10 +252,7 @@ def _in_use(run_dir: Path) -> bool:
 def _writable(run_dir: Path) -> Iterator[None]:
     """Make the run directory; turn a refusal to write, from whichever library, into a RunDirectoryError."""
     try:
-        if run_dir.is_dir() and any(run_dir.iterdir()) and not _ours(run_dir):
-            raise RunDirectoryError(
-                f"{run_dir} holds files that are not of a run", "Choose an empty or a new directory for --run-dir."
-            )
+        refuse_foreign_directory(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         yield
     except Exception as error:

@@ -1,0 +1,138 @@
+"""The estimate of a run: the data stage is run into a temporary folder, then pieces of the costly stages."""
+
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dealrec.config import Config
+from dealrec.pipeline.estimates.bench import Bench
+from dealrec.pipeline.estimates.planning import Plan, Planned, planned
+from dealrec.pipeline.estimates.results import Estimate, Estimates, Expected
+from dealrec.pipeline.feasibility import check_feasible
+from dealrec.pipeline.graph import stages_until
+from dealrec.pipeline.manifest import thread_count
+from dealrec.pipeline.measure import Meter
+from dealrec.pipeline.runner import refuse_foreign_directory
+from dealrec.pipeline.stage import Progress, Silent
+
+Probe = Callable[[Bench], Expected]
+
+_QUICK = ("select", "export")  # run as a whole, on stand-ins
+_SPARED = "it is skipped where what it reads comes out as it was"
+_READ_WARM = ("effort", "export", "finetune", "evaluate")
+
+
+def estimate(config: Config, run_dir: Path, *, until: str = "report", progress: Progress | None = None) -> Estimates:
+    """What `run` would do in `run_dir` up to the stage `until`, and what it would cost on this machine.
+
+    Nothing is written to `run_dir`, which need not exist. Stages that are up to date are not measured. What an earlier
+    stage would leave, an untrained stand-in of the same shape or a random draw of the same size replaces: times do not
+    depend on weights. Raises DealrecError as `run` would before its first costly stage.
+    """
+    refuse_foreign_directory(run_dir)
+    start = time.perf_counter()
+    plans = list(planned(config, run_dir, stages_until(until)))
+    with TemporaryDirectory(prefix="dealrec-") as folder:
+        shards = {one.stage.name: one.shards for one in plans}
+        bench = Bench(config, Path(folder), progress or Silent(), shards=shards)
+        for one in plans:
+            if one.plan is Plan.UP_TO_DATE:
+                bench.take(one.stage.name, run_dir)
+        found = [_data(bench, plans[0])]
+        check_feasible(config, bench.folder)
+        bench.progress.say("measuring small pieces of the stages ...")
+        found += [_estimate(bench, one) for one in plans[1:]]
+        warnings = tuple(bench.warnings)
+    return Estimates(found, time.perf_counter() - start, _device(), thread_count(), warnings)
+
+
+def _data(bench: Bench, plan: Planned) -> Estimate:
+    """The data stage is run as a whole."""
+    if plan.plan is Plan.UP_TO_DATE:
+        return _past(plan)
+    context = bench.context("data")
+    meter = Meter()
+    plan.stage.run(context)
+    cost = meter.read()
+    context.out.rename(bench.folder / "data")
+    bench.warnings += context.warnings
+    figures = {name: value for name, value in context.facts.items() if name in ("items", "train_samples")}
+    return Estimate("data", plan.plan, figures, cost.wall_seconds, None, cost.peak_memory_bytes, ())
+
+
+def _estimate(bench: Bench, plan: Planned) -> Estimate:
+    name = plan.stage.name
+    if plan.plan is Plan.UP_TO_DATE:
+        return _past(plan)
+    with bench.progress.bar(f"measuring pieces of {name}"):
+        start = time.perf_counter()
+        probe = _probe(bench.config, name)
+        importing = time.perf_counter() - start  # a run does it once too, in the stage that first needs it
+        _prepare(bench, name)
+        meter = Meter()
+        _reset_gpu_peak()
+        expected = probe(bench)
+    notes = (*expected.notes, *([_SPARED] if plan.spared else []))
+    if expected.seconds is None:
+        return Estimate(name, plan.plan, expected.figures, None, None, None, notes)
+    peak = (_gpu_peak() or meter.read().peak_memory_bytes) + expected.added_memory
+    at_most = None if expected.at_most is None else expected.at_most + importing
+    seconds = expected.seconds + importing
+    return Estimate(name, plan.plan, expected.figures, seconds, at_most, peak, notes)
+
+
+def _prepare(bench: Bench, name: str) -> None:
+    """Make what stands in for what the probe of a stage reads."""
+    if name in ("effort", "select", "export", "finetune") and not bench.has("select"):
+        bench.stand_in_selection()
+    if bench.config.recommender == "tiger" and name in _READ_WARM and not bench.has("warmstart"):
+        from dealrec.pipeline.estimates.tiger import stand_in
+
+        stand_in(bench)
+
+
+def _past(plan: Planned) -> Estimate:
+    """Of a stage that is up to date: what it took."""
+    manifest = plan.manifest
+    if manifest is None:
+        raise ValueError(f"{plan.stage.name} is said to be up to date without a manifest")
+    return Estimate(
+        plan.stage.name, plan.plan, {}, manifest.wall_seconds, None, manifest.peak_memory_bytes, ("as it took",)
+    )
+
+
+def _probe(config: Config, name: str) -> Probe:
+    """What measures a stage; importing it imports what the stage needs."""
+    if name in _QUICK:
+        return lambda bench: Expected({}, bench.run(name))
+    if name == "report":
+        return lambda _bench: Expected({}, None, notes=("not estimated: one page, a matter of seconds",))
+    if name == "warmstart" and not config.data.warm_share:
+        return lambda _bench: Expected({"samples": 0}, 0.0, notes=("there is none: data.warm_share is 0",))
+    module = "surrogates" if name in ("surrogate", "influence") else "recommenders"
+    if name == "warmstart" and config.recommender == "tiger":
+        module = "tiger"
+    probe: Probe = getattr(import_module(f"dealrec.pipeline.estimates.{module}"), name)
+    return probe
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _reset_gpu_peak() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _gpu_peak() -> int:
+    """Bytes of tensors at their peak; 0 without a GPU."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
