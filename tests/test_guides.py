@@ -1,0 +1,217 @@
+"""What the guides promise, as written: their commands, configs and Python run, and the messages they quote are there.
+
+A bash block that begins with `# not run by the tests` is left out, for a reason that its first line tells the reader.
+"""
+
+import ast
+import re
+import runpy
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from dealrec.api import prune
+from tests.conftest import Cli, made_interactions, made_items, small_settings
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = ("start.md", *(f"guides/{path.name}" for path in sorted((DOCS / "guides").glob("*.md"))))
+TROUBLE = DOCS / "troubleshooting.md"
+NOT_RUN = "# not run by the tests"
+# What takes long on the reader's data is the same command with less to do.
+LESS = ("--set", "fidelity.subsets=4", "--set", "fidelity.groups=2", "--set", "fidelity.workers=1")
+
+Block = tuple[str, str | None, str]  # language, title, text
+
+
+def blocks(page: str) -> list[Block]:
+    """Fenced blocks in their order, with the repository's files put in where a line asks for them."""
+    text = re.sub(r'^--8<-- "(.+)"$', lambda m: (ROOT / m[1]).read_text(), (DOCS / page).read_text(), flags=re.M)
+    found = re.findall(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', text, flags=re.M | re.DOTALL)
+    return [(language, title or None, body) for language, title, body in found]
+
+
+def commands(body: str) -> list[list[str]]:
+    """The commands of a bash block, without comments and settings of the environment."""
+    split = [shlex.split(line, comments=True) for line in body.replace("\\\n", " ").splitlines()]
+    return [[word for i, word in enumerate(line) if i or "=" not in word] for line in split if line]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Path:
+    """A reader's folder: their two files, a config, and a run that is complete."""
+    folder = tmp_path_factory.mktemp("reader")
+    settings = small_settings(tiny_llm)
+    made_interactions().write_parquet(folder / "interactions.parquet")
+    made_items().write_parquet(folder / "items.parquet")
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    settings["select"].pop("budget")
+    files = (folder / "interactions.parquet", folder / "items.parquet")
+    prune(*files, budget=6, run_dir=folder / "runs" / "mine", until="report", **settings)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copy = tmp_path / "reader"
+    shutil.copytree(finished, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def run_command(words: list[str], cli: Cli, folder: Path, llm: Path) -> None:
+    """Run a command of a page here; dealrec's in this process."""
+    words = [word.replace("/models/my-llm", str(llm)) for word in words]
+    if words[0] == "dealrec":
+        more = LESS if words[1] == "fidelity" else ()
+        status, _, err = cli(*words[1:], *more)
+        assert status == 0, (words, err)
+    elif words[0] == "python":
+        runpy.run_path(words[1], run_name="__main__")
+    else:
+        assert words[:3] == ["head", "-n", "1"], f"nothing here runs {words}"
+        assert (folder / words[3]).read_text().splitlines()
+
+
+def run_block(block: Block, cli: Cli, folder: Path, llm: Path) -> None:
+    language, title, body = block
+    if language == "bash" and not body.startswith(NOT_RUN):
+        for words in commands(body):
+            run_command(words, cli, folder, llm)
+    elif language == "python" and title is None:
+        script = folder / "script.py"
+        script.write_text(body.replace("/models/my-llm", str(llm)))
+        runpy.run_path(str(script), run_name="__main__")
+    elif language in ("python", "yaml") and title is not None:
+        (folder / title).parent.mkdir(exist_ok=True)
+        (folder / title).write_text(body)
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_a_page_shows_runs_as_written(page: str, folder: Path, cli: Cli, tiny_llm: Path) -> None:
+    found = blocks(page)
+    assert found or page == "concepts.md"
+    if page == "start.md":  # which makes these itself
+        shutil.rmtree(folder / "runs")
+        (folder / "config.yaml").unlink()
+    for block in found:
+        run_block(block, cli, folder, tiny_llm)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_configs_of_a_page_are_ones(page: str) -> None:
+    from dealrec.config_file import parse
+
+    for language, _, body in blocks(page):
+        if language == "yaml":
+            parse(yaml.safe_load(body), base=ROOT)
+
+
+def test_what_is_not_run_says_why() -> None:
+    left_out = [body.splitlines()[0] for page in PAGES for _, _, body in blocks(page) if body.startswith(NOT_RUN)]
+    assert left_out
+    assert [line for line in left_out if not re.fullmatch(rf"{NOT_RUN}: .+", line)] == []
+
+
+def test_the_surrogate_of_the_guide_sees_no_padding_and_no_future() -> None:
+    import torch
+
+    (body,) = (body for _, title, body in blocks("guides/surrogate.md") if title == "mean_surrogate.py")
+    made: dict[str, object] = {}
+    exec(compile(body, "mean_surrogate.py", "exec"), made)
+    model = made["surrogate"](9, 6).double()  # type: ignore[operator]
+    short, long = model(torch.tensor([[1, 2]])), model(torch.tensor([[1, 2, 3, 0]]))
+    torch.testing.assert_close(short, long[:, :2])
+
+
+def test_the_pages_on_baselines_compare_as_many_samples(folder: Path, cli: Cli, tiny_llm: Path) -> None:
+    (script,) = (block for block in blocks("guides/baseline.md") if block[1] == "baseline.py")
+    run_block(script, cli, folder, tiny_llm)
+    run_command(["python", "baseline.py"], cli, folder, tiny_llm)
+    tables = {
+        name: pl.read_parquet(folder / "runs" / name / "select" / "selected.parquet") for name in ("mine", "by-loss")
+    }
+    assert [len(table) for table in tables.values()] == [6, 6]
+    losses = pl.read_parquet(folder / "runs" / "mine" / "effort" / "details.parquet").sort("loss", descending=True)
+    assert set(tables["by-loss"]["sample_id"]) == set(losses["sample_id"].head(6))
+    for name in ("mine", "by-loss"):
+        lines = (folder / "runs" / name / "export" / "train.jsonl").read_text().splitlines()
+        assert len(lines) == 6
+
+
+def quoted_messages() -> list[str]:
+    return re.findall(r"^`([^`\n]+)`\n:   ", TROUBLE.read_text(), flags=re.M)
+
+
+def source_texts() -> Iterator[str]:
+    """Every text in the source, with … for what is filled in; pieces that stand beside one another are one."""
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                yield "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def stands_in(quoted: str, texts: list[str]) -> bool:
+    """Whether a text has the fixed parts in their order, the quoted … standing for at least one thing filled in."""
+    between = r"[^\n]*?"
+    pattern = re.compile(between.join(re.escape(part) for part in quoted.split("…")))
+    return any(pattern.search(text) for text in texts)
+
+
+def test_every_message_of_troubleshooting_stands_in_the_source() -> None:
+    quoted, texts = quoted_messages(), list(source_texts())
+    assert len(quoted) > 50
+    assert len(set(quoted)) == len(quoted)
+    assert [message for message in quoted if not stands_in(message, texts)] == []
+
+
+def test_a_message_that_nobody_says_would_be_found() -> None:
+    texts = list(source_texts())
+    assert stands_in("select.budget means … samples, above the … candidates", texts)
+    assert not stands_in("select.budget means … samples, below the … candidates", texts)
+
+
+def test_troubleshooting_shows_what_is_said(folder: Path, cli: Cli) -> None:
+    shown = [body for language, _, body in blocks("troubleshooting.md") if language == "console"]
+    assert len(shown) > 3
+    for body in shown:
+        command, *lines = body.splitlines()
+        assert command.startswith("$ dealrec ")
+        status, _, err = cli(*shlex.split(command)[2:])
+        assert status == 2
+        for line in lines:
+            assert re.search(".*".join(re.escape(part) for part in line.split("…")), err), (command, line, err)
+
+
+def test_the_warnings_that_the_guide_to_the_report_lists_are_those_of_the_report() -> None:
+    listed = re.findall(r"^\| `([^`]+)` \|", (DOCS / "guides" / "report.md").read_text(), flags=re.M)
+    named = set()
+    for path in (ROOT / "src" / "dealrec" / "reporting").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Note" and len(node.args) > 2:
+                named |= {text.value for text in ast.walk(node.args[2]) if isinstance(text, ast.Constant)}
+    texts = list(source_texts())
+    assert [name for name in listed if not any(text.startswith(name) for text in texts)] == []
+    assert len(listed) > 9
+    unlisted = {str(text).partition(":")[0] for text in named if str(text)[:1].isupper()} - set(listed)
+    assert unlisted == set()
+
+
+def test_pictures_are_whole_and_described() -> None:
+    from xml.etree import ElementTree
+
+    shown = re.findall(r"!\[([^\]]+)\]\((assets/[\w-]+\.svg)\)", (DOCS / "concepts.md").read_text())
+    assert len(shown) == 4
+    for _, path in shown:
+        root = ElementTree.parse(DOCS / path).getroot()
+        space = "{http://www.w3.org/2000/svg}"
+        assert [len(root.findtext(f"{space}{name}") or "") > 10 for name in ("title", "desc")] == [True, True]
