@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from dealrec.config import Config
 
 app = typer.Typer(
-    help="Find the few training samples on which an LLM recommender is worth fine-tuning, and prove it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -73,6 +72,23 @@ Until = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure small pieces and say what a run would take.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("dealrec"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Find the few training samples on which an LLM recommender is worth fine-tuning, and prove it."""
 
 
 @app.command()
