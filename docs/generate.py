@@ -35,6 +35,9 @@ def _command_line() -> Iterator[str]:
         " you can mend (one line says what and how), **1** a fault of dealrec's, **130** interrupted: the same command"
         " goes on from there.\n"
     )
+    for parameter in group.params:
+        called, text = parameter.get_help_record(group.make_context("dealrec", [], resilient_parsing=True))
+        yield f"`dealrec {called}`\n:   {_with_facts(text)}\n"
     for name, command in group.commands.items():
         context = command.make_context(f"dealrec {name}", [], resilient_parsing=True)
         records = [(parameter, parameter.get_help_record(context)) for parameter in command.params]

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from dealrec.cli import STAGE_NAMES
+from dealrec.config import Columns
 from dealrec.pipeline.graph import STAGES
 from tests.conftest import Cli
 
@@ -71,9 +73,12 @@ def test_the_schema_is_json(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("select.bugdet=3", ["'select.bugdet'", "Did you mean budget?"]),
+        ("select.bugdet=3", ["'select.bugdet'", "Did you mean select.budget?"]),
         ("slect.budget=3", ["'slect'", "Did you mean select?"]),
-        ("influence.solver.dampng=1", ["'influence.solver.dampng'", "Did you mean damping?"]),
+        ("influence.solver.dampng=1", ["'influence.solver.dampng'", "Did you mean influence.solver.damping?"]),
+        ("budget=3", ["'budget'", "Did you mean select.budget?"]),
+        ("data.columns.usr=u", ["Did you mean data.columns.user?"]),
+        ("zzzz=3", ["'zzzz'", "Known here: seed, data"]),
         ("select.budget=0", ["select.budget", "at least 1"]),
         ("select.budget=-3", ["select.budget", "at least 1"]),
         ("select.budget=1.5", ["select.budget", "at most 1.0"]),
@@ -269,3 +274,26 @@ def test_validate_counts_and_warns(cli: Cli, write_config: Write) -> None:
     assert "train samples: 40" in out
     assert "valid" in out
     assert "2 of 30 items share their title" in err.replace("\n", " ")
+
+
+def test_a_model_that_the_hub_does_not_give_is_refused_before_anything_is_computed(
+    cli: Cli, write_config: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    path = write_config(llm={"model": "nobody/nothing"})
+    refused(cli("validate", path), "llm.model 'nobody/nothing' is no folder here", "Name a folder")
+    assert cli("run", path, "--run-dir", tmp_path / "run")[0] == 2
+    assert not (tmp_path / "run" / "surrogate").exists()
+
+
+def test_a_stack_that_there_is_not_is_refused_at_once(cli: Cli, tmp_path: Path) -> None:
+    refused(cli("export", tmp_path, "--to", "llama-factory"), "'llama-factory'", "Did you mean llamafactory?")
+
+
+def test_config_as_json_holds_every_setting(cli: Cli) -> None:
+    columns = json.loads(cli("config", "--json")[1])["data"]["columns"]
+    assert list(columns) == list(Columns.model_fields)
+
+
+def test_the_version_is_that_of_the_package(cli: Cli) -> None:
+    assert cli("--version")[1].strip() == version("dealrec")

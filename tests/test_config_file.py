@@ -28,6 +28,25 @@ def test_paths_in_overrides_are_relative_to_the_working_directory(
     config = load(Path("configs/c.yaml"), ["data.interactions=mine.csv", "evaluate.ks=[20, 5, 20]"])
     assert config.data.interactions == tmp_path / "mine.csv"
     assert config.evaluate.ks == [5, 20]
+    # Also what is not there, so that the error is of the place that was meant.
+    assert load(Path("configs/c.yaml"), ["data.items=none.csv"]).data.items == tmp_path / "none.csv"
+    assert load(Path("configs/c.yaml"), ["llm.model=org/name"]).llm.model == "org/name"
+
+
+def test_a_file_that_begins_like_a_home_folder_is_a_file(tmp_path: Path) -> None:
+    assert parse({"data": {"items": "~x.csv"}}, base=tmp_path).data.items == tmp_path / "~x.csv"
+    assert parse({"data": {"items": "~/x.csv"}}, base=tmp_path).data.items == Path.home() / "x.csv"
+
+
+def test_a_bar_is_a_separator_and_no_block_of_yaml(tmp_path: Path) -> None:
+    config = parse({}, base=tmp_path, overrides=["data.columns.category=genre", "data.columns.category_separator=|"])
+    assert config.data.columns.category_separator == "|"
+
+
+def test_bad_yaml_is_said_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("a: [1\nb: 2\n")
+    with pytest.raises(ConfigError, match=r"not valid YAML at line 2, column 2: expected ',' or '\]'"):
+        load(tmp_path / "config.yaml")
 
 
 def test_a_model_id_stays_one(tmp_path: Path) -> None:

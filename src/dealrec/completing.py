@@ -69,7 +69,8 @@ def _values(key: str, fields: "Sequence[FieldInfo]") -> list[str]:
     for name in key.split("."):
         value = getattr(value, name, fields[0].default)  # of another kind than the default section
     words = [word for field in fields for word in choices(field.annotation)]
-    return list(dict.fromkeys([_yaml(value), *words]))
+    default = _yaml(value)
+    return list(dict.fromkeys([*([default] if "\n" not in default else []), *words]))
 
 
 def _yaml(value: Any) -> str:

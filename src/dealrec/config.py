@@ -7,10 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from dealrec.config_recommenders import LLMConfig, TIGERConfig
 from dealrec.config_solvers import CGConfig, Section, SolverConfig
+
+EVERYTHING = {"all": True}  # context of a dump that is to hold every setting
 
 
 def _number(value: Any) -> Any:
@@ -56,9 +66,9 @@ class Columns(Section):
         return self
 
     @model_serializer(mode="wrap")
-    def _like_those_before(self, dump: Callable[[Self], dict[str, Any]]) -> dict[str, Any]:
+    def _like_those_before(self, dump: Callable[[Self], dict[str, Any]], info: SerializationInfo) -> dict[str, Any]:
         # Runs from before these two settings lack them, and null is how they ran: they stay up to date.
-        later = ("category", "category_separator")
+        later = () if info.context == EVERYTHING else ("category", "category_separator")
         return {name: value for name, value in dump(self).items() if value is not None or name not in later}
 
 

@@ -16,6 +16,7 @@ from dealrec.config import Config
 from dealrec.errors import ConfigError
 
 PATHS = ("data.interactions", "data.items", "llm.model", "llm.adapter", "tiger.text_encoder", "surrogate.module")
+IDS = ("llm.model", "tiger.text_encoder")  # those of them that may be an id of the model hub
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, base: Path | None = None) -> Config:
@@ -33,11 +34,16 @@ def load(path: Path, overrides: Sequence[str] = (), *, base: Path | None = None)
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not valid YAML: {reason}", "Compare it with: dealrec config") from None
+        raise ConfigError(f"{path} is not valid YAML{_place(error)}", "Compare it with: dealrec config") from None
     if not isinstance(raw, dict | None):
         raise ConfigError(f"{path} holds a {type(raw).__name__}, not keys", "Compare it with: dealrec config")
     return parse(raw or {}, base=base or path.parent, overrides=overrides)
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """What YAML stumbled over, and where."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f" at line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else f": {error}"
 
 
 def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) -> Config:
@@ -72,7 +78,15 @@ def overridden(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
 
 
 def _resolve(path: Path, base: Path) -> Path:
-    return (base / path.expanduser()).resolve()
+    return (base / _expanded(path)).resolve()
+
+
+def _expanded(path: Path) -> Path:
+    """With the home folder in the place of `~`; what merely begins so, like the file `~x.csv`, as it is."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def _folder_or_id(name: str, base: Path) -> str:
@@ -98,8 +112,10 @@ def _set(raw: dict[str, Any], override: str) -> None:
         given = yaml.safe_load(value)
     except yaml.YAMLError:
         raise ConfigError(f"The value of {override!r} is not valid YAML", "Quote it.") from None
-    if key in PATHS and isinstance(given, str) and Path(given).expanduser().exists():
-        given = str(Path(given).expanduser().resolve())
+    if given == "" and value.strip() in ("|", ">"):  # to YAML the mark of an empty block
+        given = value.strip()
+    if key in PATHS and isinstance(given, str) and (key not in IDS or _expanded(Path(given)).exists()):
+        given = str(_resolve(Path(given), Path.cwd()))
     if key.endswith("solver.kind") and raw.get(last, "cg") != given:
         raw.clear()  # the keys beside it are those of another kind
     raw[last] = given
@@ -117,9 +133,8 @@ def _explained(error: ValidationError) -> ConfigError:
         said = _said(first)
         return ConfigError(said[0].upper() + said[1:], "See: dealrec config")
     if unknown and model is not None:
-        known = list(model.model_fields)
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
-        remedy = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
+        near, known = _nearest(names), list(model.model_fields)
+        remedy = f"Did you mean {near}?" if near else f"Known here: {', '.join(known)}."
         return ConfigError(f"Unknown setting {key!r}", remedy)
     described = _description(names)
     # A setting that may be of several types has a problem for each.
@@ -130,6 +145,20 @@ def _explained(error: ValidationError) -> ConfigError:
     return ConfigError(
         f"Setting {key} = {given}: {said}", f"It means: {described}" if described else "See: dealrec config"
     )
+
+
+def _nearest(names: Sequence[str]) -> str | None:
+    """The setting that an unknown one may have meant: one beside it, one of that name elsewhere, or one like it."""
+    *parents, last = names
+    known = list(dict.fromkeys(key for key, _ in settings()))
+    sections = dict.fromkeys(key.rsplit(".", 1)[0] for key in known if "." in key)
+    everything = [*sections, *known]
+    beside = {key.rsplit(".", 1)[-1]: key for key in everything if key.split(".")[:-1] == parents}
+    elsewhere = {key.rsplit(".", 1)[-1]: key for key in reversed(everything)}
+    for among, cutoff in ((beside, 0.7), (elsewhere, 0.9), (beside, 0.4), (elsewhere, 0.7)):
+        if near := difflib.get_close_matches(last, among, n=1, cutoff=cutoff):
+            return among[near[0]]
+    return None
 
 
 def _said(problem: Any) -> str:

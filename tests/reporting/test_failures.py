@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dealrec.columns import EFFORT, INFLUENCE, OVERALL, TIMESTAMP
+from dealrec.columns import EFFORT, INFLUENCE, OVERALL, POSITION, TIMESTAMP
 from dealrec.config import Config
 from dealrec.pipeline.manifest import read_manifest, write_manifest
 from dealrec.reporting.coverage import Bucket, Group, Spread
@@ -20,7 +20,7 @@ from dealrec.reporting.failures import (
 )
 from dealrec.reporting.notes import warnings
 from dealrec.reporting.results import Results, Verdict
-from dealrec.reporting.runs import OTHER_VERSION, Run, open_run
+from dealrec.reporting.runs import OTHER_VERSION, Run, open_run, times_are
 
 MakeRun = Callable[..., Path]
 EMPTY = pl.DataFrame({"target": [4, 5]})
@@ -170,6 +170,23 @@ def test_a_leaky_split_and_shared_titles_are_told_once_with_their_shares(make_ru
     assert found[0].text.startswith(f"{100 * later:.1f}".rstrip("0").rstrip(".") + "% of the training interactions")
     assert "2 of 5 items share their title with another one, and are the targets of 50%" in found[1].text
     assert all(note.remedy for note in found[:2])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_places_in_each_user_s_sequence_are_no_times_that_could_leak(make_run: MakeRun, first: int) -> None:
+    config = Config.model_validate(
+        {"data": {"split": "leave-last-out"}, "effort": {"pool": 3}, "select": {"budget": 2}}
+    )
+    folder = make_run("data")
+    path = folder / "data" / "interactions-train.parquet"
+    train = pl.read_parquet(path)
+    run = open_run(folder, config)
+    assert times_are(run) == "moments"
+    pl.DataFrame({TIMESTAMP: [first]}).write_parquet(folder / "data" / "interactions-test.parquet")
+    assert [note.name for note in warnings(run, EMPTY, None, ())] == ["Leaky split"]
+    train.with_columns((pl.col(POSITION) + first).alias(TIMESTAMP)).write_parquet(path)
+    assert times_are(run) == "places"
+    assert warnings(run, EMPTY, None, ()) == []
 
 
 def results_of(*said: str) -> Results:

@@ -56,7 +56,7 @@ def _texts(column: Column) -> pl.DataFrame:
         table = table.explode(CATEGORY)
     elif column.values.dtype.is_float():  # integers beside a gap
         numbers = column.values.fill_nan(None)
-        fraction = (numbers != numbers.floor()) | numbers.is_infinite()
+        fraction = (numbers != numbers.floor()) | (numbers.abs() > 2**53)  # beyond it floats skip whole numbers
         refuse(column, fraction, fault="has categories that are no whole numbers", remedy=_REMEDY)
         table = table.with_columns(numbers.cast(pl.Int64).alias(CATEGORY))
     kind = table.schema[CATEGORY]

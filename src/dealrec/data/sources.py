@@ -16,6 +16,8 @@ from dealrec.data.release import read_release, release_files
 from dealrec.data.tables import Column, Table, read_recbole, read_table
 from dealrec.data.titles import item_table
 
+NO_TIMES = " Set it to null to take the order of the rows."
+
 
 @dataclass(frozen=True)
 class Source:
@@ -59,7 +61,10 @@ def read(config: DataConfig, *, warn: Callable[[str], None]) -> Source:
     interactions = interactions.with_columns(used.alias(columns.ITEM))
     repeated = interactions.height - interactions.select(columns.USER, columns.ITEM).n_unique()
     if repeated:
-        warn(f"{repeated:,} of {interactions.height:,} interactions repeat an earlier one of the same user and item")
+        warn(
+            f"{repeated:,} of {interactions.height:,} interactions repeat an earlier one of the same user and item;"
+            " where that is a test item, evaluate.exclude_seen makes it a miss: set it to false if people do come back"
+        )
     items = item_table(known, title, warn=warn)
     return Source(interactions, items, _categories(table, known, config, warn=warn))
 
@@ -97,8 +102,8 @@ def _interactions(table: Table, config: DataConfig) -> pl.DataFrame:
     if names.timestamp is None:
         fields.append(pl.int_range(len(user), dtype=pl.Int64, eager=True).alias(columns.TIMESTAMP))
     else:
-        hint = " Set it to null to take the order of the rows."
-        fields.append(values.timestamps(table.column(names.timestamp, setting="data.columns.timestamp", hint=hint)))
+        column = table.column(names.timestamp, setting="data.columns.timestamp", hint=NO_TIMES)
+        fields.append(values.timestamps(column))
     if names.rating is not None:
         fields.append(values.ratings(table.column(names.rating, setting="data.columns.rating")))
     if names.split is not None:

@@ -105,7 +105,10 @@ def unreadable(path: Path, error: BaseException) -> NoReturn:
 def require_file(path: Path) -> None:
     """Raise DataError unless `path` is a file with something in it."""
     try:
+        str(path).encode()
         size = path.stat().st_size
+    except UnicodeEncodeError as error:
+        raise DataError(f"{str(path)!a}: the name of the file is not UTF-8", "Rename it.") from error
     except OSError as error:
         raise DataError(f"{path}: no such file", "Check data.interactions and data.items.") from error
     if not path.is_file():

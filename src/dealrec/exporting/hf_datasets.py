@@ -84,9 +84,7 @@ def _datasets() -> Iterator[Any]:
     try:
         import datasets
     except ImportError:
-        raise ConfigError(
-            "This export needs the package datasets", "Install it: pip install 'dealrec[export]'"
-        ) from None
+        raise ConfigError("This export needs the package datasets", "Install it: pip install 'datasets>=4.0'") from None
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

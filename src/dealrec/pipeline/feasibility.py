@@ -6,7 +6,7 @@ from pathlib import Path
 from dealrec.config import Config
 from dealrec.errors import ConfigError, DataError
 from dealrec.pipeline.tables import read_samples
-from dealrec.recommenders.files import check_adapter_directory, check_directory
+from dealrec.recommenders.files import check_adapter_directory, check_directory, check_hub
 
 
 def check_feasible(config: Config, run_dir: Path) -> None:
@@ -14,11 +14,9 @@ def check_feasible(config: Config, run_dir: Path) -> None:
     from dealrec.selection.coverage import budget_count, count_without_hardest
 
     if config.recommender == "tiger":
-        if Path(config.tiger.text_encoder).is_absolute():
-            check_directory(Path(config.tiger.text_encoder), setting="tiger.text_encoder")
+        _check_model(config.tiger.text_encoder, setting="tiger.text_encoder")
     else:
-        if Path(config.llm.model).is_absolute():
-            check_directory(Path(config.llm.model))
+        _check_model(config.llm.model, setting="llm.model", revision=config.llm.revision)
         if config.llm.adapter is not None:
             check_adapter_directory(config.llm.adapter)
         check_quantization(config)
@@ -53,6 +51,14 @@ def check_feasible(config: Config, run_dir: Path) -> None:
         )
 
 
+def _check_model(name: str, *, setting: str, revision: str | None = None) -> None:
+    """A folder holds a model; an id is one of the hub's, so that a typing error is not met after the surrogate."""
+    if Path(name).is_absolute():
+        check_directory(Path(name), setting=setting)
+    else:
+        check_hub(name, setting=setting, revision=revision)
+
+
 def check_quantization(config: Config) -> None:
     """A quantised LLM needs a GPU and bitsandbytes, and cannot be trained as a whole."""
     wanted = config.llm.quantization
@@ -66,7 +72,7 @@ def check_quantization(config: Config) -> None:
         raise ConfigError(f"llm.quantization {wanted!r} needs a CUDA GPU, and there is none here", "Set it to null.")
     if find_spec("bitsandbytes") is None:
         raise ConfigError(
-            f"llm.quantization {wanted!r} needs bitsandbytes", "Install it: pip install 'dealrec[quantization]'"
+            f"llm.quantization {wanted!r} needs bitsandbytes", "Install it: pip install 'bitsandbytes>=0.46.1'"
         )
 
 

@@ -29,7 +29,7 @@ def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
     tiger = config.recommender == "tiger"
     setting, name = ("tiger.text_encoder", config.tiger.text_encoder) if tiger else ("llm.model", config.llm.model)
     if not Path(name).is_dir():
-        warn(f"{setting} {name!r} is no folder here, so it will be looked up on the model hub")
+        warn(f"{setting} {name!r} is no folder here; it will be taken from the model hub, which has it")
     for warning in context.warnings:
         warn(warning)
     return facts

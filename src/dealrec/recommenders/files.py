@@ -26,6 +26,22 @@ def check_directory(folder: Path, *, setting: str = "llm.model") -> None:
         raise ModelError(f"The model directory {folder} has no tokenizer", "Save it there with save_pretrained.")
 
 
+def check_hub(name: str, *, setting: str, revision: str | None = None) -> None:
+    """Raise ModelError unless the model is in the hub's cache here, or the hub has it; nothing is downloaded."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+            return
+        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision))
+    except Exception as error:  # the hub's HTTP library, which changes, has errors of its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"{setting} {name!r} is no folder here, and the model hub does not give it: {reason}",
+            f"Name a folder in Hugging Face format in {setting}, or check the id and the connection.",
+        ) from None
+
+
 def check_adapter_directory(folder: Path) -> None:
     """Raise ModelError unless the folder holds a PEFT adapter with safetensors weights."""
     missing = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]

@@ -19,11 +19,16 @@ from dealrec.columns import (
     USER,
 )
 from dealrec.reporting.numbers import moment, moments, number
-from dealrec.reporting.runs import Run
+from dealrec.reporting.runs import Run, times_are
 from dealrec.reporting.table import cut
 
 BUCKETS = 5
 ACTIVITY = "user_interactions"
+_TIMES = {
+    "moments": "Time of the target",
+    "rows": "Row of the target in the file",
+    "places": "Position of the target within its user",
+}
 LARGEST = 12  # categories that have a line of their own
 
 
@@ -112,19 +117,11 @@ def spreads(run: Run, found: Mapping[str, pl.DataFrame]) -> list[Spread]:
     """Spread of the groups over users by activity, targets by popularity, time and, if there are any, categories."""
     items = run.table("data/items.parquet")
     described = describe(found["all"], run.table("data/interactions-train.parquet"), items)
-    ordinal = run.config.data.format == "dealrec"
-    rows = run.config.data.columns.timestamp is None
-    time = (
-        "Position of the target within its user"
-        if ordinal
-        else "Row of the target in the file"
-        if rows
-        else "Time of the target"
-    )
+    kind = times_are(run)
     made = [
         ("Users by training interactions", ACTIVITY, "How active the sample's user is.", False),
         ("Targets by popularity", TRAIN_COUNT, "How many training interactions the target item has.", False),
-        (time, TIMESTAMP, "When the target was interacted with.", not (ordinal or rows)),
+        (_TIMES[kind], TIMESTAMP, "When the target was interacted with.", kind == "moments"),
     ]
     ranges = [_spread(name, note, column, described, found, timed) for name, column, note, timed in made]
     if "categories" not in run.facts("data"):

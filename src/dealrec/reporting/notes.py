@@ -9,10 +9,13 @@ from dealrec.columns import ITEM, LOSS, TARGET, TIMESTAMP, TITLE
 from dealrec.pipeline.stages import LEAK
 from dealrec.reporting.numbers import number, percent
 from dealrec.reporting.results import AS_GOOD, FEW_USERS, Results, label, listed
-from dealrec.reporting.runs import Run
+from dealrec.reporting.runs import Run, times_are
 
 SHORT_TITLES = -0.5
 SHARED_TITLE = "share their title with another item"  # as the data stage warns of it
+
+
+LEFT_OUT = "Left out"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def warnings(run: Run, samples: pl.DataFrame, found: Results | None, failures: I
         if not any(said in text for said in shown)
     ]
     left_out = [
-        Note(stage, f"The stage {stage} {why}, and is left out here.", "Left out", "Run it again: dealrec run.")
+        Note(stage, f"The stage {stage} {why}, and is left out here.", LEFT_OUT, "Run it again: dealrec run.")
         for stage, why in run.outdated.items()
     ]
     read = [*_not_better(found), *failures, *data, *_few_users(run), *_surrogate(run), *_effort(run)]
@@ -113,9 +116,9 @@ def _not_better(found: Results | None) -> Iterator[Note]:
 
 
 def _leak(run: Run) -> Iterator[Note]:
-    """With times, the share of the training part that is of the test part's future."""
+    """Where times can be compared between users, the share of the training part that is of the test part's future."""
     path = run.folder / "data" / "interactions-test.parquet"
-    if run.config.data.split == "time" or run.config.data.format == "dealrec" or not path.exists():
+    if run.config.data.split == "time" or not path.exists() or times_are(run) != "moments":
         return
     first = pl.read_parquet(path)[TIMESTAMP].min()
     train = run.table("data/interactions-train.parquet")[TIMESTAMP]
