@@ -22,11 +22,10 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from dealrec.cli import TIGER_DEMO
 from dealrec.columns import EFFORT, HISTORY, INFLUENCE, LOSS, SAMPLE, TOKENS
 from dealrec.config import Config
 from dealrec.config_file import load
-from dealrec.demo import assets
+from dealrec.demo import TIGER, assets
 from dealrec.finetuning import train
 from dealrec.influence.fidelity import draw_subset, noise_ceiling, score_interval
 from dealrec.pipeline.graph import STAGES, stages_until
@@ -73,7 +72,7 @@ def main() -> None:
 def demo_settings() -> Config:
     """The demo's settings with TIGER."""
     folder = assets.fetch(progress=TerminalProgress(), llm=False, text_encoder=True)
-    return load(Path(assets.__file__).with_name("movielens.yaml"), TIGER_DEMO, base=folder)
+    return load(Path(assets.__file__).with_name("movielens.yaml"), TIGER, base=folder)
 
 
 def falls(context: Context, subsets: int, size: int) -> np.ndarray[Any, np.dtype[np.float64]]:

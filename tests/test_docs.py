@@ -212,11 +212,11 @@ def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tm
     from dealrec.pipeline.stage import Silent
 
     folder = tmp_path / "run"
-    path = write_config(data={"columns": {"category": "kind"}})
-    items = pl.read_parquet(path.with_name("items.parquet"))
-    items.with_columns(kind=pl.lit("odd")).write_parquet(path.with_name("items.parquet"))
-    run(load(path), folder, STAGES, progress=Silent())
-    optional, described = {"rating"}, set()
+    written = write_config(data={"columns": {"category": "kind"}})
+    items = pl.read_parquet(written.with_name("items.parquet"))
+    items.with_columns(kind=pl.lit("odd")).write_parquet(written.with_name("items.parquet"))
+    run(load(written), folder, STAGES, progress=Silent())
+    optional, described = {"rating"}, set[str]()
     for name, columns in documented_columns():
         head, braces, tail = name.replace("ARM", "base").partition("{")
         parts, _, ending = tail.partition("}")

@@ -541,7 +541,7 @@ def test_what_is_said_is_not_guessed(cli: Cli, tmp_path: Path) -> None:
     assert (config.influence.solver.kind, config.select.budget) == ("lissa", 3)
     lines = [line.strip() for line in out.read_text().splitlines()]
     assert not lines[lines.index('user: "group"') - 1].startswith("# guessed")
-    refused(cli("init", *files, "--out", out, "--force", "--set", "select.bugdet=3"), "Did you mean budget?")
+    refused(cli("init", *files, "--out", out, "--force", "--set", "select.bugdet=3"), "Did you mean select.budget?")
     refused(cli("init", *files, "--out", out, "--force", "--set", "data.columns.title=nope"), "'nope'", "blurb (1 dist")
 
 
@@ -614,7 +614,6 @@ def test_of_a_large_text_file_the_beginning_is_read(tmp_path: Path, monkeypatch:
     column = "user" if name.endswith("inter") else "user:token"
     assert found.table.frame[column].to_list() == [row["user:token"] for row in rows[:height]]
     assert 30 < height < 150
-    assert not found.exact
     # What is packed is read ahead by more than this whole file, so that its end seems near.
     assert height < found.rows if name.endswith("gz") else found.rows == pytest.approx(2000, rel=0.1)
     assert found.seen.startswith(f"the first {height:,} of about ")

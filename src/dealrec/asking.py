@@ -1,6 +1,9 @@
 """Questions on a terminal, where a guess is ambiguous."""
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
@@ -15,6 +18,7 @@ _WHAT = {
     "rating": "the ratings",
     "split": "the splits",
     "title": "the titles",
+    "category": "the categories",
 }
 
 
@@ -24,11 +28,27 @@ def can_ask() -> bool:
 
 
 def ask(question: "Question") -> str:
-    """Which column it is; the best guess is what Enter means. Asked on stderr, until the answer is one of them."""
+    """Which column it is; the best guess is what Enter means. Asked on stderr, until the answer is one of them.
+
+    Raises KeyboardInterrupt on Ctrl-C, and on Ctrl-D.
+    """
     options = ", ".join(question.options)
     while True:
         text = f"Which column of {question.file} holds {_WHAT[question.role]}? There are {options}"
-        answer = typer.prompt(text, default=question.options[0], err=True)
+        with _interruptible():
+            answer = typer.prompt(text, default=question.options[0], err=True)
         if answer in question.options:
             return str(answer)
         typer.echo(f"There is no {answer!r} among them.", err=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    # With the handler that polars installs, Ctrl-C would have the read begin anew.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)

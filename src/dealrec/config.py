@@ -282,8 +282,7 @@ class FinetuneConfig(TrainingConfig):
     seeds: int = Field(
         1,
         ge=1,
-        description="Trainings of each arm. They differ in the order of the samples and in dropout, not in the weights"
-        " that they start from, on which effort is scored.",
+        description="Trainings of each arm, which differ in order and dropout, not in the weights they start from.",
     )
 
 

@@ -1,27 +1,28 @@
 """A first config for the user's files: settings from a look at them, each with the reason in a comment."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dealrec.config import Config, DataConfig
+from dealrec.config import Config
 from dealrec.config_file import commented, overridden, parse, printable
-from dealrec.drafting.forecast import Plan, plan
+from dealrec.drafting.finding import Found, find, reachable
+from dealrec.drafting.forecast import SplitChoice, choose_split
 from dealrec.drafting.guessing import Choose, Roles, guess
-from dealrec.drafting.looking import Look, candidates, is_release, look
+from dealrec.drafting.options import Given, separator_of
 from dealrec.errors import ConfigError, DataError
 from dealrec.recommenders.files import check_directory
 
 MANY = 10_240  # training samples from which on the paper's budget is a small part of them
 BUDGET, POOL = 1024, 4096
-MOST_CANDIDATES = 20
 
-_COLUMNS = ("user", "item", "timestamp", "rating", "split", "title")
+_COLUMNS = ("user", "item", "timestamp", "rating", "split", "title", "category")
 _SHOWN = (
     *("seed", "data.format", "data.interactions", "data.items", "data.columns", "data.split"),
-    *("data.min_rating", "data.k_core", "data.samples_per_user", "data.max_history", "llm.model", "effort.pool"),
+    *("data.min_rating", "data.k_core", "data.samples_per_user", "data.max_history", "llm.model"),
+    *("llm.prompt.max_items", "effort.pool"),
     *("select.budget", "finetune.epochs", "finetune.learning_rate", "finetune.batch_size"),
     *("finetune.micro_batch_size", "finetune.patience"),
 )
@@ -61,30 +62,36 @@ def draft(
     choose: asked where a guess is ambiguous. Raises DataError for files that cannot be read and where a column that
     must be there is not found; ConfigError for what was given wrongly.
     """
-    given = _given_columns(overridden({}, overrides))
-    looks, notes = _looks(paths)
-    roles = guess(looks, given=given, choose=choose)
-    shares = DataConfig()
-    chosen = plan(roles, valid_share=shares.valid_share, test_share=shares.test_share)
-    guesses = [*_files(roles, folder), *_columns(roles), *_sizes(roles, chosen)]
+    raw = overridden({}, overrides)
+    said = dict(_leaves(raw))
+    _refuse_files(said)
+    found_files = find(paths)
+    roles = _guessed(found_files, _given_columns(said), choose)
+    guesses = [*_files(roles, folder), *_columns(roles)]
+    data = parse({"data": _merged(_nested(guesses), raw)["data"]}, base=folder).data
+    chosen = choose_split(roles, data, said="data.split" in said)
+    guesses += _sizes(roles, chosen)
     if llm is not None:
         guesses.append(Guess("llm.model", _model(llm, folder), None))
-    settings = overridden(_nested(guesses), overrides)
+    settings = _merged(_nested(guesses), raw)
     parse(settings, base=folder)  # explains what is wrong with what was given
     config = Config.model_validate(settings)
-    said = {override.partition("=")[0].strip() for override in overrides}
-    guesses = [replace(found, reason=None) if found.key in said else found for found in guesses]
+    guesses = [Guess(made.key, said[made.key], None) if made.key in said else made for made in guesses]
     comments = {found.key: f"guessed: {found.reason}" for found in guesses if found.reason is not None}
     keys = {*_SHOWN, *(found.key for found in guesses), *map(_whole_union, said)}
     keys |= {"data.valid_share", "data.test_share"} if config.data.split == "time" else set()
     text = _head(roles) + commented(config, keys=keys, notes=comments)
-    notes += [*roles.notes, *_warnings(roles, chosen, config)]
+    notes = [*found_files.notes, *roles.notes, *_warnings(roles, chosen, config)]
+    if config.recommender == "bigrec" and llm is None and "llm.model" not in said:
+        notes.append(f"no LLM was named: llm.model is {config.llm.model}; name yours there, or by --llm")
     return Draft(text, tuple(guesses), _found(roles, chosen), tuple(notes))
 
 
 def refuse_to_replace(out: Path) -> None:
     """Raise ConfigError if there is a config already: asked before anything is looked at."""
-    if out.exists():
+    with reachable("Choose another place: --out."):
+        there = out.exists()
+    if there:
         raise ConfigError(f"{out} is there already", "Give --force to replace it, or another name: --out FILE")
 
 
@@ -99,57 +106,25 @@ def write(drafted: Draft, out: Path, *, force: bool) -> None:
         raise ConfigError(f"Cannot write {out} ({error.strerror})", "Choose another place: --out.") from None
 
 
-def _looks(paths: Sequence[Path]) -> tuple[list[Look], list[str]]:
-    """What was named, or what there is where that leaves it open; and a note on each file that cannot be read."""
-    if len(paths) == 2:
-        return [look(path) for path in paths], []
-    named = paths[0] if paths else Path()
-    if named.is_dir() and not is_release(named):
-        return _readable(_few(candidates(named), named))
-    first = look(named)
-    beside = [path for path in candidates(named.parent if named.is_file() else named) if not path.samefile(named)]
-    beside = [path for path in beside if path.name.endswith((".inter", ".item")) == (first.format == "recbole")]
-    if first.format == "recbole":
-        beside = [path for path in beside if path.suffix != named.suffix and path.stem == named.stem] or beside
-    if len(beside) > MOST_CANDIDATES:
-        beside = []
-    others, notes = _readable(beside) if beside else ([], [])
-    return [first, *others], notes
+def _refuse_files(said: Mapping[str, Any]) -> None:
+    for key in ("data.interactions", "data.items"):
+        if key in said:
+            raise ConfigError(
+                f"{key} is set, but init looks at the files that it writes down",
+                "Name them so: dealrec init INTERACTIONS ITEMS",
+            )
 
 
-def _few(found: list[Path], folder: Path) -> list[Path]:
-    if not found:
-        raise DataError(
-            f"There is no file with interactions or items in {folder.resolve()}",
-            "Name them: dealrec init INTERACTIONS ITEMS (Parquet, CSV, TSV, JSON Lines, .inter and .item, or a folder"
-            " of the DEALRec release).",
-        )
-    if len(found) > MOST_CANDIDATES:
-        raise DataError(
-            f"{folder.resolve()} has {len(found):,} files that may be data, which is too many to look at",
-            "Name two: dealrec init INTERACTIONS ITEMS",
-        )
-    return found
+def _guessed(found: Found, given: Given, choose: Choose | None) -> Roles:
+    try:
+        return guess(found.looks, named=found.named, given=given, choose=choose)
+    except DataError as error:  # what was left out may be the cause
+        raise DataError("; ".join([error.cause, *(note.rstrip(".") for note in found.notes)]), error.remedy) from None
 
 
-def _readable(paths: Sequence[Path]) -> tuple[list[Look], list[str]]:
-    looks, notes, errors = [], [], []
-    for path in paths:
-        try:
-            looks.append(look(path))
-        except DataError as error:
-            notes.append(f"{path.name} is left out: {error}")
-            errors.append(error)
-    if not looks:
-        raise errors[0]
-    return looks, notes
-
-
-def _given_columns(raw: Mapping[str, Any]) -> dict[str, str | None]:
-    data = raw.get("data")
-    columns = data.get("columns") if isinstance(data, dict) else None
-    found = columns if isinstance(columns, dict) else {}
-    return {name: found[name] for name in _COLUMNS if name in found and isinstance(found[name], str | None)}
+def _given_columns(said: Mapping[str, Any]) -> dict[str, str | None]:
+    found = {name: said[f"data.columns.{name}"] for name in _COLUMNS if f"data.columns.{name}" in said}
+    return {name: value for name, value in found.items() if isinstance(value, str | None)}
 
 
 def _files(roles: Roles, folder: Path) -> list[Guess]:
@@ -182,10 +157,12 @@ def _columns(roles: Roles) -> list[Guess]:
         missing = f"; {option.column.missing:,} rows have none" if option.column.missing else ""
         reason = f"{option.column.distinct:,} distinct values, {option.reason}{missing}"
         guesses.append(Guess(f"data.columns.{role}", column.name, reason))
+        if role == "category" and (mark := separator_of(column)):
+            guesses.append(Guess("data.columns.category_separator", mark, "stands between several in one text"))
     return guesses
 
 
-def _sizes(roles: Roles, chosen: Plan) -> list[Guess]:
+def _sizes(roles: Roles, chosen: SplitChoice) -> list[Guess]:
     guesses = [Guess("data.split", chosen.split, chosen.reason)]
     if chosen.samples is not None and not chosen.samples.valid:
         guesses.append(Guess("influence.risk", "train", "the split leaves no samples for validation"))
@@ -202,22 +179,24 @@ def _sizes(roles: Roles, chosen: Plan) -> list[Guess]:
 
 
 def _model(llm: str, folder: Path) -> str:
-    path = Path(llm).expanduser()
-    if path.is_dir():
-        check_directory(path, setting="--llm")
-        relative = _relative(path, folder)
-        return relative if relative.startswith((".", "/")) else f"./{relative}"
+    path = Path(os.path.expanduser(llm))  # noqa: PTH111 - leaves as it is what merely begins with ~
+    with reachable("Check --llm."):
+        if path.is_dir():
+            check_directory(path, setting="--llm")
+            relative = _relative(path, folder)
+            return relative if relative.startswith((".", "/")) else f"./{relative}"
     if llm.startswith((".", "/", "~")):
         raise ConfigError(f"There is no model directory {llm}", "Check --llm.")
     return llm
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """From the config's folder, unless they have nothing but the root in common."""
+    """From the config's folder, unless they have nothing but the root in common, or it would look like a home."""
     whole, base = path.resolve(), folder.resolve()
     if len(Path(os.path.commonpath([whole, base])).parts) <= 1 or whole.drive != base.drive:
         return str(whole)
-    return Path(os.path.relpath(whole, base)).as_posix()
+    relative = Path(os.path.relpath(whole, base)).as_posix()
+    return str(whole) if relative.startswith("~") else relative
 
 
 def _nested(guesses: Sequence[Guess]) -> dict[str, Any]:
@@ -229,6 +208,24 @@ def _nested(guesses: Sequence[Guess]) -> dict[str, Any]:
             section = section.setdefault(parent, {})
         section[last] = found.value
     return raw
+
+
+def _merged(raw: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of both, at every depth; where both have one, as said."""
+    merged = dict(raw)
+    for key, value in said.items():
+        both = isinstance(value, dict) and isinstance(raw.get(key), dict)
+        merged[key] = _merged(raw[key], value) if both else value
+    return merged
+
+
+def _leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted name and the value of each key that is no section with keys in it."""
+    for key, value in raw.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _whole_union(key: str) -> str:
@@ -246,24 +243,29 @@ def _head(roles: Roles) -> str:
     )
 
 
-def _warnings(roles: Roles, chosen: Plan, config: Config) -> list[str]:
+def _warnings(roles: Roles, chosen: SplitChoice, config: Config) -> list[str]:
     found = []
-    if config.data.split == "leave-last-out":
+    if chosen.split == "leave-last-out" and chosen.reason:
         found.append(f"split leave-last-out, as {chosen.reason}; the future then leaks into training")
     if config.data.columns.timestamp is None and config.data.format != "dealrec":
         found.append("no column is used as time: the order of the rows stands for it")
     for role, option in roles.chosen.items():
-        if option.column.missing and role != "title":
+        if option.column.missing and role not in ("title", "category"):
             found.append(
                 f"{option.column.missing:,} rows of {roles.interactions.path.name} have no '{option.column.name}';"
                 " `dealrec validate` will refuse them"
             )
     if chosen.samples is None and roles.interactions.whole and not any(o.column.missing for o in roles.chosen.values()):
         found.append("the split leaves training, validation or test empty: `dealrec validate` will say more")
+    if chosen.samples is not None and not chosen.samples.train:
+        found.append(
+            "no user has two interactions for training, so there are no training samples: `dealrec validate` will"
+            " refuse the data"
+        )
     return found
 
 
-def _found(roles: Roles, chosen: Plan) -> dict[str, Any]:
+def _found(roles: Roles, chosen: SplitChoice) -> dict[str, Any]:
     """Figures; of a sample they are lower bounds, and `sampled` says what was read."""
     moments = roles.chosen["timestamp"].column.moments if "timestamp" in roles.chosen else None
     sampled = {found.path.name: found.seen for found in (roles.interactions, roles.items) if not found.whole}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 
 from dealrec.columns import SPLIT, TIMESTAMP, USER
+from dealrec.config import DataConfig
 from dealrec.data.splits import Splits, split_by_column, split_by_time, split_leave_last_out
 from dealrec.data.values import splits as read_splits
 from dealrec.drafting.guessing import Roles
@@ -26,32 +28,40 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A split with its reason; samples: None where only a part of the rows was read, or some are incomplete."""
+class SplitChoice:
+    """A split. reason: None if it was given; samples: None where not all rows were read, or some are incomplete."""
 
     split: str
-    reason: str
+    reason: str | None
     samples: Samples | None
 
 
-def plan(roles: Roles, *, valid_share: float, test_share: float) -> Plan:
-    """Choose the split: the one in the data; else by time, unless that leaves far too few users; else the last out."""
+def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
+    """Choose the split: the one in the data; else by time, unless that leaves far too few users; else the last out.
+
+    data: the shares are of there; said: the split is, too.
+    """
     log = _log(roles)
+    cut_in_time = partial(split_by_time, valid_share=data.valid_share, test_share=data.test_share)
+    if said:
+        cuts: dict[str, Callable[[pl.DataFrame], Splits]]
+        cuts = {"column": split_by_column, "leave-last-out": split_leave_last_out, "time": cut_in_time}
+        return SplitChoice(data.split, None, _samples(log, cuts[data.split]))
     if roles.interactions.format == "dealrec" or "split" in roles.chosen:
-        return Plan("column", "the data come split", _samples(log, split_by_column))
+        return SplitChoice("column", "the data come split", _samples(log, split_by_column))
     last_out = _samples(log, split_leave_last_out)
     if "timestamp" not in roles.chosen or roles.chosen["timestamp"].ordinal:
-        return Plan("leave-last-out", "there is no time that could be compared between users", last_out)
-    by_time = _samples(log, lambda rows: split_by_time(rows, valid_share=valid_share, test_share=test_share))
+        return SplitChoice("leave-last-out", "there is no time that could be compared between users", last_out)
+    by_time = _samples(log, cut_in_time)
     if log is None:
-        return Plan("time", "there are times", None)
+        return SplitChoice("time", "there are times", None)
     users = log[USER].n_unique()
     tested = by_time.test if by_time and by_time.train and by_time.valid else 0
     too_few = tested < min(FEW, SMALL_SHARE * users) or not tested
     if too_few and last_out is not None and last_out.test > tested:
         left = f"a cut in time would leave {tested:,} of {users:,} users to test on, this leaves {last_out.test:,}"
-        return Plan("leave-last-out", left, last_out)
-    return Plan("time", f"there are times; {tested:,} of {users:,} users are left to test on", by_time)
+        return SplitChoice("leave-last-out", left, last_out)
+    return SplitChoice("time", f"there are times; {tested:,} of {users:,} users are left to test on", by_time)
 
 
 def _log(roles: Roles) -> pl.DataFrame | None:

@@ -14,6 +14,7 @@ from dealrec.drafting.options import (
     Given,
     Option,
     allowed,
+    category_options,
     ranked,
     rating_options,
     split_options,
@@ -59,6 +60,9 @@ class _File:
     def name(self) -> str:
         return self.look.path.name
 
+    def names(self) -> set[str]:
+        return {profile.name for profile in self.columns}
+
     def listed(self) -> str:
         return "; ".join(profile.described() for profile in self.columns)
 
@@ -74,20 +78,19 @@ class _Match:
     user: list[Option]
 
 
-def guess(looks: Sequence[Look], *, given: Given | None = None, choose: Choose | None = None) -> Roles:
+def guess(
+    looks: Sequence[Look], *, named: Look | None = None, given: Given | None = None, choose: Choose | None = None
+) -> Roles:
     """Choose two of the files, or one for both parts, and their columns.
 
-    given: what the user has said. choose: asked where a guess is ambiguous; None: the best is taken.
+    named: one of the files that must be among them. given: the columns that the user has said.
+    choose: asked where a guess is ambiguous; None: the best is taken.
     Raises DataError where a column that must be there is found in no file, with what was found in its place.
     """
     given, choose = given or {}, choose or (lambda question: question.options[0])
     files = [_File(found, _profiles(found)) for found in looks]
     _refuse_unknown(files, given)
-    pairs = list(permutations(files, 2)) if len(files) > 1 else [(files[0], files[0])]
-    fitting = [found for pair in pairs if _same_format(*pair) and (found := _match(*pair, given)).item]
-    if not fitting:
-        raise _nothing_shared(files)
-    match = max(fitting, key=lambda found: found.score)
+    match = _best(files, named, given)
     if "user" not in given or not match.user:
         _refuse_without_users(match)
     chosen: dict[Role, Option] = {}
@@ -99,16 +102,56 @@ def guess(looks: Sequence[Look], *, given: Given | None = None, choose: Choose |
     notes = [] if release else _optional(match, given, chosen, choose)
     titles = title_options(match.items.columns, chosen["item"], given, one_file=match.items is match.interactions)
     if not titles:
-        raise DataError(
-            f"{match.items.look.path}: no column looks like the titles of the items; there are: {match.items.listed()}",
-            "Name it: --set data.columns.title=COLUMN",
-        )
+        raise _without("the titles of the items", "title", match.items, match)
     chosen["title"] = _chosen("title", titles, match.items, choose)
-    return Roles(match.interactions.look, match.items.look, chosen, tuple(notes))
+    if match.items is not match.interactions and given.get("category", "") is not None:
+        left = [profile for profile in match.items.columns if profile.name != chosen["title"].column.name]
+        if found := category_options(left, given):  # the report alone shows them: not worth a question
+            chosen["category"] = found[0]
+    return Roles(match.interactions.look, match.items.look, chosen, (*notes, *_not_used(files, match, chosen)))
 
 
 def _profiles(found: Look) -> list[Profile]:
     return [profile for profile in profiles(found.table) if profile.rows]
+
+
+def _best(files: Sequence[_File], named: Look | None, given: Given) -> _Match:
+    """The pair that fits best; a file that was named alone may also be both."""
+    pairs = list(permutations(files, 2)) if len(files) > 1 else [(files[0], files[0])]
+    if named is not None:
+        pairs = [pair for pair in pairs if any(file.look is named for file in pair)]
+    fitting = [found for pair in pairs if _same_format(*pair) and (found := _match(*pair, given)).item]
+    if named is not None and len(files) > 1:
+        own = next(file for file in files if file.look is named)
+        fitting += [found for found in [_match(own, own, given)] if _same_format(own, own) and _is_both(found, given)]
+    if not fitting:
+        raise _nothing_shared(files)
+    return max(fitting, key=lambda found: found.score)
+
+
+def _is_both(match: _Match, given: Given) -> bool:
+    users = bool(match.item) and ("user" in given or _has_users(match))
+    return users and bool(title_options(match.items.columns, match.item[0], given, one_file=True))
+
+
+def _not_used(files: Sequence[_File], match: _Match, chosen: Mapping[Role, Option]) -> list[str]:
+    """A note on the files that have the columns of one that was chosen."""
+    item = chosen["item"]
+    listed = {(item.partner or item.column).name, chosen["title"].column.name}
+    notes, told = [], [match.interactions, match.items]
+    for used, names, what in (
+        (match.interactions, {item.column.name, chosen["user"].column.name}, "interactions"),
+        (match.items, listed, "items"),
+    ):
+        like = [file for file in files if file.look.format == used.look.format and names <= file.names()]
+        more = [file for file in like if not any(file is other for other in told)]
+        told += more
+        if more:
+            notes.append(
+                f"not used: {', '.join(file.name for file in more)}, with the same columns as {used.name}: one file of"
+                f" {what} is read, so put all of them into one if they belong together"
+            )
+    return notes
 
 
 def _same_format(interactions: _File, items: _File) -> bool:
@@ -218,12 +261,20 @@ def _chosen(role: Role, options: Sequence[Option], file: _File, choose: Choose) 
 
 def _refuse_unknown(files: Sequence[_File], given: Given) -> None:
     for role, column in given.items():
-        if column is not None and not any(column == profile.name for file in files for profile in file.columns):
+        known = set().union(*(file.names() for file in files))
+        if role == "category":  # may be lists
+            known |= {name for file in files for name in file.look.nested}
+        if column is not None and column not in known:
             found = " | ".join(f"{file.name}: {file.listed()}" for file in files)
             raise DataError(f"No file has a column '{column}' with values. {found}", f"Check data.columns.{role}.")
 
 
 def _nothing_shared(files: Sequence[_File]) -> DataError:
+    if len(files) == 1:
+        other = "interactions" if files[0].name.endswith(".item") else "items"
+        return DataError(
+            f"No file of {other} was found beside {files[0].look.path}", "Name both: dealrec init INTERACTIONS ITEMS"
+        )
     found = " | ".join(f"{file.name}: {file.listed()}" for file in files)
     return DataError(
         f"No two columns of two files hold the same item ids. {found}",
@@ -232,11 +283,24 @@ def _nothing_shared(files: Sequence[_File]) -> DataError:
 
 
 def _refuse_without_users(match: _Match) -> None:
-    if not match.user or match.user[0].score < 0.4:
-        raise DataError(
-            f"{match.interactions.look.path}: no column looks like user ids; there are: {match.interactions.listed()}",
-            "Name it: --set data.columns.user=COLUMN",
-        )
+    if not _has_users(match):
+        raise _without("user ids", "user", match.interactions, match)
+
+
+def _has_users(match: _Match) -> bool:
+    return bool(match.user) and match.user[0].score >= 0.4
+
+
+def _without(what: str, role: Role, file: _File, match: _Match) -> DataError:
+    cause = f"{file.look.path}: no column looks like {what}; there are: {file.listed()}"
+    name = f"--set data.columns.{role}=COLUMN"
+    if match.interactions is not match.items:
+        return DataError(cause, f"Name it: {name}")
+    other = "interactions" if role == "user" else "items"
+    return DataError(
+        f"{cause}. No file of {other} was found beside it",
+        f"Name both files: dealrec init INTERACTIONS ITEMS; or, if it is all in this one, the column: {name}",
+    )
 
 
 def _refuse_two_names(match: _Match, item: Option, given: Given) -> None:

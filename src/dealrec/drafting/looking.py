@@ -24,7 +24,10 @@ STRETCHES = 10
 
 @dataclass(frozen=True)
 class Look:
-    """What was read. rows: of the file, an estimate unless `exact`; seen: in words, which rows were read."""
+    """What was read. rows: of the file, an estimate of a large text; seen: in words, which rows were read.
+
+    whole: whether all were; nested: columns of lists, records and bytes, which the table is without.
+    """
 
     path: Path
     format: str
@@ -32,7 +35,7 @@ class Look:
     rows: int
     seen: str
     whole: bool
-    exact: bool = True
+    nested: tuple[str, ...]
 
 
 def look(path: Path) -> Look:
@@ -75,8 +78,13 @@ def is_release(folder: Path) -> bool:
 
 def _whole(path: Path, form: str, table: Table) -> Look:
     rows = table.frame.height
-    flat = table.frame.select(name for name, dtype in table.frame.schema.items() if _flat(dtype))
-    return Look(path, form, Table(path, flat, table.text), rows, f"all {rows:,} rows", whole=True)
+    return _flattened(path, form, table, rows, f"all {rows:,} rows", whole=True)
+
+
+def _flattened(path: Path, form: str, table: Table, rows: int, seen: str, *, whole: bool) -> Look:
+    nested = tuple(name for name, dtype in table.frame.schema.items() if not _flat(dtype))
+    flat = Table(path, table.frame.drop(nested), table.text, table.separators)
+    return Look(path, form, flat, rows, seen, whole, nested)
 
 
 def _flat(dtype: pl.DataType) -> bool:
@@ -87,7 +95,8 @@ def _parquet(path: Path) -> Look:
     require_file(path)
     try:
         lazy = pl.scan_parquet(path, glob=False)
-        flat = [name for name, dtype in lazy.collect_schema().items() if _flat(dtype)]
+        schema = lazy.collect_schema()
+        flat = [name for name, dtype in schema.items() if _flat(dtype)]
         rows = int(lazy.select(pl.len()).collect().item())
         if rows <= MAX_ROWS:
             return _whole(path, "table", read_table(path))
@@ -97,7 +106,8 @@ def _parquet(path: Path) -> Look:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         unreadable(path, error)
     seen = f"{frame.height:,} of {rows:,} rows, in {STRETCHES} stretches from first to last"
-    return Look(path, "table", Table(path, frame, text=False), rows, seen, whole=False)
+    nested = tuple(name for name in schema if name not in flat)
+    return Look(path, "table", Table(path, frame, text=False), rows, seen, whole=False, nested=nested)
 
 
 def _text(path: Path, form: str, read: Callable[[], Table]) -> Look:
@@ -113,13 +123,14 @@ def _text(path: Path, form: str, read: Callable[[], Table]) -> Look:
         frame = _head(path, head[: head.rindex(b"\n") + 1])
     except (pl.exceptions.PolarsError, OSError, EOFError, ValueError) as error:
         unreadable(path, error)
+    separators = {}
     if form == "recbole":
+        separators = {name.rsplit(":", 1)[0]: " " for name in frame.columns if name.endswith("_seq")}
         frame = frame.rename({name: name.rsplit(":", 1)[0] for name in frame.columns})
     rows = round(frame.height / min(1.0, share))
     text = not re.search(r"\.(jsonl|ndjson)(\.gz)?$", path.name.lower())
     seen = f"the first {frame.height:,} of about {rows:,} rows"
-    flat = frame.select(name for name, dtype in frame.schema.items() if _flat(dtype))
-    return Look(path, form, Table(path, flat, text), rows, seen, whole=False, exact=False)
+    return _flattened(path, form, Table(path, frame, text, separators), rows, seen, whole=False)
 
 
 def _head(path: Path, head: bytes) -> pl.DataFrame:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import Literal
 
-Role = Literal["user", "item", "timestamp", "rating", "split", "title"]
+Role = Literal["user", "item", "timestamp", "rating", "split", "title", "category"]
 
 
 def _set(text: str) -> frozenset[str]:
@@ -30,6 +30,10 @@ _TIMES = _set(
 )
 _RATINGS = _set("rating overall star stars score ratings grade rate vote bewertung оценка 评分 評価")
 _TITLES = _set("title name titel titre título titulo nombre nom headline label название 标题 名称 タイトル")
+_CATEGORIES = _set(
+    "category categories genre genres department section aisle class group kind type tag tags kategorie catégorie"
+    " categoría категория 类别 カテゴリ"
+)
 _PROSE = _set("description desc text summary detail subtitle")
 
 # Words beside which the others mean something else: when a film came out, what group a product is of.
@@ -127,5 +131,11 @@ def _title(parts: list[str]) -> float:
     return (0.95 if named <= _TITLES | _ITEMS else 0.6) + title
 
 
+def _category(parts: list[str]) -> float:
+    if not _CATEGORIES & set(parts) or _ID & set(parts):
+        return 0.0
+    return 1.0 if len(parts) == 1 else 0.8 if parts[-1] in _CATEGORIES else 0.6
+
+
 _SCORES = {"user": _user, "item": lambda parts: _id_score(parts, _ITEMS), "timestamp": _time, "rating": _rating}
-_SCORES |= {"split": _split, "title": _title}
+_SCORES |= {"split": _split, "title": _title, "category": _category}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from dealrec.data.categories import categories
 from dealrec.drafting.naming import Role, is_id, name_score
 from dealrec.drafting.profiles import Profile
 
@@ -107,6 +108,26 @@ def title_options(columns: Iterable[Profile], item: Option, given: Given, *, one
             reason = f"{profile.length:.0f} characters on average, e.g. {profile.example!r}"
             options.append(Option(profile, score, reason))
     return ranked(options)
+
+
+def category_options(columns: Iterable[Profile], given: Given) -> list[Option]:
+    """Columns of text that are called like categories and hold far fewer of them than rows, or the one given."""
+    options = []
+    for profile in allowed(columns, "category", given):
+        name = 1.0 if profile.name in given.values() else name_score("category", profile.name)
+        if name < 0.5 or not isinstance(profile.column.values.dtype, pl.String | pl.Categorical | pl.Enum):
+            continue
+        names = categories(profile.column, separator=separator_of(profile)).explode().drop_nulls()
+        found = names.n_unique()
+        if 2 <= found <= profile.rows / 2 or (found and "category" in given):
+            options.append(Option(profile, name, f"{found:,} categories, e.g. {names[0]!r}"))
+    return ranked(options)
+
+
+def separator_of(profile: Profile) -> str | None:
+    """What stands between several categories in one text, if a hundredth of the texts have it."""
+    texts = profile.present.values.cast(pl.String)
+    return next((mark for mark in "|;" if texts.str.contains(mark, literal=True).sum() >= 0.01 * len(texts)), None)
 
 
 def _told_by(profile: Profile, item: Profile) -> bool:

@@ -158,7 +158,10 @@ class Profile:
 def profiles(table: Table) -> list[Profile]:
     """One for each column."""
     return [
-        Profile(Column(table.path, series.name, series, table.text), int(_missing(series).sum()))
+        Profile(
+            Column(table.path, series.name, series, table.text, table.separators.get(series.name)),
+            int(_missing(series).sum()),
+        )
         for series in table.frame.get_columns()
     ]
 
