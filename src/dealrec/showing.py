@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -50,28 +51,37 @@ def show_estimates(found: "Estimates", run_dir: Path, *, as_json: bool) -> None:
     table = _table("stage", "", "what it does", ">time", ">peak memory", title="What a run would do, and its cost")
     for one in found.stages:
         figures = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in one.figures.items())
-        table.add_row(one.stage, one.plan, figures, _expected_time(one), _memory(one.peak_memory_bytes))
+        memory = _memory(one.peak_memory_bytes)
+        table.add_row(one.stage, one.plan, figures, _expected_time(one), f"({memory})" if one.past else memory)
     table.add_row("all", "", "", _time(found.seconds, found.at_most), _memory(found.peak_memory_bytes), style="bold")
     console.print(table)
+    todo = [one.stage for one in found.to_do]
+    if "export" in todo[:-1]:
+        file = found.until("export")
+        time = _time(file.seconds, file.at_most)
+        console.print(f"The training file, up to export: {time}. With --until export a run ends there.", soft_wrap=True)
     for one in found.stages:
         for note in one.notes:
             console.print(f"{one.stage}: {note}", style="dim")
     console.print(
         f"Measured on small pieces, on {found.device} with {found.threads} threads, in {_seconds(found.probe_seconds)};"
-        f" what else the machine does meanwhile changes the times. Nothing was written to {run_dir}.",
+        f" what else the machine does, now or then, makes the run shorter or longer. Nothing was written to {run_dir}.",
         style="dim",
         soft_wrap=True,
     )
 
 
 def _expected_time(one: "Estimate") -> str:
-    return "-" if one.seconds is None else _time(one.seconds, one.at_most)
+    if one.seconds is None:
+        return "-"
+    return f"(took {_seconds(one.seconds)})" if one.past else _time(one.seconds, one.at_most)
 
 
 def _time(seconds: float, at_most: float | None) -> str:
     if at_most is None or round(at_most, 1) == round(seconds, 1) == 0:
         return _seconds(seconds)
-    return f"at most {_seconds(at_most)}" if at_most <= seconds else f"{_seconds(seconds)}, at most {_seconds(at_most)}"
+    most = f"up to about {_seconds(at_most)}"
+    return most if at_most <= seconds else f"{_seconds(seconds)}, {most}"
 
 
 def _memory(size: int | None) -> str:
@@ -102,6 +112,7 @@ def show_outcomes(outcomes: Sequence[Outcome], run_dir: Path, config: Config, *,
         console.print("Nothing to do: every stage is up to date.")
     if "export" in done:
         console.print(f"Training file: {run_dir / 'export' / 'train.jsonl'}", soft_wrap=True)
+        console.print(f"For your trainer: dealrec export {shlex.quote(str(run_dir))} --to STACK", soft_wrap=True)
     if "report" in done:
         console.print(f"Report: {run_dir / 'report' / 'report.html'}", soft_wrap=True)
 
@@ -204,6 +215,11 @@ def show_report(path: Path, warnings: "Sequence[Note]", *, as_json: bool) -> Non
     if as_json:
         print_json({"page": str(path), "warnings": [asdict(note) for note in warnings]})
     else:
+        from dealrec.reporting.notes import LEFT_OUT
+
+        for note in warnings:
+            if note.name == LEFT_OUT:
+                print(f"warning: {note.text} {note.remedy}", file=sys.stderr)
         print(path)
 
 

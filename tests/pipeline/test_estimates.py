@@ -1,6 +1,7 @@
 """What a run would do and cost: the run directory is left alone, the counts are right, and real code is measured."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from filelock import FileLock
 
 from dealrec.config import Config
 from dealrec.config_file import load
@@ -19,6 +21,7 @@ from dealrec.pipeline.estimates.surrogates import Steps, solver_steps
 from dealrec.pipeline.graph import STAGES, stages_until
 from dealrec.pipeline.runner import LOCK, run
 from dealrec.pipeline.stage import Silent
+from dealrec.showing import show_estimates
 from tests.conftest import Cli, made_interactions, made_items, small_settings
 from tests.pipeline.test_recommenders import SMALL_TIGER
 
@@ -125,7 +128,7 @@ def test_what_is_up_to_date_shows_what_it_took(settings: Path, finished: Path) -
     manifest = json.loads((finished / "effort" / "manifest.json").read_text())
     effort = by_stage(whole)["effort"]
     assert (effort.seconds, effort.peak_memory_bytes) == (manifest["wall_seconds"], manifest["peak_memory_bytes"])
-    assert (whole.to_do, whole.seconds, whole.at_most, whole.peak_memory_bytes) == ([], 0, 0, None)
+    assert (whole.to_do, whole.seconds, whole.at_most, whole.peak_memory_bytes) == ([], 0, None, None)
 
 
 def test_a_changed_setting_measures_what_comes_after_it_alone(settings: Path, finished: Path) -> None:
@@ -158,6 +161,18 @@ def test_an_interrupted_stage_resumes_and_what_it_has_is_not_counted(
     assert found["finetune"].figures["trainings"] == 1
     for changed in ("finetune.epochs=2", "effort.pool=10"):  # its own setting, and one of a stage before it
         assert plans(load(settings, [changed]), run_dir)["finetune"] is Plan.WILL_RUN
+
+
+def test_a_stage_at_work_is_running(settings: Path, finished: Path, tmp_path: Path) -> None:
+    """While another process holds the run directory; once it is gone, the stage resumes or runs."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    (run_dir / "effort").rename(run_dir / "effort.part")
+    with FileLock(run_dir / LOCK):
+        held = plans(load(settings), run_dir)
+    assert [name for name, plan in held.items() if plan is Plan.RUNNING] == ["effort"]
+    assert held["select"] is Plan.WILL_RUN
+    assert plans(load(settings), run_dir)["effort"] is Plan.WILL_RUN
 
 
 def test_states_follow_a_partial_run(settings: Path, tmp_path: Path) -> None:
@@ -199,6 +214,26 @@ def test_a_folder_of_something_else_is_refused_as_by_a_run(settings: Path, tmp_p
         estimate(load(settings), tmp_path)
     with pytest.raises(RunDirectoryError, match="is no directory"):
         estimate(load(settings), tmp_path / "photo.jpg")
+
+
+@pytest.mark.parametrize("name", ["photo.jpg/run", "x" * 300], ids=["below a file", "too long"])
+def test_a_folder_that_cannot_be_made_is_refused_as_by_a_run(
+    settings: Path, tmp_path: Path, cli: Cli, name: str
+) -> None:
+    (tmp_path / "photo.jpg").write_text("mine")
+    refused = [cli("run", settings, "--run-dir", tmp_path / name, *more) for more in ([], ["--dry-run"])]
+    assert refused[0] == refused[1]
+    assert refused[0][2].startswith("error: Cannot use ")
+
+
+@pytest.mark.parametrize("name", ["", "inner/x"])
+def test_a_folder_that_cannot_be_read_or_written_is_refused(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A system that grants nothing, since whoever runs the tests may be granted everything."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(RunDirectoryError, match=r"Cannot use .*: Permission denied"):
+        estimate(load(settings), tmp_path / name)
 
 
 def test_passes_of_the_solvers() -> None:
@@ -243,7 +278,7 @@ def test_a_warm_start_and_early_stopping_are_counted(write_config: Write, tmp_pa
     warm = len(pl.read_parquet(tmp_path / "run" / "data" / "samples-warm.parquet"))
     assert found["warmstart"].figures["steps_each"] == 2 * -(-warm // 4)
     assert found["finetune"].at_most == found["finetune"].seconds
-    assert "3 validations of 5 samples" in found["finetune"].notes[0]
+    assert "5 validation samples 3 times" in found["finetune"].notes[0]
 
 
 def test_tiger(write_config: Write, tmp_path: Path, text_encoder: Path) -> None:
@@ -273,14 +308,73 @@ def test_batches_that_fit_a_memory_are_chosen_as_the_stage_does(settings: Path, 
         estimate(load(settings, ["effort.batch_memory=1"]), tmp_path / "run", until="effort")
 
 
+def row(stage: str, seconds: float | None, at_most: float | None = None, plan: Plan = Plan.WILL_RUN) -> Estimate:
+    return Estimate({}, seconds, at_most, stage=stage, plan=plan)
+
+
+def test_the_total_is_of_what_is_to_come_and_bounded_where_a_stage_is() -> None:
+    done = row("data", 100.0, plan=Plan.UP_TO_DATE)
+    plain, bounded, unknown = row("effort", 2.0), row("surrogate", 3.0, 5.0), row("report", None)
+
+    def total(*rows: Estimate) -> tuple[float, float | None]:
+        found = Estimates(list(rows), 0.0, "cpu", 1, ())
+        return found.seconds, found.at_most
+
+    assert total(done, plain, bounded, unknown) == (2 + 3, 2 + 5)
+    assert total(done, plain, unknown) == (2, None)
+    assert total(done) == (0, None)
+    assert Estimates([plain, bounded, done], 0.0, "cpu", 1, ()).until("surrogate").seconds == 2 + 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "at_most", "shown"),
+    [
+        (3.0, None, "3.0 s"),
+        (3.0, 3.0, "up to about 3.0 s"),
+        (3.0, 180.0, "3.0 s, up to about 3.0 min"),
+        (0.01, 0.01, "0.0 s"),
+    ],
+)
+def test_a_bound_is_shown_as_an_estimate(
+    seconds: float, at_most: float | None, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_estimates(Estimates([row("surrogate", seconds, at_most)], 0.0, "cpu", 1, ()), Path("run"), as_json=False)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "surrogate" in line)
+    assert [cell.strip() for cell in line.split("│")][4] == shown
+
+
 def test_the_command_shows_a_table_and_makes_nothing(settings: Path, tmp_path: Path, cli: Cli) -> None:
     status, out, err = cli("run", settings, "--run-dir", tmp_path / "run", "--until", "influence", "--dry-run")
     assert status == 0, err
     assert not (tmp_path / "run").exists()
-    for word in ("will run", "epochs at most 4", "passes assumed 31", "at most", "MiB", "it may stop early"):
+    for word in ("will run", "epochs at most 4", "passes assumed 31", "up to about", "MiB", "early stopping"):
         assert word in out
     assert "effort" not in out
+    assert "The training file" not in out
     assert "the future leaks into training" in err
+    said = [line for line in err.splitlines() if line.endswith("...")]
+    measured = ["reading the data ...", "measuring a piece of surrogate ...", "measuring a piece of influence ..."]
+    assert said == measured
+
+
+def test_the_table_tells_what_is_past_from_what_is_to_come(settings: Path, finished: Path, cli: Cli) -> None:
+    _, out, _ = cli("run", settings, "--run-dir", finished, "--set", "select.budget=5", "--dry-run")
+    lines = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
+    for name in NAMES[: NAMES.index("select")]:
+        assert "(took " in lines[name]
+        assert " MiB)" in lines[name]
+    for name in (*NAMES[NAMES.index("select") :], "all"):
+        assert "took" not in lines[name]
+    assert out.count("The training file, up to export: ") == 1
+    assert "--until export" in out
+
+
+@pytest.mark.parametrize("until", ["export", "influence"])
+def test_a_run_that_ends_with_the_training_file_shows_one_total(
+    settings: Path, finished: Path, cli: Cli, until: str
+) -> None:
+    _, out, _ = cli("run", settings, "--run-dir", finished, "--set", "seed=4", "--until", until, "--dry-run")
+    assert "The training file" not in out
 
 
 def test_the_command_gives_json(settings: Path, finished: Path, cli: Cli) -> None:
@@ -297,4 +391,4 @@ def test_the_command_gives_json(settings: Path, finished: Path, cli: Cli) -> Non
 def test_the_command_refuses_in_one_line(settings: Path, tmp_path: Path, cli: Cli) -> None:
     status, out, err = cli("run", settings, "--run-dir", tmp_path / "run", "--set", "select.budget=41", "--dry-run")
     assert (status, out) == (2, "")
-    assert err.startswith("error: select.budget is 41")
+    assert err.splitlines()[-1].startswith("error: select.budget is 41")

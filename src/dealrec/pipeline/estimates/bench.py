@@ -1,10 +1,11 @@
 """Where pieces of the stages are measured: a folder like a run's, with stand-ins for what has not been computed."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,9 @@ from dealrec.pipeline.tables import read_samples, write_table
 
 if TYPE_CHECKING:
     from dealrec.recommenders.protocol import Recommender
+
+T = TypeVar("T")
+Watched = list[tuple[float, T]]  # what a loop has gone through, each with the time at which it was done with
 
 LEAST = 0.5  # seconds that a measurement of something short lasts, so that its noise is small
 
@@ -109,3 +113,17 @@ def settled_seconds_of(work: Callable[[], object]) -> float:
         work()
         calls += 1
     return (time.perf_counter() - start) / calls
+
+
+def watched(items: Iterable[T], seen: Watched[T], *, least: float = math.inf) -> Iterator[T]:
+    """Yield the items and add to `seen` when each was done with; end when that took `least` seconds after the first."""
+    for item in items:
+        yield item
+        seen.append((time.perf_counter(), item))
+        if len(seen) > 1 and seen[-1][0] - seen[0][0] >= least:
+            return
+
+
+def seconds_each(seen: Watched[T], size: Callable[[T], int] = lambda _item: 1) -> float:
+    """Seconds by size, mean over all but the first, which is slower: it makes what later ones use again."""
+    return (seen[-1][0] - seen[0][0]) / sum(size(item) for _, item in seen[1:])

@@ -1,12 +1,16 @@
 """The estimate of a run: the data stage is run into a temporary folder, then pieces of the costly stages."""
 
+import errno
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dealrec.config import Config
+from dealrec.errors import RunDirectoryError
 from dealrec.pipeline.estimates.bench import Bench
 from dealrec.pipeline.estimates.planning import Plan, Planned, planned
 from dealrec.pipeline.estimates.results import Estimate, Estimates, Expected
@@ -15,7 +19,7 @@ from dealrec.pipeline.graph import stages_until
 from dealrec.pipeline.manifest import thread_count
 from dealrec.pipeline.measure import Meter
 from dealrec.pipeline.runner import refuse_foreign_directory
-from dealrec.pipeline.stage import Progress, Silent
+from dealrec.pipeline.stage import Progress, Silent, Stage
 
 Probe = Callable[[Bench], Expected]
 
@@ -31,9 +35,8 @@ def estimate(config: Config, run_dir: Path, *, until: str = "report", progress: 
     stage would leave, an untrained stand-in of the same shape or a random draw of the same size replaces: times do not
     depend on weights. Raises DealrecError as `run` would before its first costly stage.
     """
-    refuse_foreign_directory(run_dir)
     start = time.perf_counter()
-    plans = list(planned(config, run_dir, stages_until(until)))
+    plans = _plans(config, run_dir, stages_until(until))
     with TemporaryDirectory(prefix="dealrec-") as folder:
         shards = {one.stage.name: one.shards for one in plans}
         bench = Bench(config, Path(folder), progress or Silent(), shards=shards)
@@ -42,16 +45,30 @@ def estimate(config: Config, run_dir: Path, *, until: str = "report", progress: 
                 bench.take(one.stage.name, run_dir)
         found = [_data(bench, plans[0])]
         check_feasible(config, bench.folder)
-        bench.progress.say("measuring small pieces of the stages ...")
         found += [_estimate(bench, one) for one in plans[1:]]
         warnings = tuple(bench.warnings)
     return Estimates(found, time.perf_counter() - start, _device(), thread_count(), warnings)
+
+
+def _plans(config: Config, run_dir: Path, stages: Sequence[Stage]) -> list[Planned]:
+    """What a run would do; raises RunDirectoryError where it could not work in the run directory."""
+    try:
+        refuse_foreign_directory(run_dir)
+        there = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return list(planned(config, run_dir, stages))
+    except OSError as error:
+        raise RunDirectoryError(f"Cannot use {run_dir}: {error.strerror}", "Choose another --run-dir.") from error
 
 
 def _data(bench: Bench, plan: Planned) -> Estimate:
     """The data stage is run as a whole."""
     if plan.plan is Plan.UP_TO_DATE:
         return _past(plan)
+    bench.progress.say("reading the data ...")
     context = bench.context("data")
     meter = Meter()
     plan.stage.run(context)
@@ -59,14 +76,16 @@ def _data(bench: Bench, plan: Planned) -> Estimate:
     context.out.rename(bench.folder / "data")
     bench.warnings += context.warnings
     figures = {name: value for name, value in context.facts.items() if name in ("items", "train_samples")}
-    return Estimate("data", plan.plan, figures, cost.wall_seconds, None, cost.peak_memory_bytes, ())
+    return Estimate(figures, cost.wall_seconds, stage="data", plan=plan.plan, peak_memory_bytes=cost.peak_memory_bytes)
 
 
 def _estimate(bench: Bench, plan: Planned) -> Estimate:
     name = plan.stage.name
     if plan.plan is Plan.UP_TO_DATE:
         return _past(plan)
-    with bench.progress.bar(f"measuring pieces of {name}"):
+    if _measured(bench.config, name):
+        bench.progress.say(f"measuring a piece of {name} ...")
+    with bench.progress.bar(name):
         start = time.perf_counter()
         probe = _probe(bench.config, name)
         importing = time.perf_counter() - start  # a run does it once too, in the stage that first needs it
@@ -74,13 +93,19 @@ def _estimate(bench: Bench, plan: Planned) -> Estimate:
         meter = Meter()
         _reset_gpu_peak()
         expected = probe(bench)
-    notes = (*expected.notes, *([_SPARED] if plan.spared else []))
+    if plan.spared:
+        expected = replace(expected, notes=(*expected.notes, _SPARED))
     if expected.seconds is None:
-        return Estimate(name, plan.plan, expected.figures, None, None, None, notes)
+        return Estimate(**vars(expected), stage=name, plan=plan.plan)
     peak = (_gpu_peak() or meter.read().peak_memory_bytes) + expected.added_memory
     at_most = None if expected.at_most is None else expected.at_most + importing
-    seconds = expected.seconds + importing
-    return Estimate(name, plan.plan, expected.figures, seconds, at_most, peak, notes)
+    expected = replace(expected, seconds=expected.seconds + importing, at_most=at_most)
+    return Estimate(**vars(expected), stage=name, plan=plan.plan, peak_memory_bytes=peak)
+
+
+def _measured(config: Config, name: str) -> bool:
+    """Whether there is anything of the stage to measure."""
+    return name != "report" and (name != "warmstart" or bool(config.data.warm_share))
 
 
 def _prepare(bench: Bench, name: str) -> None:
@@ -99,7 +124,11 @@ def _past(plan: Planned) -> Estimate:
     if manifest is None:
         raise ValueError(f"{plan.stage.name} is said to be up to date without a manifest")
     return Estimate(
-        plan.stage.name, plan.plan, {}, manifest.wall_seconds, None, manifest.peak_memory_bytes, ("as it took",)
+        {},
+        manifest.wall_seconds,
+        stage=plan.stage.name,
+        plan=plan.plan,
+        peak_memory_bytes=manifest.peak_memory_bytes,
     )
 
 

@@ -95,9 +95,14 @@ def trainings(
         valid = read_samples(context.input("data/samples-valid.parquet"))
         validated = min(settings.validation_samples, len(valid))
         each += rounds * validated * answering / min(PROBES, len(longest))
-        notes.append(f"it may stop early: all steps and {rounds:,} validations of {validated:,} samples are counted")
+        notes.append(
+            f"all steps are counted, and {validated:,} validation samples {rounds:,} times; early stopping"
+            f" ({context.name}.patience) may end it sooner"
+        )
     if settings.processes > 1:
-        notes.append(f"{settings.processes} processes are taken to share the work without loss")
+        notes.append(
+            f"{settings.processes} processes are taken to share the work without loss; the memory is that of each"
+        )
     figures = {"trainings": trainings, "steps_each": steps, "samples": len(samples), "tokens_per_epoch": tokens}
     total = trainings * each
     at_most = total if settings.patience is not None else None
@@ -130,15 +135,18 @@ def evaluate(bench: Bench) -> Expected:
     each = loading + (scored + ranked) * encoding + tokens * rate + ranked * writing + grounding
     total = (0.0 if known else titles) + len(left) * each + _statistics(bench, max(scored, ranked))
     figures = {"arms": len(left), "loss_users": scored, "loss_tokens": tokens, "ranked_users": ranked}
+    notes = []
+    if len(left) * ranked * writing > total / 2:
+        notes.append(f"ranking takes most of it; evaluate.ranking_users sets for how many users (now {ranked:,})")
     if not isinstance(recommender, BIGRec):
-        return Expected(figures | {"beams": max(settings.beams, *settings.ks)}, total)
+        return Expected(figures | {"beams": max(settings.beams, *settings.ks)}, total, notes=tuple(notes))
     figures |= {
         "beams": settings.beams,
         "new_tokens_at_most": settings.max_new_tokens,
         "titles": len(recommender.items),
     }
-    note = f"titles are taken to be as long as the untrained LLM's, at most {settings.max_new_tokens:,} tokens"
-    return Expected(figures, total, total, notes=(note,))
+    note = f"titles are taken to be as long as the untrained LLM's, up to {settings.max_new_tokens:,} tokens"
+    return Expected(figures, total, total, notes=(f"{note}; shorter ones end it sooner", *notes))
 
 
 def _started(bench: Bench) -> tuple[Recommender, float]:

@@ -1,7 +1,7 @@
 """What an estimate comes to, stage by stage and in all."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dealrec.pipeline.estimates.planning import Plan
 
@@ -10,9 +10,10 @@ from dealrec.pipeline.estimates.planning import Plan
 class Expected:
     """What a stage is expected to cost.
 
-    figures: what it does, by name. seconds: None where there is no estimate, and a note says why. at_most: seconds,
-    where the data can make it longer than `seconds`, or where `seconds` itself is only a bound: then they are equal;
-    else None. added_memory: bytes besides what the process held at its peak while the piece was measured.
+    figures: what it does, by name. seconds: None where there is no estimate, and a note says why. at_most: seconds of
+    the most work that the settings allow, at the pace that was measured, where the data decide how much of it is done;
+    equal to `seconds` where nothing less can be foreseen; else None. added_memory: bytes besides what the process held
+    at its peak while the piece was measured.
     """
 
     figures: dict[str, int]
@@ -22,20 +23,21 @@ class Expected:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Of one stage. seconds, at_most, figures, notes: as `Expected` has them; of an earlier run where it is up to date.
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Expected):
+    """Of one stage. Where it is up to date, seconds and memory are those that it took.
 
-    peak_memory_bytes: of the process, resident; on a GPU of its tensors. None: not known.
+    peak_memory_bytes: of the process, resident; on a GPU of its tensors; `added_memory` is part of it. None: not known.
     """
 
     stage: str
     plan: Plan
-    figures: dict[str, int]
-    seconds: float | None
-    at_most: float | None
-    peak_memory_bytes: int | None
-    notes: tuple[str, ...]
+    peak_memory_bytes: int | None = None
+
+    @property
+    def past(self) -> bool:
+        """Whether it is up to date, so that nothing of it is to come."""
+        return self.plan is Plan.UP_TO_DATE
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Estimates:
     @property
     def to_do(self) -> list[Estimate]:
         """The stages that would run."""
-        return [one for one in self.stages if one.plan is not Plan.UP_TO_DATE]
+        return [one for one in self.stages if not one.past]
 
     @property
     def seconds(self) -> float:
@@ -59,14 +61,21 @@ class Estimates:
         return _total(one.seconds for one in self.to_do)
 
     @property
-    def at_most(self) -> float:
-        """The same, with the bound of each stage that has one."""
+    def at_most(self) -> float | None:
+        """The same with `at_most` of each stage that has it; None where none has."""
+        if all(one.at_most is None for one in self.to_do):
+            return None
         return _total(one.seconds if one.at_most is None else one.at_most for one in self.to_do)
 
     @property
     def peak_memory_bytes(self) -> int | None:
         """The largest of those of the stages that would run."""
         return max((one.peak_memory_bytes for one in self.to_do if one.peak_memory_bytes is not None), default=None)
+
+    def until(self, stage: str) -> "Estimates":
+        """The same of a run that ends with the stage of that name, which must be among its own."""
+        names = [one.stage for one in self.stages]
+        return replace(self, stages=self.stages[: names.index(stage) + 1])
 
 
 def _total(seconds: Iterable[float | None]) -> float:

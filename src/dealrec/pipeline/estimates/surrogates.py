@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,7 +23,15 @@ from dealrec.influence.hvp import (
     mean_gradient,
 )
 from dealrec.influence.solvers import SPECTRUM_STEPS
-from dealrec.pipeline.estimates.bench import LEAST, Bench, seconds_of, settled_seconds_of
+from dealrec.pipeline.estimates.bench import (
+    LEAST,
+    Bench,
+    Watched,
+    seconds_each,
+    seconds_of,
+    settled_seconds_of,
+    watched,
+)
 from dealrec.pipeline.estimates.results import Expected
 from dealrec.pipeline.surrogates import batches, chosen_parameters, new_model, solver, trained, training_settings, units
 from dealrec.surrogate import Batches, Surrogate, Units, per_sample_loss, target_ranks, train
@@ -51,9 +59,8 @@ def surrogate(bench: Bench) -> Expected:
     figures = {"units": len(everyone), "steps_per_epoch": math.ceil(len(everyone) / settings["batch_size"])}
     if not len(valid):
         return Expected(figures | {"epochs": epochs}, total)
-    return Expected(
-        figures | {"epochs_at_most": epochs}, total, at_most=total, notes=("it may stop early: all epochs are counted",)
-    )
+    note = f"all {epochs:,} epochs are counted; early stopping (surrogate.patience) may end it sooner"
+    return Expected(figures | {"epochs_at_most": epochs}, total, at_most=total, notes=(note,))
 
 
 def _some(everyone: Units, most: int) -> Units:
@@ -63,18 +70,11 @@ def _some(everyone: Units, most: int) -> Units:
 
 def _epoch_seconds(model: Surrogate, some: Units, settings: dict[str, object], *, seed: int) -> float:
     """Of one epoch over the units, without validation; the first one is not counted."""
-    reached: list[float] = []
-
-    def watch(_epochs: range) -> Iterator[int]:
-        for number in range(1, 10_000):
-            yield number
-            reached.append(time.perf_counter())
-            if len(reached) > 1 and reached[-1] - reached[0] >= LEAST:
-                return
-
-    chosen: dict[str, object] = {**settings, "seed": seed, "watch": watch}
+    seen: Watched[int] = []
+    chosen: dict[str, object] = {**settings, "max_epochs": 10_000, "seed": seed}
+    chosen["watch"] = lambda epochs: watched(epochs, seen, least=LEAST)
     train(model, some, None, **chosen)  # type: ignore[arg-type]  # a mapping of settings
-    return (reached[-1] - reached[0]) / (len(reached) - 1)
+    return seconds_each(seen)
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,6 @@ def _assumed(config: Config) -> tuple[str, ...]:
         return ()
     assumed = min(ITERATIONS, settings.max_iter)
     return (
-        f"{assumed} iterations of CG are assumed, as usual for its default damping and tol; influence.solver.max_iter"
-        f" allows {settings.max_iter:,}",
+        f"{assumed} iterations of CG are assumed, as usual for its default damping and tol; smaller ones take more, up"
+        f" to the {settings.max_iter:,} of influence.solver.max_iter",
     )

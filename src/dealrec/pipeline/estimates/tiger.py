@@ -1,14 +1,14 @@
 """The cost of TIGER's warm start, from a few titles, steps and rankings."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dealrec.pipeline.estimates.bench import Bench, seconds_of
+from dealrec.pipeline.estimates.bench import Bench, Watched, seconds_each, seconds_of, watched
 from dealrec.pipeline.estimates.results import Expected
 from dealrec.pipeline.tables import index_sequences, read_catalogue, read_samples
 from dealrec.pipeline.tiger import WARM
@@ -60,7 +60,7 @@ def warmstart(bench: Bench) -> Expected:
     figures |= {"ranked_per_epoch": validated}
     if not validated:
         return Expected(figures | {"epochs": settings.max_epochs}, total)
-    note = "it may stop early: all epochs are counted"
+    note = f"all {settings.max_epochs:,} epochs are counted; early stopping (tiger.patience) may end it sooner"
     return Expected(figures | {"epochs_at_most": settings.max_epochs}, total, at_most=total, notes=(note,))
 
 
@@ -89,7 +89,7 @@ def _coding_seconds(bench: Bench, titles: Sequence[str], *, known: int) -> float
     fit(points, **options | {"epochs": 1})  # makes what later calls use again
     least, more = (seconds_of(partial(fit, points, **options | {"epochs": epochs})) for epochs in (1, 1 + EPOCHS))
     epoch = max(0.0, more - least) / EPOCHS
-    return loading + embedding + (least + settings.epochs * epoch) * known / len(points)
+    return loading + embedding + (least + (settings.epochs - 1) * epoch) * known / len(points)
 
 
 def _epoch_seconds(bench: Bench, model: Any, ids: SemanticIds, warm: list[list[int]], total: int) -> float:
@@ -103,15 +103,7 @@ def _epoch_seconds(bench: Bench, model: Any, ids: SemanticIds, warm: list[list[i
         if count >= wanted:
             break
     some = positions(taken, max_items=settings.max_items)
-    stamps: list[float] = []
-    samples: list[int] = []
-
-    def watch(batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        for index in batches:
-            yield index
-            stamps.append(time.perf_counter())
-            samples.append(len(index))
-
+    seen: Watched[Tensor] = []
     train(
         model,
         ids,
@@ -122,9 +114,9 @@ def _epoch_seconds(bench: Bench, model: Any, ids: SemanticIds, warm: list[list[i
         max_epochs=1 if len(some) > settings.batch_size else 2,
         patience=settings.patience,
         seed=bench.config.seed,
-        watch=watch,
+        watch=lambda batches: watched(batches, seen),
     )
-    return (stamps[-1] - stamps[0]) / sum(samples[1:]) * total
+    return seconds_each(seen, len) * total
 
 
 def _validation_seconds(bench: Bench, model: Any, ids: SemanticIds, valid: list[list[int]]) -> float:
