@@ -1,4 +1,4 @@
-"""What mkdocs calls while it builds the site: equations become MathML, a picture is shown once it is there."""
+"""What mkdocs calls while it builds the site: equations become MathML."""
 
 import html
 import re
@@ -11,7 +11,6 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 MARKED = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', flags=re.DOTALL)
-PICTURE = re.compile(r"<!-- picture: (?P<path>\S+) (?P<text>[^>]*?) -->")
 
 FONT = "STIXTwoMath-Regular.ttf"  # few Linux machines have a font with the measures that equations need
 
@@ -24,16 +23,6 @@ def on_files(files: Any, config: Any, **_: Any) -> Any:
     path = Path(package.origin).parent / "fonts" / FONT
     files.append(File.generated(config, f"assets/{FONT}", abs_src_path=str(path)))
     return files
-
-
-def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
-    """Show `<!-- picture: PATH TEXT -->` as a picture where the file exists."""
-    folder = Path(config.docs_dir) / Path(page.file.src_uri).parent
-
-    def shown(match: re.Match[str]) -> str:
-        return f"![{match['text']}]({match['path']})" if (folder / match["path"]).exists() else ""
-
-    return PICTURE.sub(shown, markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:
