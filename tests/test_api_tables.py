@@ -252,17 +252,20 @@ def test_subclasses_count_and_classes_of_other_packages_that_are_called_alike_do
         kind_of(type("DataFrame", (), {})(), name="items")
 
 
-def test_nothing_of_the_others_is_imported_for_polars(tmp_path: Path) -> None:
+def test_nothing_of_the_others_is_imported_for_polars(tmp_path: Path, tiny_llm: Path) -> None:
     made_interactions().write_parquet(tmp_path / "i.parquet")
     made_items().write_parquet(tmp_path / "items.parquet")
-    code = """
+    code = (
+        f"llm = {str(tiny_llm)!r}"
+        + """
 import sys, polars as pl, dealrec
 split = {"split": "leave-last-out"}
 tables = pl.read_parquet("i.parquet"), pl.scan_parquet("items.parquet")
-found = dealrec.prune(*tables, budget=6, llm="x", data=split, run_dir="run", until="data")
+found = dealrec.prune(*tables, budget=6, llm=llm, data=split, run_dir="run", until="data")
 repr(found), found._repr_html_()
 print(sorted({"pandas", "pyarrow", "datasets"} & set(sys.modules)))
 """
+    )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )

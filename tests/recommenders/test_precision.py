@@ -91,7 +91,7 @@ def test_what_bitsandbytes_is_told() -> None:
     ("gpu", "package", "finetune", "said"),
     [
         (False, True, {}, "needs a CUDA GPU"),
-        (True, False, {}, r"needs bitsandbytes.*dealrec\[quantization\]"),
+        (True, False, {}, "needs bitsandbytes.*pip install"),
         (True, True, {"full": True}, r"finetune\.full"),
         (True, True, {}, None),
     ],
