@@ -53,8 +53,8 @@ def read_table(path: Path) -> Table:
     CSV and TSV are read as text throughout: guessing the types would turn an id "007" into 7.
     Raises DataError if the file is missing, empty, damaged, or of another kind.
     """
-    ending = _ending(path, accepted=_READERS)
-    frame = _guarded(path, _READERS[ending])
+    ending = _ending(path, accepted=READERS)
+    frame = _guarded(path, READERS[ending])
     text = ending.startswith((".csv", ".tsv"))
     return Table(path, _filled(path, _trimmed(frame) if text else frame), text)
 
@@ -69,12 +69,20 @@ def read_recbole(path: Path, *, ending: str) -> Table:
     frame = _guarded(
         path, lambda file: pl.read_csv(file, separator="\t", quote_char=None, infer_schema=False, glob=False)
     )
+    named, sequences = without_types(path, frame)
+    return Table(path, _filled(path, _trimmed(named)), text=True, separators=sequences)
+
+
+def without_types(path: Path, frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Columns of a RecBole file under their names alone, and the separator of each that its type calls a sequence.
+
+    Raises DataError if two columns then have the same name.
+    """
     names = [name.rsplit(":", 1)[0] for name in frame.columns]
     if len(set(names)) < len(names):
         raise DataError(f"{path}: two columns have the same name: {', '.join(names)}", "Rename one of them.")
-    full = _filled(path, _trimmed(frame.rename(dict(zip(frame.columns, names, strict=True)))))
     sequences = {name: " " for name, typed in zip(names, frame.columns, strict=True) if typed.endswith("_seq")}
-    return Table(path, full, text=True, separators=sequences)
+    return frame.rename(dict(zip(frame.columns, names, strict=True))), sequences
 
 
 def refuse(column: Column, bad: pl.Series, *, fault: str, remedy: str) -> None:
@@ -123,7 +131,7 @@ def _read_jsonl(path: Path) -> pl.DataFrame:
         return pl.read_ndjson(file, infer_schema_length=None)
 
 
-_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
+READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".csv": lambda path: pl.read_csv(path, infer_schema=False, glob=False),
     ".csv.gz": lambda path: pl.read_csv(path, infer_schema=False, glob=False),
     ".tsv": lambda path: pl.read_csv(path, separator="\t", infer_schema=False, glob=False),

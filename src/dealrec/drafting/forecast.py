@@ -70,13 +70,12 @@ def _log(roles: Roles) -> pl.DataFrame | None:
         return None
     if roles.interactions.format == "dealrec":
         return roles.interactions.table.frame.select(USER, TIMESTAMP, SPLIT)
-    user, time, split = (roles.chosen.get(role) for role in ("user", "timestamp", "split"))
-    assert user is not None
+    user, time, split = roles.chosen["user"], roles.chosen.get("timestamp"), roles.chosen.get("split")
     if any(option is not None and option.column.missing for option in (user, roles.chosen["item"], time)):
         return None
-    assert user.column.ids is not None
-    rows = len(user.column.ids)
-    order = pl.int_range(rows, eager=True)
+    if user.column.ids is None:
+        return None
+    order = pl.int_range(len(user.column.ids), eager=True)
     times = order if time is None or time.column.times is None else time.column.times
     log = pl.DataFrame({USER: user.column.ids, TIMESTAMP: times})
     return log if split is None else log.with_columns(read_splits(split.column.present))

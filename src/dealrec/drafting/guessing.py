@@ -305,8 +305,7 @@ def _without(what: str, role: Role, file: _File, match: _Match) -> DataError:
 
 def _refuse_two_names(match: _Match, item: Option, given: Given) -> None:
     """dealrec reads the item ids of both files under one name."""
-    names = [profile.name for profile in match.items.columns]
-    if item.column.name in names or match.interactions.look.format == "dealrec" or "item" in given:
+    if item.column.name in match.items.names() or match.interactions.look.format == "dealrec" or "item" in given:
         return
     other = item.partner.name if item.partner else ""
     raise DataError(

@@ -12,10 +12,11 @@ from pathlib import Path
 import polars as pl
 
 from dealrec.data.release import read_release, release_files
-from dealrec.data.tables import Table, read_recbole, read_table, require_file, unreadable
+from dealrec.data.tables import READERS, Table, read_recbole, read_table, require_file, unreadable, without_types
 from dealrec.errors import DataError
 
-TABLES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+TABLES = tuple(READERS)
+LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 RECBOLE = (".inter", ".item")
 MAX_ROWS = 1_000_000  # of a Parquet file that is read whole; of a larger one, as many rows as half of that
 MAX_BYTES = 64 * 2**20  # of a text file that is read whole; of a larger one, the first half of that
@@ -123,12 +124,9 @@ def _text(path: Path, form: str, read: Callable[[], Table]) -> Look:
         frame = _head(path, head[: head.rindex(b"\n") + 1])
     except (pl.exceptions.PolarsError, OSError, EOFError, ValueError) as error:
         unreadable(path, error)
-    separators = {}
-    if form == "recbole":
-        separators = {name.rsplit(":", 1)[0]: " " for name in frame.columns if name.endswith("_seq")}
-        frame = frame.rename({name: name.rsplit(":", 1)[0] for name in frame.columns})
+    frame, separators = without_types(path, frame) if form == "recbole" else (frame, {})
     rows = round(frame.height / min(1.0, share))
-    text = not re.search(r"\.(jsonl|ndjson)(\.gz)?$", path.name.lower())
+    text = not path.name.lower().endswith(LINES)
     seen = f"the first {frame.height:,} of about {rows:,} rows"
     return _flattened(path, form, Table(path, frame, text, separators), rows, seen, whole=False)
 
@@ -136,7 +134,7 @@ def _text(path: Path, form: str, read: Callable[[], Table]) -> Look:
 def _head(path: Path, head: bytes) -> pl.DataFrame:
     """The rows in the beginning of a file; the last may be cut within quotes, and is left out."""
     name = path.name.lower()
-    if re.search(r"\.(jsonl|ndjson)(\.gz)?$", name):
+    if name.endswith(LINES):
         return pl.read_ndjson(io.BytesIO(head), infer_schema_length=None)
     tabs = name.endswith((*RECBOLE, ".tsv", ".tsv.gz"))
     return pl.read_csv(
