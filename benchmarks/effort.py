@@ -34,8 +34,9 @@ from torch.func import functional_call, grad, vmap
 from transformers import AutoModelForCausalLM
 
 from dealrec.demo.assets import SMOLLM, fetch
-from dealrec.effort import Encoded, collate, gradient_norms, plan_batches, sequence_losses
-from dealrec.pipeline.stage import Silent
+from dealrec.effort import gradient_norms
+from dealrec.engine.stage import Silent
+from dealrec.sequences import Encoded, collate, plan_batches, sequence_losses
 
 Batches = list[dict[str, Tensor]]
 HERE = Path(__file__).resolve().parent / "peers"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dealrec.columns import HISTORY, TARGET, TOKENS, TRAIN_COUNT
 from dealrec.effort.length import correct_length, fitted_exponent
 from dealrec.influence.fidelity import score_interval, spearman
-from dealrec.pipeline.tables import pairs
+from dealrec.stages.tables import pairs
 
 Array: TypeAlias = NDArray[np.float64]
 

@@ -44,21 +44,22 @@ from effort_samples import (  # type: ignore[import-not-found]
 from rich.console import Console
 from rich.table import Table
 
+from dealrec.cli.progress import TerminalProgress
 from dealrec.columns import INFLUENCE, ITEM, LOSS, SAMPLE, TARGET, TOKENS, TRAIN_COUNT
 from dealrec.config import Config
-from dealrec.config_file import load, parse
+from dealrec.config.files import load, parse
 from dealrec.demo import assets
-from dealrec.effort import Encoded, collate, gradient_norms, plan_batches, sequence_losses
+from dealrec.effort import gradient_norms
 from dealrec.effort.length import correct_length, fitted_exponent
+from dealrec.engine.manifest import read_manifest
+from dealrec.engine.runner import run
+from dealrec.engine.stage import Context
 from dealrec.influence.fidelity import score_interval
-from dealrec.pipeline.graph import STAGES, stages_until
-from dealrec.pipeline.kinds import kind
-from dealrec.pipeline.manifest import read_manifest
-from dealrec.pipeline.runner import run
-from dealrec.pipeline.scoring import EXPONENTS, spearman
-from dealrec.pipeline.stage import Context
-from dealrec.pipeline.tables import pairs, read_samples
-from dealrec.terminal import TerminalProgress
+from dealrec.sequences import Encoded, collate, plan_batches, sequence_losses
+from dealrec.stages.pipeline import STAGES, stages_until
+from dealrec.stages.recommenders.kinds import kind
+from dealrec.stages.scoring import EXPONENTS, spearman
+from dealrec.stages.tables import pairs, read_samples
 
 ALL, FULL = "all adapters", "all parameters"
 TIGER_CHOICES = {

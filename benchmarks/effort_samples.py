@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dealrec.effort import Encoded
-from dealrec.effort.loss import IGNORED
+from dealrec.sequences import Encoded
+from dealrec.sequences.losses import IGNORED
 
 Array: TypeAlias = NDArray[Any]
 Measured: TypeAlias = dict[str, Array]

@@ -30,9 +30,9 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
+from dealrec.engine.measure import Meter
 from dealrec.influence import directional_scores
 from dealrec.influence.hvp import mean_gradient
-from dealrec.pipeline.measure import Meter
 from dealrec.surrogate import (
     Batches,
     LossName,

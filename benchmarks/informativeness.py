@@ -22,21 +22,21 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from dealrec.cli.progress import TerminalProgress
 from dealrec.columns import EFFORT, HISTORY, INFLUENCE, LOSS, SAMPLE, TOKENS
 from dealrec.config import Config
-from dealrec.config_file import load
+from dealrec.config.files import load
 from dealrec.demo import TIGER, assets
+from dealrec.engine.manifest import read_manifest
+from dealrec.engine.runner import run
+from dealrec.engine.stage import Context
 from dealrec.finetuning import train
 from dealrec.influence.fidelity import draw_subset, noise_ceiling, score_interval
-from dealrec.pipeline.graph import STAGES, stages_until
-from dealrec.pipeline.kinds import kind
-from dealrec.pipeline.manifest import read_manifest
-from dealrec.pipeline.runner import run
-from dealrec.pipeline.stage import Context
-from dealrec.pipeline.tables import read_samples
-from dealrec.pipeline.training import encode, mean_token_losses
 from dealrec.recommenders.protocol import Recommender
-from dealrec.terminal import TerminalProgress
+from dealrec.stages.pipeline import STAGES, stages_until
+from dealrec.stages.recommenders.kinds import kind
+from dealrec.stages.recommenders.training import encode, mean_token_losses
+from dealrec.stages.tables import read_samples
 
 SEEDS = (1, 2)
 FALLS = "falls.jsonl"

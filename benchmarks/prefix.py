@@ -22,14 +22,14 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
-from dealrec.config_recommenders import LoRAConfig, PromptConfig
+from dealrec.config.recommenders import LoRAConfig, PromptConfig
 from dealrec.demo.assets import MOVIELENS, SMOLLM, fetch
-from dealrec.effort import Encoded, collate, plan_batches, sequence_losses
-from dealrec.pipeline.stage import Silent
+from dealrec.engine.stage import Silent
 from dealrec.recommenders.bigrec import Prompter, generate
 from dealrec.recommenders.bigrec.model import attach_lora, load_llm
 from dealrec.recommenders.bigrec.prefix import read_prefix
 from dealrec.recommenders.protocol import batches_by_length
+from dealrec.sequences import Encoded, collate, plan_batches, sequence_losses
 
 
 def main() -> None:

@@ -21,16 +21,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from dealrec.cli.progress import TerminalProgress
 from dealrec.config import Config
-from dealrec.config_file import parse
+from dealrec.config.files import parse
 from dealrec.demo.assets import fetch
-from dealrec.pipeline.graph import stages_until
-from dealrec.pipeline.runner import run
-from dealrec.pipeline.stage import Context
-from dealrec.pipeline.surrogates import trained
-from dealrec.pipeline.tables import index_sequences, read_catalogue, read_samples
+from dealrec.engine.runner import run
+from dealrec.engine.stage import Context
+from dealrec.stages.pipeline import stages_until
+from dealrec.stages.surrogates import trained
+from dealrec.stages.tables import index_sequences, read_catalogue, read_samples
 from dealrec.surrogate import Units, make_units, target_ranks
-from dealrec.terminal import TerminalProgress
 
 KS = (10, 20)
 # What differs from the defaults. Only SASRec was tuned, by hand, on the validation NDCG@10.

@@ -24,12 +24,11 @@ from rich.console import Console
 from torch import Tensor
 
 from benchmarks.surrogates import KS, LIMITS, SURROGATES, show, sources, trained_row, untrained_rows
+from dealrec.cli.progress import TerminalProgress
 from dealrec.columns import ITEM, POSITION, USER
-from dealrec.config_file import parse
+from dealrec.config.files import parse
 from dealrec.demo.assets import MINILM, fetch
-from dealrec.pipeline.graph import stages_until
-from dealrec.pipeline.runner import run
-from dealrec.pipeline.tables import Catalogue, Part, index_sequences, read_catalogue, read_samples
+from dealrec.engine.runner import run
 from dealrec.recommenders.tiger import (
     Examples,
     SemanticIds,
@@ -45,7 +44,8 @@ from dealrec.recommenders.tiger import (
 )
 from dealrec.recommenders.tiger.files import load, load_checkpoint, load_text_encoder, save, save_checkpoint
 from dealrec.recommenders.tiger.training import Checkpoint
-from dealrec.terminal import TerminalProgress
+from dealrec.stages.pipeline import stages_until
+from dealrec.stages.tables import Catalogue, Part, index_sequences, read_catalogue, read_samples
 
 # Small enough for one CPU core; next to untuned. Dropout 0 is twice as fast there. --sizes changes them.
 SIZES: dict[str, Any] = {"d_model": 64, "heads": 2, "d_kv": 32, "d_ff": 256, "layers": 2, "dropout": 0.0}

@@ -26,7 +26,7 @@ def pages() -> dict[str, str]:
 def _command_line() -> Iterator[str]:
     import typer.main
 
-    from dealrec.cli import app
+    from dealrec.cli.commands import app
 
     group: Any = typer.main.get_command(app)
     yield "# Command line\n"

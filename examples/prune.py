@@ -15,8 +15,8 @@ import dealrec
 
 def movielens() -> dict[str, Any]:
     """What the demo prunes; your own files and your LLM's folder go here."""
+    from dealrec.cli.progress import TerminalProgress
     from dealrec.demo.assets import MOVIELENS, SMOLLM, fetch
-    from dealrec.terminal import TerminalProgress
 
     folder = fetch(progress=TerminalProgress())
     return {

@@ -113,7 +113,7 @@ def test_the_generated_references_are_up_to_date() -> None:
 def test_the_references_have_every_command_and_every_setting() -> None:
     import typer.main
 
-    from dealrec.cli import app
+    from dealrec.cli.commands import app
     from dealrec.config import Config
 
     pages, commands = generated(), typer.main.get_command(app)
@@ -206,10 +206,10 @@ def documented_columns() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tmp_path: Path) -> None:
-    from dealrec.config_file import load
-    from dealrec.pipeline.graph import STAGES
-    from dealrec.pipeline.runner import run
-    from dealrec.pipeline.stage import Silent
+    from dealrec.config.files import load
+    from dealrec.engine.runner import run
+    from dealrec.engine.stage import Silent
+    from dealrec.stages.pipeline import STAGES
 
     folder = tmp_path / "run"
     written = write_config(data={"columns": {"category": "kind"}})

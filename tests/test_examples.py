@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 from dealrec.config import Config
-from dealrec.config_file import load
+from dealrec.config.files import load
+from dealrec.config.presets import REFERENCE
+from dealrec.engine.runner import run
+from dealrec.engine.stage import Silent
 from dealrec.errors import ConfigError
-from dealrec.pipeline.graph import stages_until
-from dealrec.pipeline.runner import run
-from dealrec.pipeline.stage import Silent
-from dealrec.pipeline.validation import check
-from dealrec.presets import REFERENCE
+from dealrec.stages.pipeline import stages_until
+from dealrec.stages.validation import check
 from tests.conftest import Cli, made_interactions, made_items
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

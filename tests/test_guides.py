@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 import yaml
 
-from dealrec.api import prune
+from dealrec.api.prune import prune
 from tests.conftest import Cli, made_interactions, made_items, small_settings
 
 ROOT = Path(__file__).parent.parent
@@ -106,7 +106,7 @@ def test_what_a_page_shows_runs_as_written(page: str, folder: Path, cli: Cli, ti
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_configs_of_a_page_are_ones(page: str) -> None:
-    from dealrec.config_file import parse
+    from dealrec.config.files import parse
 
     for language, _, body in blocks(page):
         if language == "yaml":

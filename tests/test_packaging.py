@@ -99,7 +99,7 @@ def test_the_installed_package_finds_its_own_files(
     built: Built, write_config: Callable[..., Path], tmp_path: Path
 ) -> None:
     code = (
-        "import sys, dealrec; from pathlib import Path; from dealrec.config_file import load\n"
+        "import sys, dealrec; from pathlib import Path; from dealrec.config.files import load\n"
         "folder = Path(dealrec.__file__).parent\n"
         "print(folder, load(folder / 'demo' / 'movielens.yaml').select.budget)"
     )

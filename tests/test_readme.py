@@ -70,7 +70,7 @@ def test_the_commands_for_one_s_own_data_run_as_written(folder: Path, tiny_llm: 
 
 
 def test_the_config_of_the_readme_is_one() -> None:
-    from dealrec.config_file import parse
+    from dealrec.config.files import parse
 
     text, tiger, custom = blocks("yaml")
     config = parse(yaml.safe_load(text), base=ROOT)

@@ -7,7 +7,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dealrec.api import Pruned, prune
+    from dealrec.api.prune import Pruned, prune
     from dealrec.errors import DealrecError
 
 __all__ = ["DealrecError", "Pruned", "prune"]
@@ -17,6 +17,7 @@ def __getattr__(name: str) -> Any:
     # Imported on first use, so that the command line starts without what `prune` needs.
     if name not in __all__:
         raise AttributeError(f"module 'dealrec' has no attribute {name!r}")
-    from dealrec import api, errors
+    from dealrec import errors
+    from dealrec.api import prune
 
-    return getattr(errors if name == "DealrecError" else api, name)
+    return getattr(errors if name == "DealrecError" else prune, name)

@@ -15,9 +15,9 @@ from dealrec.config import Columns, Config, DataConfig
 from dealrec.data.categories import MANY, categories
 from dealrec.data.sources import Source, read
 from dealrec.data.tables import Column
+from dealrec.engine.manifest import stage_settings
 from dealrec.errors import DataError
-from dealrec.pipeline.graph import STAGES
-from dealrec.pipeline.manifest import stage_settings
+from dealrec.stages.pipeline import STAGES
 from tests.conftest import Cli, made_items
 
 LOG = "user_id:token\titem_id:token\ttimestamp:float\nu\t1\t1\nu\t2\t2\n"

@@ -12,11 +12,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dealrec.config import Config
-from dealrec.effort import Encoded, plan_batches
 from dealrec.effort.memory import SLACK, PeakMemory, Size, batch_size_of, fit_peak, largest_batches, probes
+from dealrec.engine.stage import Context, Silent
 from dealrec.errors import ConfigError
-from dealrec.pipeline import scoring
-from dealrec.pipeline.stage import Context, Silent
+from dealrec.sequences import Encoded, plan_batches
+from dealrec.stages import scoring
 
 MEMORY = PeakMemory(fixed=1000.0, per_token=10.0, per_logit=100.0)
 
@@ -139,10 +139,11 @@ MEASURED = """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from dealrec.config import Config
-    from dealrec.effort import Encoded, collate, norms_and_losses, plan_batches
-    from dealrec.pipeline.measure import peak_memory_of
-    from dealrec.pipeline.scoring import MIB, batch_tokens_for
-    from dealrec.pipeline.stage import Context, Silent
+    from dealrec.effort import norms_and_losses
+    from dealrec.sequences import Encoded, collate, plan_batches
+    from dealrec.engine.measure import peak_memory_of
+    from dealrec.stages.scoring import MIB, batch_tokens_for
+    from dealrec.engine.stage import Context, Silent
 
     torch.manual_seed(0)
     sizes = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4}

@@ -10,8 +10,9 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dealrec.effort import Encoded, collate, gradient_norms
+from dealrec.effort import gradient_norms
 from dealrec.errors import ModelError, NonFinite
+from dealrec.sequences import Encoded, collate
 
 VOCABULARY = 13
 WIDTH = 6

@@ -12,7 +12,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from dealrec.effort import Encoded, collate, gradient_norms, plan_batches
+from dealrec.effort import gradient_norms
+from dealrec.sequences import Encoded, collate, plan_batches
 
 VOCABULARY = 31
 PAD = 0

@@ -25,8 +25,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from dealrec.effort import Encoded, collate, gradient_norms, sequence_losses
+from dealrec.effort import gradient_norms
 from dealrec.errors import ModelError
+from dealrec.sequences import Encoded, collate, sequence_losses
 
 VOCABULARY = 23
 PAD = 0

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from platformdirs import user_cache_path
 
-from dealrec.config_file import load
-from dealrec.pipeline.graph import stages_until
-from dealrec.pipeline.runner import run
-from dealrec.pipeline.stage import Silent
+from dealrec.config.files import load
+from dealrec.engine.runner import run
+from dealrec.engine.stage import Silent
+from dealrec.stages.pipeline import stages_until
 from tests.conftest import made_interactions, made_items, small_settings
 
 collect_ignore = ["readers"]  # scripts for the environments of the stacks

@@ -10,21 +10,21 @@ import polars as pl
 import pytest
 import yaml
 
-from dealrec.api import Pruned
-from dealrec.cli import STACK_NAMES
+from dealrec.api.prune import Pruned
+from dealrec.cli.commands import STACK_NAMES
 from dealrec.columns import RANK, SAMPLE
 from dealrec.config import Config
-from dealrec.config_file import load
+from dealrec.config.files import load
+from dealrec.engine.runner import recorded_config, states
+from dealrec.engine.stage import Context, Silent
 from dealrec.errors import ConfigError, DealrecError, RunDirectoryError
 from dealrec.exporting import runs
 from dealrec.exporting.runs import STACKS, Exported, export
-from dealrec.pipeline import bigrec
-from dealrec.pipeline.graph import stages_until
-from dealrec.pipeline.runner import recorded_config, states
-from dealrec.pipeline.stage import Context, Silent
-from dealrec.pipeline.tables import pairs, read_samples
 from dealrec.recommenders.bigrec import Prompter
 from dealrec.recommenders.bigrec.model import load_tokenizer
+from dealrec.stages.pipeline import stages_until
+from dealrec.stages.recommenders import bigrec
+from dealrec.stages.tables import pairs, read_samples
 from tests.exporting.conftest import Make
 
 LLM_STACKS = ("trl", "llamafactory", "axolotl")
@@ -328,7 +328,7 @@ def test_on_the_command_line(
 
 
 def test_tiger_is_exported_as_token_ids(write_config: Callable[..., Path], tmp_path: Path, text_encoder: Path) -> None:
-    from dealrec.pipeline.runner import run
+    from dealrec.engine.runner import run
 
     path = write_config(
         recommender="tiger",

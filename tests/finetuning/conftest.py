@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from dealrec.effort import Encoded
+from dealrec.sequences import Encoded
 
 VOCABULARY = 17
 Case = tuple[Callable[[], Any], list[Encoded]]  # how to make a model, and samples for it

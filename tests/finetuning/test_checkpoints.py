@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from dealrec.effort import Encoded, collate, sequence_losses
 from dealrec.finetuning import Training, train
 from dealrec.finetuning.checkpoints import newest
+from dealrec.sequences import Encoded, collate, sequence_losses
 
 SETTINGS: dict[str, Any] = {
     "pad_id": 0,

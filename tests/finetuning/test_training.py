@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from dealrec.effort import Encoded, collate, sequence_losses
 from dealrec.errors import NonFinite
 from dealrec.finetuning import train
 from dealrec.finetuning.trainer import _Order
+from dealrec.sequences import Encoded, collate, sequence_losses
 
 SETTINGS: dict[str, Any] = {
     "pad_id": 0,

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from dealrec.effort import collate, sequence_losses
 from dealrec.errors import ConfigError, ModelError
 from dealrec.finetuning import require_saved
 from dealrec.recommenders.bigrec import Prompter, generate
 from dealrec.recommenders.bigrec.generation import title_of
 from dealrec.recommenders.bigrec.model import attach_lora, load_adapter, load_llm, load_tokenizer
+from dealrec.sequences import collate, sequence_losses
 
 TEMPLATE = "Films: {history}\nNext: "
 

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from dealrec.config_file import parse
-from dealrec.effort import Encoded, collate, gradient_norms
+from dealrec.config.files import parse
+from dealrec.effort import gradient_norms
 from dealrec.errors import ConfigError
-from dealrec.pipeline import feasibility
 from dealrec.recommenders.bigrec import embed, generate
 from dealrec.recommenders.bigrec.model import (
     Dtype,
@@ -19,6 +18,8 @@ from dealrec.recommenders.bigrec.model import (
     quantization_config,
     torch_dtype,
 )
+from dealrec.sequences import Encoded, collate
+from dealrec.stages import feasibility
 
 
 def adapted(folder: Path, dtype: Dtype) -> tuple[Any, Any]:

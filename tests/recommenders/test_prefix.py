@@ -27,12 +27,12 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from dealrec.effort import Encoded, collate, sequence_losses
-from dealrec.pipeline.training import mean_token_losses
 from dealrec.recommenders.bigrec import generate
 from dealrec.recommenders.bigrec.generation import title_of
 from dealrec.recommenders.bigrec.model import attach_lora, load_tokenizer
 from dealrec.recommenders.bigrec.prefix import common_length, read_prefix
+from dealrec.sequences import Encoded, collate, sequence_losses
+from dealrec.stages.recommenders.training import mean_token_losses
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 258}
 WIDE: dict[str, Any] = {**SIZES, "intermediate_size": 32}

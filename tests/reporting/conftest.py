@@ -27,8 +27,8 @@ from dealrec.columns import (
     USER,
 )
 from dealrec.config import Config
-from dealrec.pipeline import graph
-from dealrec.pipeline.manifest import FORMAT, Manifest, file_hash, output_files, write_manifest
+from dealrec.engine.manifest import FORMAT, Manifest, file_hash, output_files, write_manifest
+from dealrec.stages import pipeline as graph
 
 MakeRun = Callable[..., Path]
 DAY = 86_400

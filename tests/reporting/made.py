@@ -30,9 +30,9 @@ from dealrec.columns import (
     USER,
 )
 from dealrec.config import Config
-from dealrec.pipeline.graph import STAGES
-from dealrec.pipeline.manifest import FORMAT, Manifest, file_hash, output_files, stage_settings, write_manifest
+from dealrec.engine.manifest import FORMAT, Manifest, file_hash, output_files, stage_settings, write_manifest
 from dealrec.selection import assign_strata, combine_scores, coverage_sample, stratum_edges, without_hardest
+from dealrec.stages.pipeline import STAGES
 
 WORDS = ("Return", "of", "the", "King", "Night", "Garden", "Stone", "Glass", "River", "Blue", "Last", "Summer", "House")
 DAY = 86_400

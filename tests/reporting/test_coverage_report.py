@@ -20,7 +20,6 @@ from dealrec.columns import (
 )
 from dealrec.config import Config
 from dealrec.data.samples import training_samples
-from dealrec.pipeline.tables import read_samples
 from dealrec.reporting.coverage import (
     ACTIVITY,
     Group,
@@ -33,6 +32,7 @@ from dealrec.reporting.coverage import (
     upper_ends,
 )
 from dealrec.reporting.runs import Run, open_run
+from dealrec.stages.tables import read_samples
 
 MakeRun = Callable[..., Path]
 

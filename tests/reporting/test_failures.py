@@ -8,7 +8,7 @@ import pytest
 
 from dealrec.columns import EFFORT, INFLUENCE, OVERALL, POSITION, TIMESTAMP
 from dealrec.config import Config
-from dealrec.pipeline.manifest import read_manifest, write_manifest
+from dealrec.engine.manifest import read_manifest, write_manifest
 from dealrec.reporting.coverage import Bucket, Group, Spread
 from dealrec.reporting.failures import (
     balance,
@@ -117,7 +117,7 @@ def test_strata_that_give_no_sample(make_run: MakeRun, config: Config) -> None:
 
 
 def read(folder: Path, stage: str):  # type: ignore[no-untyped-def]
-    from dealrec.pipeline.manifest import MANIFEST, Manifest
+    from dealrec.engine.manifest import MANIFEST, Manifest
 
     return Manifest.model_validate_json((folder / stage / MANIFEST).read_bytes())
 
@@ -155,7 +155,7 @@ def test_a_fidelity_check_of_these_scores(
 
 
 def test_a_leaky_split_and_shared_titles_are_told_once_with_their_shares(make_run: MakeRun) -> None:
-    from dealrec.pipeline.stages import LEAK
+    from dealrec.stages.stages import LEAK
 
     config = Config.model_validate(
         {"data": {"split": "leave-last-out"}, "effort": {"pool": 3}, "select": {"budget": 2}}

@@ -9,7 +9,7 @@ import pytest
 
 from dealrec.columns import HISTORY, SAMPLE, TARGET, USER
 from dealrec.config import Config
-from dealrec.pipeline.manifest import read_manifest, write_manifest
+from dealrec.engine.manifest import read_manifest, write_manifest
 from dealrec.reporting.comparing import Overlap, content, match, opened_pair, overlap
 from tests.reporting.made import made_run
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from dealrec.config import Config
-from dealrec.pipeline.tables import read_samples
 from dealrec.reporting import write_report
 from dealrec.reporting.runs import open_run
 from dealrec.reporting.scores import candidates
 from dealrec.reporting.table import STATES, Samples, samples_table, script_json
+from dealrec.stages.tables import read_samples
 from tests.reporting.made import made_run
 
 MakeRun = Callable[..., Path]

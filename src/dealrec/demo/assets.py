@@ -17,8 +17,8 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from dealrec.engine.stage import Progress
 from dealrec.errors import DataError
-from dealrec.pipeline.stage import Progress
 
 MOVIELENS, SMOLLM, MINILM = "movielens-100k", "smollm2-135m-instruct", "all-minilm-l6-v2"
 

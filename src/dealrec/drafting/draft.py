@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dealrec.config import Config
-from dealrec.config_file import commented, overridden, parse, printable
+from dealrec.config.files import commented, overridden, parse, printable
 from dealrec.drafting.finding import Found, find, reachable
 from dealrec.drafting.forecast import SplitChoice, choose_split
 from dealrec.drafting.guessing import Choose, Roles, guess

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import nnls
 
-from dealrec.effort.batching import Encoded, plan_batches
-from dealrec.effort.loss import IGNORED
+from dealrec.sequences.batches import Encoded, plan_batches
+from dealrec.sequences.losses import IGNORED
 
 _LARGEST = 2**22  # tokens per batch that are tried at most
 # Over batches of many shapes the allocator of a CPU holds more than the largest of them takes: what batches add to the

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from dealrec.effort.layers import Layer
-from dealrec.effort.loss import sequence_losses
 from dealrec.effort.products import Part, squared_norms
 from dealrec.effort.recording import Recorder, layers_of, require_unchanged
 from dealrec.errors import ModelError, NonFinite
+from dealrec.sequences.losses import sequence_losses
 
 
 def gradient_norms(

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dealrec.config import Config
-from dealrec.effort.batching import Encoded
-from dealrec.effort.loss import IGNORED
 from dealrec.errors import ConfigError
+from dealrec.sequences.batches import Encoded
+from dealrec.sequences.losses import IGNORED
 
 Form = Literal["text", "messages", "tokens"]
 Read = Callable[["Sample"], Encoded]  # a sample as the tokens that a stack makes of it

@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dealrec.effort.batching import Encoded
 from dealrec.exporting.handover import Handover, Sample
 from dealrec.exporting.hf_datasets import save_tokens
 from dealrec.exporting.training import copy_start, lora, note_what_differs, trainer_settings, write_yaml
+from dealrec.sequences.batches import Encoded
 
 CONFIG, DATA, INFO, TOKENS, NAME = "train.yaml", "train.json", "dataset_info.json", "tokens", "dealrec"
 COMMENT = f"In this folder: llamafactory-cli train {CONFIG}\nbf16: true on a GPU that has it."

@@ -13,17 +13,17 @@ import polars as pl
 
 from dealrec.columns import RANK, SAMPLE
 from dealrec.config import Config
-from dealrec.effort.batching import Encoded
+from dealrec.engine.manifest import Manifest, file_hash
+from dealrec.engine.runner import State, recorded_config, states
+from dealrec.engine.stage import Context, Silent
 from dealrec.errors import ConfigError, RunDirectoryError
 from dealrec.exporting import axolotl, hf_datasets, llamafactory, plain, trl
 from dealrec.exporting.handover import Form, Handover, Sample
-from dealrec.pipeline import bigrec
-from dealrec.pipeline.graph import STAGES, stages_until
-from dealrec.pipeline.kinds import kind
-from dealrec.pipeline.manifest import Manifest, file_hash
-from dealrec.pipeline.runner import State, recorded_config, states
-from dealrec.pipeline.stage import Context, Silent
-from dealrec.pipeline.tables import pairs, read_samples
+from dealrec.sequences.batches import Encoded
+from dealrec.stages.pipeline import STAGES, stages_until
+from dealrec.stages.recommenders import bigrec
+from dealrec.stages.recommenders.kinds import kind
+from dealrec.stages.tables import pairs, read_samples
 
 Write = Callable[[Handover, Path], str | None]  # fills a folder; the command that trains on it
 

@@ -8,8 +8,6 @@ Rows with input_ids and labels it trains on as they are.
 from pathlib import Path
 from typing import Any
 
-from dealrec.effort.batching import Encoded
-from dealrec.effort.loss import IGNORED
 from dealrec.exporting.handover import Handover, Sample, messages
 from dealrec.exporting.jsonl import write_jsonl
 from dealrec.exporting.training import (
@@ -20,6 +18,8 @@ from dealrec.exporting.training import (
     weights_dtype,
     write_yaml,
 )
+from dealrec.sequences.batches import Encoded
+from dealrec.sequences.losses import IGNORED
 
 CONFIG, DATA, TEMPLATE = "sft.yaml", "train.jsonl", "chat_template.jinja"
 COMMENT = f"In this folder: trl sft --config {CONFIG}\nbf16: true on a GPU that has it."

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from dealrec.effort.batching import Encoded
+from dealrec.sequences.batches import Encoded
 
 _MARKER = "complete"
 _PREFIX = "checkpoint-"  # then the optimiser step, as the Trainer names them

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 
-from dealrec.effort import sequence_losses
-from dealrec.effort.batching import Encoded, collate
 from dealrec.errors import NonFinite
+from dealrec.sequences import sequence_losses
+from dealrec.sequences.batches import Encoded, collate
 
 TRAIN_LOSS = "loss"  # as the Trainer calls them in its log
 VALID_LOSS = "eval_loss"

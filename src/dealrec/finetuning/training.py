@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, TrainerState, TrainingArguments
 
-from dealrec.effort.batching import Encoded
 from dealrec.finetuning import checkpoints
 from dealrec.finetuning.trainer import (
     TRAIN_LOSS,
@@ -24,6 +23,7 @@ from dealrec.finetuning.trainer import (
     StopOnNonFinite,
     collate_rows,
 )
+from dealrec.sequences.batches import Encoded
 
 
 @dataclass(frozen=True)

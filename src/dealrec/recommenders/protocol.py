@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dealrec.effort.batching import Encoded
+from dealrec.sequences.batches import Encoded
 
 Id = int | str
 Watch = Callable[[list[list[int]]], Iterable[list[int]]]  # hands the batches on, showing progress

@@ -9,14 +9,14 @@ from typing import Any
 import polars as pl
 
 from dealrec.columns import EFFORT, HISTORY, INFLUENCE, OVERALL, SAMPLE, TARGET, USER
+from dealrec.engine.runner import recorded_config
 from dealrec.errors import RunDirectoryError
-from dealrec.pipeline.runner import recorded_config
-from dealrec.pipeline.scoring import spearman
-from dealrec.pipeline.tables import read_samples
 from dealrec.reporting import costs, coverage, results, scores
 from dealrec.reporting.results import Cell, Results
 from dealrec.reporting.runs import Run, open_run
 from dealrec.reporting.templates import render
+from dealrec.stages.scoring import spearman
+from dealrec.stages.tables import read_samples
 
 ABSENT = "not there"
 _SAMPLES = "samples-train.parquet"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from dealrec.config import Config
-from dealrec.pipeline.arms import fine_tunings
+from dealrec.config.arms import fine_tunings
 from dealrec.reporting.numbers import memory, seconds, times
 from dealrec.reporting.runs import Run
 

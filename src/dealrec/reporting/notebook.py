@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from dealrec.columns import EFFORT, HISTORY, INFLUENCE, RANK, SAMPLE, TARGET, USER
-from dealrec.pipeline.tables import read_catalogue, read_samples
 from dealrec.reporting.numbers import number
 from dealrec.reporting.page import headline
 from dealrec.reporting.results import results
 from dealrec.reporting.runs import Run
 from dealrec.reporting.table import HISTORY_SHOWN
 from dealrec.reporting.templates import render
+from dealrec.stages.tables import read_catalogue, read_samples
 
 SHOWN = 10
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from dealrec.columns import ITEM, LOSS, TARGET, TIMESTAMP, TITLE
-from dealrec.pipeline.stages import LEAK
 from dealrec.reporting.numbers import number, percent
 from dealrec.reporting.results import AS_GOOD, FEW_USERS, Results, label, listed
 from dealrec.reporting.runs import Run, times_are
+from dealrec.stages.stages import LEAK
 
 SHORT_TITLES = -0.5
 SHARED_TITLE = "share their title with another item"  # as the data stage warns of it

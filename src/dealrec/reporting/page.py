@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from dealrec.config import Config
-from dealrec.pipeline.manifest import MANIFEST, Manifest, file_hash, write_manifest
-from dealrec.pipeline.runner import opened, recorded_config
-from dealrec.pipeline.tables import read_samples
+from dealrec.engine.manifest import MANIFEST, Manifest, file_hash, write_manifest
+from dealrec.engine.runner import opened, recorded_config
 from dealrec.reporting import costs, coverage, failures, notes, results, scores
 from dealrec.reporting.notes import Note
 from dealrec.reporting.numbers import percent
@@ -14,6 +13,7 @@ from dealrec.reporting.repeat import repeat
 from dealrec.reporting.runs import STAGES, Run, open_run
 from dealrec.reporting.table import samples_table
 from dealrec.reporting.templates import render
+from dealrec.stages.tables import read_samples
 
 PAGE = "report.html"
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dealrec import config_file
+from dealrec.config.files import commented
 from dealrec.data import sources
 from dealrec.reporting.runs import Run
 
@@ -12,7 +12,7 @@ def repeat(run: Run) -> dict[str, Any]:
     made = run.manifests
     return {
         "seed": run.config.seed,
-        "settings": config_file.commented(run.config),
+        "settings": commented(run.config),
         "libraries": _agreed({stage: manifest.libraries for stage, manifest in made.items()}),
         "machine": _agreed({stage: {"threads": str(m.threads), "device": m.device} for stage, m in made.items()}),
         "inputs": [*_data_inputs(run), *_llm_inputs(run)],

@@ -11,9 +11,9 @@ import polars as pl
 
 from dealrec.columns import TIMESTAMP, USER
 from dealrec.config import Config
+from dealrec.engine.manifest import Manifest, read_manifest
 from dealrec.errors import RunDirectoryError
-from dealrec.pipeline import graph
-from dealrec.pipeline.manifest import Manifest, read_manifest
+from dealrec.stages import pipeline as graph
 
 STAGES = ("data", "surrogate", "influence", "warmstart", "effort", "select", "export", "finetune", "evaluate")
 OTHER_VERSION = "was made by another version of dealrec"

@@ -7,10 +7,10 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike
 
 from dealrec.columns import EFFORT, INFLUENCE, OVERALL, SAMPLE, STRATUM
-from dealrec.pipeline.tables import join_scores
 from dealrec.reporting.histogram import Histogram, Summary, draw, histogram, summary
 from dealrec.reporting.numbers import Unit, percent
 from dealrec.reporting.runs import Run
+from dealrec.stages.tables import join_scores
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from dealrec.columns import (
     TARGET,
     USER,
 )
-from dealrec.pipeline.tables import read_catalogue
 from dealrec.reporting.numbers import Unit, number
 from dealrec.reporting.runs import Run
+from dealrec.stages.tables import read_catalogue
 
 ROOM = 3_600_000  # bytes of the rows that the script shows: the page stays below 5 MB
 STATIC_ROOM = 800_000  # bytes of text in the rows that are there without the script

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dealrec.effort import Encoded, collate, sequence_losses
 from dealrec.recommenders.tiger import SemanticIds, encode, make_semantic_ids, make_trie, new_model, recommend
 from dealrec.recommenders.tiger.semantic_ids import PAD
+from dealrec.sequences import Encoded, collate, sequence_losses
 from tests.recommenders.tiger.conftest import SIZES
 
 HISTORIES = [[3], [0, 1, 2, 3, 4, 5], [], [19, 7]]

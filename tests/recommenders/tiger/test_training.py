@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dealrec.effort import collate, gradient_norms, sequence_losses
+from dealrec.effort import gradient_norms
 from dealrec.errors import ModelError, NonFinite
 from dealrec.recommenders.tiger import (
     SemanticIds,
@@ -26,6 +26,7 @@ from dealrec.recommenders.tiger import (
 from dealrec.recommenders.tiger.files import load, load_checkpoint, save, save_checkpoint
 from dealrec.recommenders.tiger.semantic_ids import PAD
 from dealrec.recommenders.tiger.training import Checkpoint, Epoch, _rates, batch, level_losses
+from dealrec.sequences import collate, sequence_losses
 from dealrec.surrogate.units import plan_by_length
 from tests.recommenders.tiger.conftest import SIZES
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dealrec.effort.batching import Encoded, collate, plan_batches
 from dealrec.errors import NonFinite
 from dealrec.recommenders.bigrec.least import Least, Pairs, Score, squared_distances
+from dealrec.sequences.batches import Encoded, collate, plan_batches
 
 _PRECISION = torch.finfo(torch.float64).eps
 

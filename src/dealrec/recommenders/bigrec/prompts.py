@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dealrec.effort.batching import Encoded
-from dealrec.effort.loss import IGNORED
 from dealrec.errors import ConfigError
+from dealrec.sequences.batches import Encoded
+from dealrec.sequences.losses import IGNORED
 
 Id = int | str
 PLACEHOLDER = "{history}"

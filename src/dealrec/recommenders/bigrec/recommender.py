@@ -7,12 +7,12 @@ from typing import Any
 from peft import PeftModel
 from torch import Tensor
 
-from dealrec.effort.batching import Encoded
 from dealrec.recommenders.bigrec.generation import generate
 from dealrec.recommenders.bigrec.grounding import embed, ground
 from dealrec.recommenders.bigrec.prefix import read_prefix
 from dealrec.recommenders.bigrec.prompts import Prompter
 from dealrec.recommenders.protocol import Id, Recommended, Watch, batches_by_length
+from dealrec.sequences.batches import Encoded
 
 
 class BIGRec:

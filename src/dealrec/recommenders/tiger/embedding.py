@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dealrec.effort.batching import plan_batches
+from dealrec.sequences.batches import plan_batches
 
 
 @torch.inference_mode()

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from dealrec.effort.batching import Encoded
 from dealrec.recommenders.tiger.semantic_ids import EOS, PAD, SemanticIds
+from dealrec.sequences.batches import Encoded
 
 
 def new_model(

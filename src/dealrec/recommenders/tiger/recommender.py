@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from dealrec.effort.batching import Encoded, collate
 from dealrec.recommenders.protocol import Id, Recommended, Watch, batches_by_length
 from dealrec.recommenders.tiger.decoding import Trie, make_trie, recommend
 from dealrec.recommenders.tiger.model import encode
 from dealrec.recommenders.tiger.semantic_ids import PAD, SemanticIds
+from dealrec.sequences.batches import Encoded, collate
 
 
 class TIGER:

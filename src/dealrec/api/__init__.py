@@ -1,0 +1,1 @@
+"""The Python interface: `prune`, and tables of the libraries that users have."""

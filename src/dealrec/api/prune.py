@@ -1,0 +1,252 @@
+"""The Python API."""
+
+from __future__ import annotations
+
+import html
+import operator
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+from dealrec.api.tables import Kind, Table, TableT, given_back, kind_of, taken
+from dealrec.engine.stage import Silent
+from dealrec.errors import ConfigError, DataError, DealrecError, RunDirectoryError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from dealrec.config import Config
+    from dealrec.engine.stage import Progress
+    from dealrec.reporting.runs import Run
+
+_ONE_RUN = threading.RLock()
+
+
+@dataclass(frozen=True, repr=False)
+class Pruned(Generic[TableT]):
+    """What `prune` came to; everything stands in `run_dir`. kind: of its tables, which is that of the interactions."""
+
+    run_dir: Path
+    config: Config
+    kind: Kind = "polars"
+
+    @property
+    def selected(self) -> TableT:
+        """sample_id, rank, influence, effort, overall, stratum, user_id, history, target; the best first.
+
+        history: the list of item ids before the target, the oldest first. Raises RunDirectoryError where nothing is
+        selected yet, or another run has taken the place of this one.
+        """
+        import polars as pl
+
+        from dealrec.columns import RANK, SAMPLE
+
+        self._require("select", "Nothing is selected")
+        chosen = pl.read_parquet(self.run_dir / "select" / "selected.parquet").sort(RANK)
+        samples = pl.read_parquet(self.run_dir / "data" / "samples-train.parquet")
+        return self._own_kind(chosen.join(samples, on=SAMPLE, how="left", maintain_order="left"))
+
+    @property
+    def training_data(self) -> TableT:
+        """The selected samples to fine-tune on: prompt and completion (for TIGER input_ids and labels).
+
+        A row for each row of `selected`, in the same order. A datasets.Dataset can go into TRL's SFTTrainer as it is.
+        Raises RunDirectoryError as `selected` does.
+        """
+        import polars as pl
+
+        self._require("export", "No training data are written")
+        return self._own_kind(pl.read_ndjson(self.run_dir / "export" / "train.jsonl", infer_schema_length=None))
+
+    def export(self, path: str | Path, to: str | None = None, **options: Any) -> Path:
+        """Copy the training file (JSON Lines: `prompt` and `completion`, for TIGER token ids) to `path`.
+
+        to: the stack whose folder `path` is to become: trl, llamafactory, axolotl, jsonl, parquet or datasets; options
+        are those of `dealrec.exporting.runs.export`: arm, form, licence, force. Its notes come as Python warnings.
+        """
+        target = Path(path)
+        if to is not None:
+            from dealrec.exporting.runs import export
+
+            exported = export(self.run_dir, to=to, out=target, **options)
+            for note in exported.notes:
+                warnings.warn(note, stacklevel=2)
+            return exported.folder
+        self._require("export", "No training data are written")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.run_dir / "export" / "train.jsonl", target)
+        return target
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the HTML report of what there is so far; by default `report.html` in the run directory."""
+        from dealrec.reporting import write_report
+
+        target = Path(path) if path else self.run_dir / "report.html"
+        write_report(self.run_dir, self.config, target)
+        return target
+
+    def __repr__(self) -> str:
+        from dealrec.reporting.notebook import sentences
+
+        name = f"Pruned({str(self.run_dir)!r})"
+        try:
+            return "\n".join([f"{name}: {sentences(self._run())[0]}", *sentences(self._run())[1:]])
+        except (DealrecError, OSError):  # moved or deleted: what a debugger shows must not fail
+            return f"{name}: there is nothing of this run"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same, and the first of the selected samples with their titles."""
+        from dealrec.reporting.notebook import notebook_html
+
+        try:
+            return notebook_html(self._run())
+        except (DealrecError, OSError):
+            return f"<pre>{html.escape(repr(self))}</pre>"
+
+    def _run(self) -> Run:
+        from dealrec.reporting.runs import open_run
+
+        return open_run(self.run_dir, self.config)
+
+    def _require(self, stage: str, otherwise: str) -> None:
+        if not self._run().has(stage):
+            raise RunDirectoryError(f"{otherwise} yet in {self.run_dir}", f"Call prune with until={stage!r} or later.")
+
+    def _own_kind(self, frame: pl.DataFrame) -> TableT:
+        return cast("TableT", given_back(frame, self.kind))
+
+
+def prune(
+    interactions: str | Path | TableT,
+    items: str | Path | Table,
+    *,
+    budget: int | float,
+    llm: str | Path | Mapping[str, Any] | None = None,
+    surrogate: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    until: str = "export",
+    progress: Progress | bool | None = None,
+    **settings: Mapping[str, Any] | str,
+) -> Pruned[TableT]:
+    """Select the training samples that are worth fine-tuning `llm` on.
+
+    interactions: user_id, item_id, timestamp; items: item_id, title; each a file or a table of polars (lazy ones too),
+    pandas, pyarrow or datasets. What comes back is of the kind of the interactions, for a file of polars. Other column
+    names, formats and splits go into `data`. budget: a count if an int, a share of the samples if a float.
+    llm: a directory in Hugging Face format, a model id, or the whole section of the config as a mapping; not needed
+    with recommender="tiger".
+    surrogate and settings: sections of the config as mappings, e.g. `effort={"pool": 4096}`,
+    `data={"split": "leave-last-out"}`. run_dir: where everything is kept, and resumed from; None: a new temporary
+    folder. until: last stage; "report" fine-tunes and evaluates too. progress: True: what goes on, on stderr or in the
+    notebook; False or None: warnings come as Python warnings, and nothing else is shown. Raises DealrecError for what
+    the caller can mend.
+
+    The effort pool is four times the budget unless `effort` says otherwise. In one process one call computes at a time
+    and calls in other threads wait for it, since dropout draws from torch's global generator; that and other global
+    state is found again as it was.
+    """
+    from dealrec.config.files import parse
+    from dealrec.engine.runner import opened, run
+    from dealrec.stages.pipeline import stages_until
+
+    stages = stages_until(until)
+    tables = {"interactions": interactions, "items": items}
+    kinds = {name: kind_of(table, name=name) for name, table in tables.items() if not isinstance(table, str | Path)}
+    folder = Path(run_dir).absolute() if run_dir is not None else Path(tempfile.mkdtemp(prefix="dealrec-"))
+    paths = {name: folder / "input" / f"{name}.parquet" for name in kinds}
+    given = {name: str(paths[name] if name in kinds else Path(str(tables[name])).resolve()) for name in tables}
+    sections = _sections(settings, budget=budget, surrogate=surrogate, llm=llm)
+    sections["data"] = {**sections.get("data", {}), **given}
+    config = parse({**sections, "seed": seed}, base=Path.cwd())
+    frames = {name: taken(tables[name], config.data.columns, name=name) for name in kinds}
+    with _alone():
+        with opened(folder):  # a directory in use keeps its input
+            for name, frame in frames.items():
+                _write(frame, paths[name])
+        with _named(paths):
+            run(config, folder, stages, progress=_shown(progress))
+    return Pruned(folder, config, kinds.get("interactions", "polars"))
+
+
+def _sections(
+    settings: Mapping[str, Mapping[str, Any] | str],
+    *,
+    budget: int | float,
+    surrogate: Mapping[str, Any] | None,
+    llm: str | Path | Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The sections of the config, but for the files."""
+    sections: dict[str, Any] = {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()
+    }
+    budget = budget if isinstance(budget, float) else operator.index(budget)
+    sections["surrogate"] = dict(surrogate or {})
+    sections["select"] = {**sections.get("select", {}), "budget": budget}
+    sections["effort"] = {
+        "pool": min(1.0, 4.0 * budget) if isinstance(budget, float) else 4 * budget,
+        **sections.get("effort", {}),
+    }
+    if llm is not None:
+        sections["llm"] = dict(llm) if isinstance(llm, Mapping) else {"model": str(llm)}
+    elif settings.get("recommender", "bigrec") == "bigrec":
+        raise ConfigError("prune needs the LLM that the samples are selected for", "Give llm, or recommender='tiger'.")
+    return sections
+
+
+def _write(table: pl.DataFrame, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    staging = path.with_suffix(".tmp")
+    table.write_parquet(staging)
+    staging.rename(path)
+
+
+@contextmanager
+def _named(paths: Mapping[str, Path]) -> Iterator[None]:
+    """Have errors speak of a table by the argument that it was, not by the file that became of it."""
+    try:
+        yield
+    except DataError as error:
+        cause = error.cause
+        for name, path in paths.items():
+            cause = cause.replace(str(path), name)
+        raise DataError(cause, error.remedy) from None
+
+
+def _shown(progress: Progress | bool | None) -> Progress:
+    if progress is True:
+        from dealrec.cli.progress import TerminalProgress
+
+        return TerminalProgress()
+    return progress or Quiet()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """While open, no other call computes; transformers' progress bars and the warnings filters are restored."""
+    from transformers.utils import logging
+
+    with _ONE_RUN, warnings.catch_warnings():
+        # Of transformers about itself: nothing that the caller could mend.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        shown = logging.is_progress_bar_enabled()
+        try:
+            yield
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+
+
+class Quiet(Silent):
+    """Warnings as Python warnings, and no progress."""
+
+    def say(self, message: str) -> None:
+        """Warn, if it is a warning."""
+        if message.startswith("warning: "):
+            warnings.warn(message.removeprefix("warning: "), stacklevel=2)

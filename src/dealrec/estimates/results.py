@@ -1,0 +1,82 @@
+"""What an estimate comes to, stage by stage and in all."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from dealrec.estimates.planning import Plan
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a stage is expected to cost.
+
+    figures: what it does, by name. seconds: None where there is no estimate, and a note says why. at_most: seconds of
+    the most work that the settings allow, at the pace that was measured, where the data decide how much of it is done;
+    equal to `seconds` where nothing less can be foreseen; else None. added_memory: bytes besides what the process held
+    at its peak while the piece was measured.
+    """
+
+    figures: dict[str, int]
+    seconds: float | None
+    at_most: float | None = None
+    added_memory: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Expected):
+    """Of one stage. Where it is up to date, seconds and memory are those that it took.
+
+    peak_memory_bytes: of the process, resident; on a GPU of its tensors; `added_memory` is part of it. None: not known.
+    """
+
+    stage: str
+    plan: Plan
+    peak_memory_bytes: int | None = None
+
+    @property
+    def past(self) -> bool:
+        """Whether it is up to date, so that nothing of it is to come."""
+        return self.plan is Plan.UP_TO_DATE
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Of a run. probe_seconds: what the measuring took. device: that was measured on. warnings: of the data."""
+
+    stages: list[Estimate]
+    probe_seconds: float
+    device: str
+    threads: int
+    warnings: tuple[str, ...]
+
+    @property
+    def to_do(self) -> list[Estimate]:
+        """The stages that would run."""
+        return [one for one in self.stages if not one.past]
+
+    @property
+    def seconds(self) -> float:
+        """Of all that would run and has an estimate."""
+        return _total(one.seconds for one in self.to_do)
+
+    @property
+    def at_most(self) -> float | None:
+        """The same with `at_most` of each stage that has it; None where none has."""
+        if all(one.at_most is None for one in self.to_do):
+            return None
+        return _total(one.seconds if one.at_most is None else one.at_most for one in self.to_do)
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The largest of those of the stages that would run."""
+        return max((one.peak_memory_bytes for one in self.to_do if one.peak_memory_bytes is not None), default=None)
+
+    def until(self, stage: str) -> "Estimates":
+        """The same of a run that ends with the stage of that name, which must be among its own."""
+        names = [one.stage for one in self.stages]
+        return replace(self, stages=self.stages[: names.index(stage) + 1])
+
+
+def _total(seconds: Iterable[float | None]) -> float:
+    return sum(value for value in seconds if value is not None)

@@ -1,7 +1,0 @@
-"""What a run would do, how long it would take and what it would hold, before it is run: small pieces are measured."""
-
-from dealrec.pipeline.estimates.estimating import estimate
-from dealrec.pipeline.estimates.planning import Plan
-from dealrec.pipeline.estimates.results import Estimate, Estimates
-
-__all__ = ["Estimate", "Estimates", "Plan", "estimate"]

@@ -1,0 +1,167 @@
+"""The comparison of the arms as the stage uses it: what stands in `comparison.json`, and what it covers in words."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dealrec.columns import LOSS, USER
+from dealrec.config import Config
+from dealrec.config.arms import BASE, RANDOM, SELECTED, FineTuning, fine_tunings, random_arms, selected_arms
+from dealrec.engine.stage import Context
+from dealrec.evaluation import Comparison, bootstrap_crossed, compare_arms
+from dealrec.stages.evaluation import measures
+
+Runs = list[list[str]]  # folders, [arms][trainings]
+
+
+def compare(context: Context) -> None:
+    """Write `comparison.json`: the mean of each kind of arm, and selected - random with what can be said of it.
+
+    arms: of base, selected and random the folders (`runs`), `metrics` (means over arms, trainings and users with
+    intervals over those of which there are several) and `catalogue` (means over the runs). measures: of each the
+    difference, its verdict and the p-values `users` and `arms`; empty without random arms. notes: what all this
+    covers, and which test could not have been significant.
+    """
+    config, settings = context.config, context.config.evaluate
+    how: dict[str, Any] = {"confidence": settings.confidence, "resamples": settings.resamples, "seed": config.seed}
+    kinds = runs_of_arms(config)
+    tables = {name: _per_user(context, name) for runs in kinds.values() for name in _flat(runs)}
+    values = {kind: {name: stacked(tables, runs, name) for name in measures(settings)} for kind, runs in kinds.items()}
+    found: dict[str, Comparison] = {}
+    for name in measures(settings) if RANDOM in kinds else []:
+        selected, random = values[SELECTED][name], values[RANDOM][name]
+        found[name] = compare_arms(selected, random, **how, lower_is_better=name == LOSS)
+    content = {
+        "arms": {
+            kind: {
+                "runs": _flat(runs),
+                "metrics": {name: asdict(bootstrap_crossed(array, **how)) for name, array in values[kind].items()},
+                "catalogue": _mean_catalogue(context, _flat(runs)),
+            }
+            for kind, runs in kinds.items()
+        },
+        "difference": "selected - random",
+        "selections": config.select.selections,
+        "random_arms": config.select.random_arms,
+        "training_seeds": config.finetune.seeds,
+        "measures": {name: _as_row(one) for name, one in found.items()},
+        "notes": notes(config, found) if found else [],
+    }
+    (context.out / "comparison.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def runs_of_arms(config: Config) -> dict[str, Runs]:
+    """The folders of each kind of arm that there is; base stands alone."""
+    of_arm: dict[str, list[FineTuning]] = {}
+    for one in fine_tunings(config):
+        of_arm.setdefault(one.arm, []).append(one)
+    arms = {SELECTED: list(selected_arms(config)), RANDOM: random_arms(config)}
+    trained = {kind: [[one.name for one in of_arm[arm]] for arm in names] for kind, names in arms.items() if names}
+    return {BASE: [[BASE]], **trained}
+
+
+def stacked(tables: dict[str, pl.DataFrame], runs: Runs, measure: str) -> NDArray[np.float64]:
+    """A measure's values, [arms, trainings, users], of the users that it was measured for."""
+    values = np.array([[tables[name][measure].cast(pl.Float64).to_numpy() for name in arm] for arm in runs])
+    return values[:, :, ~np.isnan(values).all(axis=(0, 1))]
+
+
+def notes(config: Config, found: dict[str, Comparison]) -> list[str]:
+    """What intervals and tests cover, what they leave out, and which could not have shown anything."""
+    level = 1 - config.evaluate.confidence
+    said = [_covered(found), _held(config), _varied(config)]
+    said.append("p (users) flips the signs of the users' differences; it speaks of other users, not of other seeds.")
+    few = [name for name, one in found.items() if one.users.least > level * (1 + 1e-9)]
+    if few:
+        which = "any measure" if len(few) == len(found) else _listed(few)
+        said.append(f"Too few users differ for p (users) to be as low as {level:.2g} on {which}.")
+    torn = [name for name, one in found.items() if one.verdict != "not distinguishable" and one.users.p > level]
+    if torn:
+        said.append(f"On {_listed(torn)} interval and p (users) disagree: take the difference for not shown.")
+    if len(found) > 1:
+        said.append(
+            f"There are {len(found)} measures, and each is looked at by itself: {level:.0%} of those that do not differ"
+            " look as if they did."
+        )
+    arms = next(iter(found.values())).arms
+    if arms is not None:
+        ours, theirs = config.select.selections, config.select.random_arms
+        said.append(
+            f"p (arms) asks whether the selected arms could be any {ours} of the {ours + theirs} arms, each counted"
+            " once, as the mean of its trainings and users; it speaks of other selections."
+        )
+        if arms.least > level * (1 + 1e-9):
+            said.append(
+                f"With so few arms it cannot be below {arms.least:.2g}: by it no difference could be significant at"
+                f" {level:.2g}."
+            )
+    return [text for text in said if text]
+
+
+def _covered(found: dict[str, Comparison]) -> str:
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, one in found.items():
+        groups.setdefault(one.difference.covers, []).append(name)
+    parts = []
+    for covers, names in groups.items():
+        on = f" (on {_listed(names)})" if len(groups) > 1 else ""
+        alone = " alone" if len(covers) == 1 else ""
+        parts.append(f"{_listed(covers)}{alone}{on}" if covers else f"nothing{on}, as there is one user")
+    return f"The intervals of the differences, and so the verdicts, cover {'; '.join(parts)}."
+
+
+def _held(config: Config) -> str:
+    """What there is one of, or what stands for all of its kind."""
+    selections, arms = config.select.selections, config.select.random_arms
+    held = ["one selection"] if selections == 1 else []
+    if selections != arms or arms == 1:
+        held.append("one random arm" if arms == 1 else f"the mean of {arms} random arms")
+    if config.finetune.seeds == 1:
+        held.append("one training of each arm")
+    if not held:
+        return ""
+    return f"They hold for {_listed(held)}: with other seeds the difference may change by more than its interval."
+
+
+def _varied(config: Config) -> str:
+    """What the seeds change, and what they do not."""
+    parts = []
+    if config.select.selections > 1:
+        parts.append("a selection seed draws anew from the same scores and candidates")
+    if config.finetune.seeds > 1:
+        parts.append("a training seed changes the order of the samples and dropout, not the weights it starts from")
+    said = "; ".join(parts)
+    return f"{said[:1].upper()}{said[1:]}." if said else ""
+
+
+def _as_row(one: Comparison) -> dict[str, Any]:
+    return {
+        **asdict(one.difference),
+        "verdict": one.verdict,
+        "p": {"users": asdict(one.users), "arms": None if one.arms is None else asdict(one.arms)},
+    }
+
+
+def _per_user(context: Context, name: str) -> pl.DataFrame:
+    return pl.read_parquet(context.out / name / "per_user.parquet").sort(USER)
+
+
+def _mean_catalogue(context: Context, runs: Sequence[str]) -> dict[str, float]:
+    """The mean over the runs of what they all have."""
+    found = [json.loads((context.out / name / "metrics.json").read_text())["catalogue"] for name in runs]
+    names = [name for name in found[0] if all(name in one for one in found)]
+    return {name: sum(one[name] for one in found) / len(found) for name in names}
+
+
+def _flat(runs: Runs) -> list[str]:
+    return [name for arm in runs for name in arm]
+
+
+def _listed(names: Iterable[str]) -> str:
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last

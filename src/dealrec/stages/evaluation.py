@@ -1,0 +1,133 @@
+"""Evaluation as the stage uses it: the users, and the measures of one training of an arm."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from dealrec.columns import GENERATED, HISTORY, ITEM, LOSS, RANK, TARGET, USER
+from dealrec.config import Config, EvaluateConfig
+from dealrec.config.arms import BASE
+from dealrec.engine.stage import Context
+from dealrec.errors import NonFinite
+from dealrec.evaluation import bootstrap_mean, catalogue_metrics, ranking_metrics
+from dealrec.stages.recommenders.kinds import kind
+from dealrec.stages.recommenders.training import encode, mean_token_losses
+from dealrec.stages.tables import write_table
+
+if TYPE_CHECKING:
+    from dealrec.recommenders.protocol import Recommender
+
+
+def test_users(samples: pl.DataFrame, config: Config) -> pl.DataFrame:
+    """Test samples in an order drawn from the seed: the first ones are those that are evaluated."""
+    order = np.random.default_rng(config.seed).permutation(len(samples))
+    most = max(_at_most(config.evaluate.loss_users, samples), _at_most(config.evaluate.ranking_users, samples))
+    return samples[order[:most]]
+
+
+def evaluate_arm(context: Context, arm: str, users: pl.DataFrame, out: Path) -> None:
+    """Write `per_user.parquet` and `metrics.json` of one training of an arm; `base` is without fine-tuning."""
+    settings = context.config.evaluate
+    folder = None if arm == BASE else context.input(f"finetune/{arm}")
+    recommender = kind(context.config).fine_tuned(context, folder)
+    scored = users[: _at_most(settings.loss_users, users)]
+    losses = pl.DataFrame({USER: scored[USER], LOSS: _losses(context, arm, recommender, scored)})
+    ranked = users[: _at_most(settings.ranking_users, users)]
+    recommended, written = _recommend(context, arm, recommender, ranked)
+    metrics = ranking_metrics(recommended, _relevant(context, ranked), ks=settings.ks)
+    metrics = metrics.join(pl.DataFrame({USER: ranked[USER], GENERATED: written}), on=USER, how="left")
+    per_user = losses.join(metrics, on=USER, how="full", coalesce=True)
+    write_table(out / "per_user.parquet", per_user, key=USER)
+    means = {name: asdict(_interval(per_user[name], context.config)) for name in measures(settings)}
+    items = pl.read_parquet(context.input("data/items.parquet"))
+    trained_on = pl.read_parquet(context.input("data/interactions-train.parquet"))
+    everyone = catalogue_metrics(recommended, items, trained_on, ks=settings.ks) if len(recommended) else {}
+    content = {"arm": arm, "metrics": means, "catalogue": everyone}
+    (out / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def measures(settings: EvaluateConfig) -> list[str]:
+    """The names of what is measured of each user."""
+    return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg", "mrr"))]
+
+
+def warn_of_repeats(context: Context, users: pl.DataFrame) -> None:
+    """Warn of test items that cannot be recommended since the user had them before."""
+    settings = context.config.evaluate
+    relevant = _relevant(context, users[: _at_most(settings.ranking_users, users)])
+    repeats = len(relevant.join(_before(context), on=[USER, ITEM], how="semi"))
+    if repeats and settings.exclude_seen:
+        context.warn(
+            f"{repeats:,} of {len(relevant):,} test interactions are of items that the user had before; with"
+            " evaluate.exclude_seen they cannot be recommended and count as misses"
+        )
+
+
+def _relevant(context: Context, users: pl.DataFrame) -> pl.DataFrame:
+    """Test items of the users: user_id, item_id."""
+    test = pl.read_parquet(context.input("data/interactions-test.parquet"))
+    return test.join(users, on=USER, how="semi").select(USER, ITEM)
+
+
+def _before(context: Context) -> pl.DataFrame:
+    """What users had before the test part: user_id, item_id."""
+    parts = [pl.read_parquet(context.input(f"data/interactions-{part}.parquet")) for part in ("train", "valid")]
+    return pl.concat(parts).select(USER, ITEM)
+
+
+def _interval(values: pl.Series, config: Config) -> Any:
+    settings = config.evaluate
+    measured = values.drop_nulls().to_numpy().astype(np.float64)
+    return bootstrap_mean(measured, confidence=settings.confidence, resamples=settings.resamples, seed=config.seed)
+
+
+def _at_most(wanted: int | None, users: pl.DataFrame) -> int:
+    return len(users) if wanted is None else min(wanted, len(users))
+
+
+def _losses(context: Context, arm: str, recommender: "Recommender", users: pl.DataFrame) -> list[float]:
+    import torch
+
+    losses = mean_token_losses(
+        recommender,
+        encode(recommender, users),
+        batch_tokens=context.config.evaluate.batch_tokens,
+        watch=lambda plan: context.track(plan, f"test loss of {arm}, batches"),
+    )
+    bad = users[USER].to_frame().filter(~pl.Series(torch.isfinite(losses).tolist()))[USER].to_list()
+    if bad:
+        raise NonFinite(
+            f"evaluate: the test loss of {arm} is NaN or infinite for {len(bad)} users, the first {bad[:5]}",
+            "Lower finetune.learning_rate, or check the LLM's weights.",
+        )
+    return [float(loss) for loss in losses]
+
+
+def _recommend(
+    context: Context, arm: str, recommender: "Recommender", users: pl.DataFrame
+) -> tuple[pl.DataFrame, list[str]]:
+    """Ranked items of each user (user_id, item_id, rank), and what the model wrote for each."""
+    settings = context.config.evaluate
+    found = recommender.recommend(
+        users[HISTORY].to_list(),
+        seen=_seen(context, users) if settings.exclude_seen else [[] for _ in range(len(users))],
+        k=max(settings.ks),
+        beams=settings.beams,
+        batch_size=settings.batch_size,
+        watch=lambda plan: context.track(plan, f"recommendations by {arm}, batches"),
+    )
+    ids = pl.Series([made.items for made in found], dtype=pl.List(users[TARGET].dtype))
+    table = pl.DataFrame({USER: users[USER], ITEM: ids}).explode(ITEM).drop_nulls(ITEM)
+    ranked = table.with_columns(pl.int_range(1, pl.len() + 1).over(USER).alias(RANK))
+    return ranked, [made.written for made in found]
+
+
+def _seen(context: Context, users: pl.DataFrame) -> list[list[Any]]:
+    """The items that each user has interacted with before the test part."""
+    before = _before(context).join(users, on=USER, how="semi").group_by(USER).agg(pl.col(ITEM).unique())
+    held = dict(zip(before[USER].to_list(), before[ITEM].to_list(), strict=True))
+    return [sorted(held[user]) for user in users[USER].to_list()]

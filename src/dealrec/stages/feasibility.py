@@ -1,0 +1,115 @@
+"""What must hold before anything costly is computed."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from dealrec.config import Config
+from dealrec.errors import ConfigError, DataError
+from dealrec.recommenders.files import check_adapter_directory, check_directory, check_hub
+from dealrec.stages.tables import read_samples
+
+
+def check_feasible(config: Config, run_dir: Path) -> None:
+    """Once the data are there: the budget and the pool must fit the data, and the LLM must be there."""
+    from dealrec.selection.coverage import budget_count, count_without_hardest
+
+    if config.recommender == "tiger":
+        _check_model(config.tiger.text_encoder, setting="tiger.text_encoder")
+    else:
+        _check_model(config.llm.model, setting="llm.model", revision=config.llm.revision)
+        if config.llm.adapter is not None:
+            check_adapter_directory(config.llm.adapter)
+        check_quantization(config)
+    _check_warm_start(config, run_dir)
+    _check_trackers(config)
+    n = len(read_samples(run_dir / "data" / "samples-train.parquet"))
+    if n == 0:
+        raise ConfigError(
+            "No user has two training interactions, the last of them after the warm start, so there is no sample",
+            "Check data.split, data.warm_share and filters.",
+        )
+    if not len(read_samples(run_dir / "data" / "samples-test.parquet")):
+        raise DataError("No user has both test items and earlier ones", "Check data.split, the shares and the filters.")
+    if config.influence.risk == "valid" and not len(read_samples(run_dir / "data" / "samples-valid.parquet")):
+        raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
+    wanted, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""
+    if isinstance(wanted, int) and wanted > n:
+        raise ConfigError(
+            f"select.budget is {wanted:,}, above the {n:,} training samples{later}", f"Set it to at most {n}."
+        )
+    budget = budget_count(config.select.budget, n)
+    pool = count_without_hardest(budget_count(config.effort.pool, n), share=config.select.hard_prune)
+    if budget > pool:
+        raise ConfigError(
+            f"select.budget means {budget:,} samples, above the {pool:,} candidates of effort.pool",
+            f"Raise effort.pool (a few times the budget is usual) or lower select.budget; there are {n:,} samples.",
+        )
+    if config.select.selections > 1 and budget == pool:
+        raise ConfigError(
+            f"All {config.select.selections} selections would be the same: select.budget takes all {pool:,} candidates",
+            "Raise effort.pool, lower select.budget, or set select.selections to 1.",
+        )
+
+
+def _check_model(name: str, *, setting: str, revision: str | None = None) -> None:
+    """A folder holds a model; an id is one of the hub's, so that a typing error is not met after the surrogate."""
+    if Path(name).is_absolute():
+        check_directory(Path(name), setting=setting)
+    else:
+        check_hub(name, setting=setting, revision=revision)
+
+
+def check_quantization(config: Config) -> None:
+    """A quantised LLM needs a GPU and bitsandbytes, and cannot be trained as a whole."""
+    wanted = config.llm.quantization
+    if wanted is None:
+        return
+    if config.finetune.full:
+        raise ConfigError(f"finetune.full would train weights that llm.quantization {wanted!r} freezes", "Drop one.")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(f"llm.quantization {wanted!r} needs a CUDA GPU, and there is none here", "Set it to null.")
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"llm.quantization {wanted!r} needs bitsandbytes", "Install it: pip install 'bitsandbytes>=0.46.1'"
+        )
+
+
+def _check_warm_start(config: Config, run_dir: Path) -> None:
+    """There is something to start warm from, and validation samples where training is to stop by them."""
+    if config.data.warm_share and not len(read_samples(run_dir / "data" / "samples-warm.parquet")):
+        raise ConfigError(
+            f"data.warm_share {config.data.warm_share:g} leaves no user with two interactions before the cut",
+            "Raise it.",
+        )
+    stopping = [name for name in _trainings(config) if getattr(config, name).patience is not None]
+    if stopping and not len(read_samples(run_dir / "data" / "samples-valid.parquet")):
+        raise ConfigError(f"There are no validation samples for {stopping[0]}.patience", "Set it to null.")
+
+
+def _trainings(config: Config) -> tuple[str, ...]:
+    """The sections of the trainings that the recommender has."""
+    return ("finetune", "warmstart") if config.recommender == "bigrec" else ("finetune",)
+
+
+def _check_trackers(config: Config) -> None:
+    """transformers knows the trackers, and they are installed."""
+    wanted = {name: getattr(config, name).report_to for name in _trainings(config)}
+    if all(tracker in ("none", "all") for tracker in wanted.values()):
+        return
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    known, there = sorted(INTEGRATION_TO_CALLBACK), get_available_reporting_integrations()
+    for section, tracker in wanted.items():
+        if tracker not in ("none", "all", *known):
+            raise ConfigError(
+                f"{section}.report_to: transformers has no tracker {tracker!r}", f"It has {', '.join(known)}; or none."
+            )
+        if tracker not in ("none", "all", *there):
+            raise ConfigError(
+                f"{section}.report_to: {tracker} is not installed", f"Install it, or set {section}.report_to to none."
+            )

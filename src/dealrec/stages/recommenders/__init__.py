@@ -1,0 +1,1 @@
+"""How the stages make, keep and use each recommender."""

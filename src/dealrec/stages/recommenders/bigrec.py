@@ -1,0 +1,148 @@
+"""BIGRec as the stages make, keep and use it."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from dealrec.columns import ITEM, ITEM_INDEX, TRAIN_COUNT
+from dealrec.config import Config
+from dealrec.engine.launching import on_devices
+from dealrec.engine.stage import Context
+from dealrec.recommenders.files import check_adapter_directory, model_files
+from dealrec.stages.recommenders.training import train_on
+from dealrec.stages.tables import pairs, read_catalogue, read_samples
+
+if TYPE_CHECKING:
+    from dealrec.recommenders.bigrec import BIGRec, Prompter
+    from dealrec.recommenders.bigrec.files import Blocks
+
+WARM = "model"
+
+
+def files(config: Config) -> Iterator[Path | str]:
+    """The files of the LLM's directory, or its name on the hub; those of the adapter to start from."""
+    folder = Path(config.llm.model)
+    if folder.is_dir():
+        yield from model_files(folder)
+    else:
+        yield f"{config.llm.model}@{config.llm.revision}"
+    if config.llm.adapter is not None:
+        check_adapter_directory(config.llm.adapter)
+        yield from model_files(config.llm.adapter)
+
+
+def warm_start(context: Context) -> None:
+    """Fine-tune on the earlier part of the training period, where the settings set one apart."""
+    samples = read_samples(context.input("data/samples-warm.parquet"))
+    context.facts["samples"] = len(samples)
+    if len(samples):
+        job = partial(_train_warm, samples=samples)
+        context.folder_once(WARM, partial(on_devices, context, job, processes=context.config.warmstart.processes))
+        context.publish([WARM])
+
+
+def _train_warm(context: Context, out: Path, *, samples: pl.DataFrame) -> None:
+    settings, seed = context.config.warmstart, context.config.seed
+    reload = partial(_made, context, out, trainable=False)
+    train_on(
+        context, "warm start", _fresh(context), samples, out, settings=settings, seed=seed, save=save, reload=reload
+    )
+
+
+def start(context: Context) -> "BIGRec":
+    """The LLM with the adapter that effort is scored on and fine-tuning starts from, or all of it learnable."""
+    warm = context.input("warmstart") / WARM
+    return _fresh(context) if not warm.exists() else _made(context, warm, trainable=True)
+
+
+def save(recommender: Any, folder: Path) -> None:
+    """The adapter, or the whole model, in Hugging Face format."""
+    recommender.model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def fine_tuned(context: Context, folder: Path | None) -> "BIGRec":
+    """The LLM with a saved adapter or saved weights; None: as it is before fine-tuning."""
+    warm = context.input("warmstart") / WARM
+    if folder is None and warm.exists():
+        folder = warm
+    return _made(context, folder or context.config.llm.adapter, trainable=False)
+
+
+def lines(context: Context, samples: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Prompt and completion, as text."""
+    from dealrec.recommenders.bigrec.model import load_tokenizer
+
+    made = prompter(context, load_tokenizer(context.config.llm.model, revision=context.config.llm.revision))
+    return (
+        {"prompt": made.prompt(history), "completion": made.completion(target)} for history, target in pairs(samples)
+    )
+
+
+def _fresh(context: Context) -> "BIGRec":
+    """The LLM with the adapter of the settings or a new one; with finetune.full, without one."""
+    from dealrec.recommenders.bigrec.model import attach_lora
+
+    config = context.config
+    if config.llm.adapter is not None or config.finetune.full:
+        return _made(context, config.llm.adapter, trainable=True)
+    made = _made(context, None, trainable=False)
+    made.model = made.base = attach_lora(made.model, **config.llm.lora.model_dump(), seed=config.seed)
+    return made
+
+
+def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec":
+    """The LLM, with the adapter of a folder, or with the weights of a folder in the place of its own."""
+    from dealrec.recommenders.bigrec import BIGRec
+    from dealrec.recommenders.bigrec.model import Dtype, load_adapter, load_llm, load_model
+
+    config = context.config
+    # Whole models learn in float32: in bfloat16 small steps would be rounded away.
+    dtype: Dtype = "float32" if config.finetune.full and config.llm.dtype == "auto" else config.llm.dtype
+    with context.progress.bar(f"{context.name}: loading the LLM"):
+        base, tokenizer = load_llm(
+            config.llm.model, revision=config.llm.revision, dtype=dtype, quantization=config.llm.quantization
+        )
+        model = base
+        if folder is not None and (folder / "adapter_config.json").exists():
+            model = base = load_adapter(base, folder, trainable=trainable)
+        elif folder is not None:
+            model = load_model(str(folder), dtype=dtype)
+        if trainable and config.finetune.full:
+            model.requires_grad_(True)
+    context.facts |= {"device": str(model.device), "dtype": str(base.dtype).removeprefix("torch.")}
+    items = pl.read_parquet(context.input("data/items.parquet")).sort(ITEM_INDEX)
+    return BIGRec(
+        model,
+        tokenizer,
+        prompter(context, tokenizer),
+        items[ITEM].to_list(),
+        base=base,
+        catalogue=lambda recommender: _catalogue(context, recommender),
+        counts=items[TRAIN_COUNT].to_torch(),
+        popularity_weight=config.evaluate.popularity_weight,
+        max_new_tokens=config.evaluate.max_new_tokens,
+        batch_tokens=config.evaluate.batch_tokens,
+    )
+
+
+def prompter(context: Context, tokenizer: Any) -> "Prompter":
+    """Prompts as the settings want them, with the titles of the run's catalogue."""
+    from dealrec.recommenders.bigrec import Prompter
+
+    catalogue = read_catalogue(context.input("data/items.parquet"))
+    return Prompter(tokenizer, catalogue.titles, **context.config.llm.prompt.model_dump())
+
+
+def _catalogue(context: Context, recommender: "BIGRec") -> "Blocks":
+    """Embeddings of all titles by the base LLM; computed once, as every arm is grounded in the same space."""
+    from dealrec.recommenders.bigrec.files import write_blocks
+
+    def watch(blocks: list[list[int]]) -> Iterator[list[int]]:
+        return context.track(blocks, "titles of the catalogue, blocks")
+
+    folder = context.shard("items")
+    return write_blocks(folder, recommender.embed_items, items=len(recommender.items), watch=watch)

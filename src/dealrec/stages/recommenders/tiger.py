@@ -1,0 +1,137 @@
+"""TIGER as the stages make, keep and use it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from dealrec.config import Config
+from dealrec.engine.stage import Context
+from dealrec.recommenders.files import model_files
+from dealrec.stages.tables import index_sequences, pairs, read_catalogue, read_samples
+
+if TYPE_CHECKING:
+    from dealrec.recommenders.tiger import TIGER, SemanticIds
+
+WARM, CHECKPOINT = "model", "checkpoint.safetensors"
+
+
+def files(config: Config) -> Iterator[Path | str]:
+    """The files of the text encoder's directory, or its name on the hub."""
+    folder = Path(config.tiger.text_encoder)
+    if folder.is_dir():
+        yield from model_files(folder)
+    else:
+        yield config.tiger.text_encoder
+
+
+def warm_start(context: Context) -> None:
+    """Fit the semantic ids, and train the model on the earlier part of the training period."""
+    from dataclasses import asdict
+
+    from dealrec.recommenders.tiger import last_positions, new_model, positions, train
+    from dealrec.recommenders.tiger.files import load, load_checkpoint, save, save_checkpoint
+
+    settings = context.config.tiger
+    warm, valid = _rows(context, "warm"), _rows(context, "valid", most=settings.validation_samples)
+    catalogue = read_catalogue(context.input("data/items.parquet"))
+
+    def untrained(folder: Path) -> None:
+        ids = _semantic_ids(context, warm)
+        model = new_model(ids.vocab_size, **settings.t5.model_dump(), seed=context.config.seed)
+        save(folder, model, ids, catalogue.ids)
+
+    context.folder_once("untrained", untrained)
+    model, ids, items = load(context.shard("untrained"))
+    checkpoint = context.shard(CHECKPOINT)
+    started = load_checkpoint(checkpoint) if checkpoint.exists() else None
+    with context.progress.bar("warmstart: epochs (fewer if it stops early)", settings.max_epochs) as advance:
+        for _ in started.epochs if started else ():
+            advance()
+
+        def keep(reached: Any) -> None:
+            save_checkpoint(checkpoint, reached)
+            advance()
+
+        epochs = train(
+            model,
+            ids,
+            positions(warm, max_items=settings.max_items),
+            last_positions(valid, max_items=settings.max_items) if valid else None,
+            learning_rate=settings.learning_rate,
+            batch_size=settings.batch_size,
+            max_epochs=settings.max_epochs,
+            patience=settings.patience,
+            seed=context.config.seed,
+            start=started,
+            keep=keep,
+        )
+    save(context.out / WARM, model, ids, items)
+    best = max(epochs, key=lambda epoch: epoch.quality())
+    context.facts |= {"sequences": len(warm), "epochs": len(epochs), "device": str(model.device)}
+    context.facts |= {f"best_{name}": value for name, value in asdict(best).items()}
+
+
+def start(context: Context) -> "TIGER":
+    """The warm model; all its parameters learn."""
+    made = fine_tuned(context, None)
+    made.model.requires_grad_(True)
+    return made
+
+
+def save(recommender: Any, folder: Path) -> None:
+    """The model and its semantic ids."""
+    from dealrec.recommenders.tiger.files import save as write
+
+    write(folder, recommender.model, recommender.ids, recommender.items)
+
+
+def fine_tuned(context: Context, folder: Path | None) -> "TIGER":
+    """The model of a folder; None: the warm one."""
+    from dealrec.recommenders.tiger import TIGER
+    from dealrec.recommenders.tiger.files import load
+
+    model, ids, items = load(folder or context.input("warmstart") / WARM)
+    context.facts["device"] = str(model.device)
+    return TIGER(model, ids, items, max_items=context.config.tiger.max_items)
+
+
+def lines(context: Context, samples: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Tokens: of the history and the end, and the target's."""
+    made = fine_tuned(context, None)
+    encoded = (made.encode(history, target) for history, target in pairs(samples))
+    return ({"input_ids": sample.input_ids, "labels": sample.labels} for sample in encoded)
+
+
+def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
+    """Ids of the whole catalogue, from codes that are fitted to the items of the earlier part alone."""
+    import torch
+
+    from dealrec.recommenders.tiger import embed_texts, fit, make_semantic_ids, quality
+    from dealrec.recommenders.tiger.files import load_text_encoder
+
+    settings = context.config.tiger
+    catalogue = read_catalogue(context.input("data/items.parquet"))
+    with context.progress.bar("warmstart: embedding the titles"):
+        texts = [catalogue.titles[item] for item in catalogue.ids]
+        embeddings = embed_texts(*load_text_encoder(settings.text_encoder), texts)
+    known = torch.zeros(len(catalogue), dtype=torch.bool)
+    known[[row for sequence in warm for row in sequence]] = True
+    with context.progress.bar("warmstart: fitting the codes"):
+        model = fit(embeddings[known], **settings.codes.model_dump(), seed=context.config.seed)
+    found = quality(model, embeddings[known])
+    context.progress.say(
+        f"warmstart: {found.colliding:.1%} of the items share their codes with another; the codes leave"
+        f" {found.unexplained:.1%} of the variance of the titles' embeddings unexplained"
+    )
+    return make_semantic_ids(model.encode(embeddings), codes_per_level=settings.codes.codes, known=known)
+
+
+def _rows(context: Context, part: str, *, most: int | None = None) -> list[list[int]]:
+    """Each sample as rows of the catalogue, the target last; at most so many, drawn from the seed."""
+    catalogue = read_catalogue(context.input("data/items.parquet"))
+    samples = read_samples(context.input(f"data/samples-{part}.parquet"))
+    if most is not None and most < len(samples):
+        samples = samples.sample(most, seed=context.config.seed)
+    return [[index - 1 for index in sequence] for sequence in index_sequences(samples, catalogue)]

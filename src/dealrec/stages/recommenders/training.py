@@ -1,0 +1,139 @@
+"""Fine-tuning of a recommender on some samples, and the proof that what was saved is what was trained."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from dealrec.config import TrainingConfig
+from dealrec.engine.stage import Context
+from dealrec.stages.tables import pairs, read_samples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dealrec.recommenders.protocol import Recommender
+    from dealrec.sequences import Encoded
+
+PROBES, PROBE_TOKENS = 4, 2048
+TRACKING = "tracking"  # the folder of the run directory that TensorBoard shows
+LOGGING_DIR = "TENSORBOARD_LOGGING_DIR"  # the environment variable by which transformers is told where to write for it
+
+
+def encode(recommender: "Recommender", samples: pl.DataFrame) -> "list[Encoded]":
+    """Each sample as tokens, in the order of the rows."""
+    return [recommender.encode(history, target) for history, target in pairs(samples)]
+
+
+def mean_token_losses(
+    recommender: "Recommender",
+    samples: "Sequence[Encoded]",
+    *,
+    batch_tokens: int,
+    watch: "Callable[[list[list[int]]], Iterable[list[int]]]" = iter,
+) -> "Tensor":
+    """The loss of each sample, in their order: [n], float32, on the CPU. The model is in eval mode."""
+    import torch
+
+    from dealrec.recommenders.bigrec.prefix import read_prefix
+    from dealrec.sequences import collate, plan_batches, sequence_losses
+
+    model, losses = recommender.model, torch.empty(len(samples))
+    with torch.inference_mode():
+        prefix = read_prefix(model, [_before_labels(sample) for sample in samples])
+        for batch in watch(plan_batches([len(sample.input_ids) for sample in samples], batch_tokens=batch_tokens)):
+            made = collate([samples[i] for i in batch], pad_id=recommender.pad_id, device=model.device)
+            past = prefix.repeated(len(batch)) if prefix else None
+            losses[batch] = sequence_losses(model, made, past=past).float().cpu()
+    return losses
+
+
+def _before_labels(sample: "Encoded") -> list[int]:
+    from dealrec.sequences.losses import IGNORED
+
+    return sample.input_ids[: next((i for i, label in enumerate(sample.labels) if label != IGNORED), None)]
+
+
+def train_on(
+    context: Context,
+    name: str,
+    recommender: "Recommender",
+    samples: pl.DataFrame,
+    out: Path,
+    *,
+    settings: TrainingConfig,
+    seed: int,
+    save: "Callable[[Recommender, Path], None]",
+    reload: "Callable[[], Recommender]",
+) -> None:
+    """Train the learnable parameters on the samples, save them and how it went, and prove that they are saved.
+
+    seed: of the order of the samples and of dropout; the validation samples are those of the run's seed. reload:
+    makes of what was saved a recommender again. Of several processes (`launching`) all train and the first saves.
+    Raises ModelError unless what was saved answers as trained, and unlike before the training.
+    """
+    from dealrec.engine.launching import is_first
+    from dealrec.finetuning import require_saved, train
+
+    encoded = encode(recommender, samples)
+    untrained = _probe(recommender, encoded)
+    steps = settings.epochs * -(-len(encoded) // settings.batch_size)
+    label = f"{context.name}: {name}, steps of {settings.batch_size} samples"
+    with _tracked(context, name), context.progress.bar(label, steps) as advance:
+        went = train(
+            recommender.model,
+            encoded,
+            pad_id=recommender.pad_id,
+            scratch=context.shard(f"trainer-{name.replace(' ', '-')}"),
+            **settings.model_dump(include=set(TrainingConfig.model_fields) - {"validation_samples", "processes"}),
+            validation=_validation(context, recommender, settings),
+            seed=seed,
+            after_step=advance,
+        )
+    if not is_first():
+        return
+    trained = _probe(recommender, encoded)
+    save(recommender, out)
+    facts = {"samples": len(encoded), "epochs": settings.epochs, "training_loss": went.loss}
+    steps_taken = {"steps": went.steps, "best_step": went.best_step, "validation": went.validation}
+    (out / "training.json").write_text(json.dumps(facts | steps_taken, indent=2) + "\n")
+    require_saved(_probe(reload(), encoded), trained=trained, untrained=untrained, name=name)
+
+
+@contextmanager
+def _tracked(context: Context, name: str) -> Iterator[None]:
+    """Have TensorBoard's files, if any, outlive the stage's shards, among which transformers would write them.
+
+    A training has a folder of its own, and each session that it was resumed in, below that of the user's variable or
+    `tracking` in the run directory.
+    """
+    given = os.environ.get(LOGGING_DIR)
+    root = Path(given).expanduser() if given else context.run_dir / TRACKING
+    os.environ[LOGGING_DIR] = str(root / context.name / name.replace(" ", "-") / time.strftime("%Y-%m-%dT%H-%M-%S"))
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[LOGGING_DIR]
+        else:
+            os.environ[LOGGING_DIR] = given
+
+
+def _probe(recommender: "Recommender", samples: "Sequence[Encoded]") -> "Tensor":
+    """Losses of a few samples in eval mode: [n]."""
+    recommender.model.eval()
+    return mean_token_losses(recommender, samples[:PROBES], batch_tokens=PROBE_TOKENS)
+
+
+def _validation(context: Context, recommender: "Recommender", settings: TrainingConfig) -> "list[Encoded] | None":
+    """Validation samples drawn from the seed, where training is to stop by them."""
+    if settings.patience is None:
+        return None
+    samples = read_samples(context.input("data/samples-valid.parquet"))
+    most = min(settings.validation_samples, len(samples))
+    return encode(recommender, samples.sample(most, seed=context.config.seed)) or None

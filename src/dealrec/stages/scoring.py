@@ -1,0 +1,157 @@
+"""Effort as its stage scores it: norms a shard at a time, the exponent of length, and what effort goes with."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from dealrec.columns import EFFORT, INFLUENCE, ITEM, LOSS, NORM, SAMPLE, TARGET, TOKENS, TRAIN_COUNT
+from dealrec.engine.measure import peak_memory_of
+from dealrec.engine.stage import Context
+from dealrec.errors import ConfigError, NonFinite
+from dealrec.stages.recommenders.kinds import kind
+from dealrec.stages.tables import write_table
+
+if TYPE_CHECKING:
+    from dealrec.recommenders.protocol import Recommender
+    from dealrec.sequences import Encoded
+
+EXPONENTS = (0.0, 0.5, 1.0)
+MIB = 2**20
+
+
+def score_effort(context: Context, samples: pl.DataFrame) -> list[Path]:
+    """Score the samples a shard at a time: files of sample_id, norm, loss, tokens. Interrupted, a run keeps them."""
+    from dealrec.stages.recommenders.training import encode
+
+    size = context.config.effort.shard_size
+    recommender = kind(context.config).start(context)
+    encoded = encode(recommender, samples)
+    shards = [encoded[start : start + size] for start in range(0, len(encoded), size)]
+    batch_tokens = batch_tokens_for(context, recommender, shards)
+    paths = []
+    with context.progress.bar("effort: samples", len(encoded)) as advance:
+        for start, shard in zip(range(0, len(encoded), size), shards, strict=True):
+            paths.append(context.shard(f"{start:08d}.parquet"))
+            ids = samples[SAMPLE][start : start + size]
+            if paths[-1].exists():
+                for _ in shard:
+                    advance()
+            else:
+                scored = _score_shard(context, recommender, shard, ids, advance, batch_tokens=batch_tokens)
+                write_table(paths[-1], scored, key=SAMPLE)
+    context.facts["median_tokens"] = int(np.median([len(sample.input_ids) for sample in encoded]))
+    return paths
+
+
+def batch_tokens_for(context: Context, recommender: "Recommender", shards: "Sequence[Sequence[Encoded]]") -> int:
+    """Tokens per batch: as the settings say, or as many as fit their memory by the peaks of small batches.
+
+    They are chosen once: a run that is resumed goes on with the same batches. Raises ConfigError where nothing fits.
+    """
+    settings = context.config.effort
+    if settings.batch_memory is None:
+        return settings.batch_tokens
+    path = context.shard("batch-tokens.json")
+    if not path.exists():
+        chosen = _measured_batch_tokens(context, recommender, shards, budget=settings.batch_memory * MIB)
+        path.with_suffix(".tmp").write_text(json.dumps(chosen))
+        path.with_suffix(".tmp").rename(path)
+    context.facts["batch_tokens"] = json.loads(path.read_text())
+    return int(context.facts["batch_tokens"])
+
+
+def _measured_batch_tokens(
+    context: Context, recommender: "Recommender", shards: "Sequence[Sequence[Encoded]]", *, budget: int
+) -> int:
+    from dealrec.effort import gradient_norms
+    from dealrec.effort.memory import batch_size_of, fit_peak, largest_batches, probes
+    from dealrec.sequences import collate
+
+    model = recommender.model
+
+    def peak(batch: "list[Encoded]") -> int:
+        made = collate(batch, pad_id=recommender.pad_id, device=model.device)
+        return peak_memory_of(
+            lambda: gradient_norms(model, [made], parameters=context.config.effort.parameters), device=model.device
+        )
+
+    with context.progress.bar("effort: memory of small batches"):
+        small = probes([sample for shard in shards for sample in shard])
+        peak(small[0])  # the first pass of all makes what later ones use again
+        memory = fit_peak([batch_size_of(batch) for batch in small], [peak(batch) for batch in small])
+    tokens, expected = largest_batches(shards, memory, budget=budget)
+    if expected > budget:
+        raise ConfigError(
+            f"effort.batch_memory is {budget // MIB:,} MiB, but a single sample takes {expected / MIB:,.0f} MiB"
+            f" ({memory.fixed / MIB:,.0f} MiB of it without any)",
+            "Raise it, or set llm.prompt.max_prompt_tokens lower.",
+        )
+    context.progress.say(
+        f"effort: batches of {tokens:,} tokens, expected to take {expected / MIB:,.0f} of {budget // MIB:,} MiB"
+    )
+    return tokens
+
+
+def _score_shard(
+    context: Context,
+    recommender: "Recommender",
+    shard: "Sequence[Encoded]",
+    ids: pl.Series,
+    after_each: Callable[[], None],
+    *,
+    batch_tokens: int,
+) -> pl.DataFrame:
+    """One shard, in batches of samples alike in length."""
+    from dealrec.effort import norms_and_losses
+    from dealrec.sequences import collate, plan_batches
+    from dealrec.sequences.losses import IGNORED
+
+    settings, model = context.config.effort, recommender.model
+    plan = plan_batches([len(sample.input_ids) for sample in shard], batch_tokens=batch_tokens)
+
+    def batches() -> Iterator[Any]:
+        for batch in plan:
+            yield collate([shard[i] for i in batch], pad_id=recommender.pad_id, device=model.device)
+            for _ in batch:
+                after_each()
+
+    order = [i for batch in plan for i in batch]
+    rows = [ids[i] for i in order]
+    try:
+        norms, losses = norms_and_losses(model, batches(), parameters=settings.parameters)
+    except NonFinite as error:
+        raise error.naming(rows) from None
+    tokens = [sum(label != IGNORED for label in shard[i].labels) for i in order]
+    columns = {NORM: norms.double().cpu().numpy(), LOSS: losses.double().cpu().numpy(), TOKENS: tokens}
+    return pl.DataFrame({SAMPLE: rows, **columns})
+
+
+def correlations(
+    context: Context, samples: pl.DataFrame, scored: pl.DataFrame, *, exponents: Iterable[float]
+) -> pl.DataFrame:
+    """Spearman correlation of effort, under several exponents of length, with what it may be a proxy for.
+
+    scored: sample_id, effort, norm, loss, tokens, influence. Returns exponent, with, spearman: null where either is
+    constant. popularity: training interactions of the target.
+    """
+    from dealrec.effort.length import correct_length
+
+    items = pl.read_parquet(context.input("data/items.parquet")).select(ITEM, TRAIN_COUNT)
+    table = scored.join(samples.select(SAMPLE, TARGET), on=SAMPLE).join(items, left_on=TARGET, right_on=ITEM)
+    norms, tokens = table[NORM].to_torch(), table[TOKENS].to_torch()
+    rows = []
+    for exponent in sorted({*EXPONENTS, *exponents}):
+        effort = pl.Series(EFFORT, correct_length(norms, tokens, exponent=exponent).numpy())
+        for name, column in ((TOKENS, TOKENS), (LOSS, LOSS), ("popularity", TRAIN_COUNT), (INFLUENCE, INFLUENCE)):
+            rows.append({"exponent": exponent, "with": name, "spearman": spearman(effort, table[column])})
+    return pl.DataFrame(rows, schema={"exponent": pl.Float64, "with": pl.String, "spearman": pl.Float64})
+
+
+def spearman(left: pl.Series, right: pl.Series) -> float | None:
+    """Rank correlation; None where one of them is constant."""
+    value = pl.select(pl.corr(left.cast(pl.Float64), right.cast(pl.Float64), method="spearman")).item()
+    return None if value is None or value != value else float(value)

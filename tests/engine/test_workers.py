@@ -1,0 +1,105 @@
+"""Jobs in processes: what is finished is kept, errors arrive as they were, nobody is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from dealrec.config import Config
+from dealrec.engine.stage import Context, Silent
+from dealrec.engine.workers import Job, in_parallel
+from dealrec.errors import DealrecError, NonFinite
+
+
+def context(folder: Path) -> Context:
+    return Context("work", Config(), Silent(), folder, folder, ())
+
+
+def write(text: str, context: Context, out: Path) -> None:
+    (out / "text").write_text(text)
+
+
+def fail(context: Context, out: Path) -> None:
+    raise NonFinite("a cause", "a remedy")
+
+
+def die(context: Context, out: Path) -> None:
+    os._exit(9)
+
+
+def wait(context: Context, out: Path) -> None:
+    (context.out / f"pid-{os.getpid()}").touch()
+    time.sleep(120)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_job_fills_its_folder_and_is_done_once(tmp_path: Path, workers: int) -> None:
+    jobs = {name: partial(write, name) for name in ("a", "b", "c")}
+    in_parallel(context(tmp_path), "jobs", jobs, workers=workers)
+    again = {name: partial(write, "again") for name in ("a", "b", "c", "d")}
+    in_parallel(context(tmp_path), "jobs", again, workers=workers)
+    texts = {name: (tmp_path / "shards" / name / "text").read_text() for name in again}
+    assert texts == {"a": "a", "b": "b", "c": "c", "d": "again"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_a_job_is_that_of_the_call(tmp_path: Path, workers: int) -> None:
+    jobs: dict[str, Job] = {"a": partial(write, "a"), "b": fail}
+    with pytest.raises(NonFinite, match="a cause") as caught:
+        in_parallel(context(tmp_path), "jobs", jobs, workers=workers)
+    assert caught.value.remedy == "a remedy"
+    assert not (tmp_path / "shards" / "b").exists()
+
+
+def test_a_worker_that_is_killed_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(DealrecError, match="a worker process was killed") as caught:
+        in_parallel(context(tmp_path), "jobs", {"a": die, "b": partial(write, "b")}, workers=2)
+    assert "fewer workers" in caught.value.remedy
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from dealrec.engine.workers import in_parallel
+from tests.engine.test_workers import context, wait
+if __name__ == "__main__":
+    in_parallel(context(Path(sys.argv[1])), "jobs", {"a": wait, "b": wait}, workers=2)
+"""
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_parent(tmp_path: Path, signal_: signal.Signals) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    root = Path(__file__).parent.parent.parent
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stderr=subprocess.DEVNULL,
+    )
+    pids = wait_for_two(tmp_path)
+    parent.send_signal(signal_)
+    parent.wait(timeout=20)
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.1)
+
+
+def wait_for_two(folder: Path) -> list[int]:
+    deadline = time.monotonic() + 60
+    while len(found := list(folder.glob("pid-*"))) < 2:
+        assert time.monotonic() < deadline, "the workers did not start"
+        time.sleep(0.1)
+    return [int(path.name.removeprefix("pid-")) for path in found]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

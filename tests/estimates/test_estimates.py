@@ -1,0 +1,394 @@
+"""What a run would do and cost: the run directory is left alone, the counts are right, and real code is measured."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from filelock import FileLock
+
+from dealrec.cli.tables import show_estimates
+from dealrec.config import Config
+from dealrec.config.files import load
+from dealrec.config.solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig, LiSSAConfig
+from dealrec.engine.runner import LOCK, run
+from dealrec.engine.stage import Silent
+from dealrec.errors import ConfigError, DealrecError, RunDirectoryError
+from dealrec.estimates import Estimate, Estimates, Plan, estimate
+from dealrec.estimates.planning import planned
+from dealrec.estimates.surrogates import Steps, solver_steps
+from dealrec.stages.pipeline import STAGES, stages_until
+from tests.conftest import Cli, made_interactions, made_items, small_settings
+from tests.stages.test_recommenders import SMALL_TIGER
+
+Write = Callable[..., Path]
+NAMES = [stage.name for stage in STAGES]
+TRAIN, BUDGET = 40, 6  # users with a training sample, and those that are selected
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Path:
+    """The config of a small run."""
+    import yaml
+
+    folder = tmp_path_factory.mktemp("estimated")
+    made_interactions().write_parquet(folder / "interactions.parquet")
+    made_items().write_parquet(folder / "items.parquet")
+    (folder / "config.yaml").write_text(yaml.safe_dump(small_settings(tiny_llm)))
+    return folder / "config.yaml"
+
+
+@pytest.fixture(scope="module")
+def found(settings: Path) -> dict[str, Estimate]:
+    """The estimate of a run from nothing."""
+    return by_stage(estimate(load(settings), settings.parent / "nowhere"))
+
+
+@pytest.fixture(scope="module")
+def finished(settings: Path) -> Path:
+    """The run itself."""
+    run_dir = settings.parent / "run"
+    run(load(settings), run_dir, STAGES, progress=Silent())
+    return run_dir
+
+
+def by_stage(found: Estimates) -> dict[str, Estimate]:
+    return {one.stage: one for one in found.stages}
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file but the lock, with what it holds and when it was written."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def plans(config: Config, run_dir: Path) -> dict[str, Plan]:
+    return {one.stage.name: one.plan for one in planned(config, run_dir, STAGES)}
+
+
+def test_every_stage_has_a_row_with_its_cost_or_the_reason_why_not(found: dict[str, Estimate]) -> None:
+    assert list(found) == NAMES
+    assert {one.plan for one in found.values()} == {Plan.WILL_RUN}
+    for one in found.values():
+        if one.seconds is None:
+            assert one.notes[0].startswith("not estimated:")
+        else:
+            assert one.seconds >= 0
+            assert one.peak_memory_bytes is not None
+            assert one.at_most is None or one.at_most >= one.seconds
+    assert [name for name, one in found.items() if one.seconds is None] == ["report"]
+
+
+def test_the_counts_are_those_of_hand_arithmetic(found: dict[str, Estimate], finished: Path) -> None:
+    surrogate = {"units": TRAIN, "steps_per_epoch": 3, "epochs_at_most": 4}  # 40 units, 16 a step
+    assert found["surrogate"].figures == surrogate
+    assert found["effort"].figures["samples"] == 12
+    finetune = found["finetune"].figures
+    assert (finetune["trainings"], finetune["steps_each"], finetune["samples"]) == (2, 2, BUDGET)  # ceil(6 / 4) steps
+    evaluate = found["evaluate"].figures
+    assert (evaluate["arms"], evaluate["loss_users"], evaluate["ranked_users"], evaluate["beams"]) == (3, 10, 4, 2)
+    assert (evaluate["titles"], evaluate["new_tokens_at_most"]) == (30, 6)
+    influence = json.loads((finished / "influence" / "manifest.json").read_text())["facts"]
+    assert found["influence"].figures["parameters"] == influence["parameters"]
+
+
+def test_the_tokens_of_effort_are_those_that_the_stage_reads(settings: Path, finished: Path, tmp_path: Path) -> None:
+    """Of a pool of all samples, so that the draw of the pool does not matter, in shards of four."""
+    from dealrec.engine.stage import Context
+    from dealrec.sequences import plan_batches
+    from dealrec.stages.recommenders.kinds import kind
+    from dealrec.stages.recommenders.training import encode
+    from dealrec.stages.tables import read_samples
+
+    stage = STAGES[NAMES.index("effort")]
+    context = Context("effort", load(settings), Silent(), finished, tmp_path, stage.inputs)
+    samples = read_samples(finished / "data" / "samples-train.parquet")
+    lengths = [len(one.input_ids) for one in encode(kind(context.config).start(context), samples)]
+    shards = [lengths[start : start + 4] for start in range(0, TRAIN, 4)]
+    batches = [[shard[i] for i in batch] for shard in shards for batch in plan_batches(shard, batch_tokens=500)]
+    config = load(settings, ["effort.pool=1.0", "effort.batch_tokens=500"])
+    found = by_stage(estimate(config, tmp_path / "run", until="effort"))
+    assert found["effort"].figures == {"samples": TRAIN, "tokens": sum(len(one) * max(one) for one in batches)}
+
+
+def test_the_run_directory_is_neither_made_nor_touched(settings: Path, finished: Path) -> None:
+    assert not (settings.parent / "nowhere").exists()
+    before = contents(finished)
+    estimate(load(settings, ["select.budget=5", "effort.pool=10"]), finished)
+    assert contents(finished) == before
+
+
+def test_what_is_up_to_date_shows_what_it_took(settings: Path, finished: Path) -> None:
+    whole = estimate(load(settings), finished)
+    assert {one.plan for one in whole.stages} == {Plan.UP_TO_DATE}
+    manifest = json.loads((finished / "effort" / "manifest.json").read_text())
+    effort = by_stage(whole)["effort"]
+    assert (effort.seconds, effort.peak_memory_bytes) == (manifest["wall_seconds"], manifest["peak_memory_bytes"])
+    assert (whole.to_do, whole.seconds, whole.at_most, whole.peak_memory_bytes) == ([], 0, None, None)
+
+
+def test_a_changed_setting_measures_what_comes_after_it_alone(settings: Path, finished: Path) -> None:
+    found = by_stage(estimate(load(settings, ["finetune.epochs=3"]), finished))
+    assert [name for name, one in found.items() if one.plan is Plan.WILL_RUN] == ["finetune", "evaluate", "report"]
+    assert found["finetune"].figures["steps_each"] == 3 * 2
+    spared = [name for name, one in found.items() if any("skipped where" in note for note in one.notes)]
+    assert spared == ["evaluate", "report"]  # if the trainings came out as they were
+
+
+def test_an_interrupted_stage_resumes_and_what_it_has_is_not_counted(
+    settings: Path, finished: Path, tmp_path: Path
+) -> None:
+    """A run that was ended while the second arm was trained has the first one among its shards."""
+    config, run_dir = load(settings), tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    for name in ("finetune", "evaluate", "report"):
+        shutil.rmtree(run_dir / name)
+
+    class Ended(Silent):
+        def bar(self, label: str, total: int | None = None) -> Any:
+            if label.startswith("finetune: random-0"):
+                raise KeyboardInterrupt
+            return super().bar(label, total)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, run_dir, STAGES, progress=Ended())
+    assert plans(config, run_dir)["finetune"] is Plan.RESUMES
+    found = by_stage(estimate(config, run_dir, until="finetune"))
+    assert found["finetune"].figures["trainings"] == 1
+    for changed in ("finetune.epochs=2", "effort.pool=10"):  # its own setting, and one of a stage before it
+        assert plans(load(settings, [changed]), run_dir)["finetune"] is Plan.WILL_RUN
+
+
+def test_a_stage_at_work_is_running(settings: Path, finished: Path, tmp_path: Path) -> None:
+    """While another process holds the run directory; once it is gone, the stage resumes or runs."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    (run_dir / "effort").rename(run_dir / "effort.part")
+    with FileLock(run_dir / LOCK):
+        held = plans(load(settings), run_dir)
+    assert [name for name, plan in held.items() if plan is Plan.RUNNING] == ["effort"]
+    assert held["select"] is Plan.WILL_RUN
+    assert plans(load(settings), run_dir)["effort"] is Plan.WILL_RUN
+
+
+def test_states_follow_a_partial_run(settings: Path, tmp_path: Path) -> None:
+    config, run_dir = load(settings), tmp_path / "run"
+    assert set(plans(config, run_dir).values()) == {Plan.WILL_RUN}
+    run(config, run_dir, stages_until("influence"), progress=Silent())
+    ready = [name for name, plan in plans(config, run_dir).items() if plan is Plan.UP_TO_DATE]
+    assert ready == ["data", "surrogate", "influence"]
+    found = by_stage(estimate(config, run_dir, until="effort"))
+    assert list(found) == NAMES[: NAMES.index("effort") + 1]
+
+
+def test_measured_pieces_are_the_stages_own_code(settings: Path, tmp_path: Path) -> None:
+    """What the stage refuses the estimate refuses, since it computes the same: a NaN in the LLM's weights."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = load(settings)
+    model: Any = AutoModelForCausalLM.from_pretrained(config.llm.model)
+    next(model.parameters()).data.fill_(float("nan"))
+    model.save_pretrained(tmp_path / "broken")
+    AutoTokenizer.from_pretrained(config.llm.model).save_pretrained(tmp_path / "broken")
+    broken = load(settings, [f"llm.model={tmp_path / 'broken'}"])
+    with pytest.raises(DealrecError, match="effort: the gradient norm is NaN"):
+        estimate(broken, tmp_path / "run", until="effort")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("select.budget=41", "above the 40 training samples"), ("effort.pool=3", "above the 3 candidates")],
+)
+def test_what_validate_refuses_is_refused(settings: Path, tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        estimate(load(settings, [override]), tmp_path / "run")
+
+
+def test_a_folder_of_something_else_is_refused_as_by_a_run(settings: Path, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_text("mine")
+    with pytest.raises(RunDirectoryError, match="not of a run"):
+        estimate(load(settings), tmp_path)
+    with pytest.raises(RunDirectoryError, match="is no directory"):
+        estimate(load(settings), tmp_path / "photo.jpg")
+
+
+@pytest.mark.parametrize("name", ["photo.jpg/run", "x" * 300], ids=["below a file", "too long"])
+def test_a_folder_that_cannot_be_made_is_refused_as_by_a_run(
+    settings: Path, tmp_path: Path, cli: Cli, name: str
+) -> None:
+    (tmp_path / "photo.jpg").write_text("mine")
+    refused = [cli("run", settings, "--run-dir", tmp_path / name, *more) for more in ([], ["--dry-run"])]
+    assert refused[0] == refused[1]
+    assert refused[0][2].startswith("error: Cannot use ")
+
+
+@pytest.mark.parametrize("name", ["", "inner/x"])
+def test_a_folder_that_cannot_be_read_or_written_is_refused(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A system that grants nothing, since whoever runs the tests may be granted everything."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(RunDirectoryError, match=r"Cannot use .*: Permission denied"):
+        estimate(load(settings), tmp_path / name)
+
+
+def test_passes_of_the_solvers() -> None:
+    """15 passes of Lanczos where the spectrum is estimated, the iterations, and the residual."""
+
+    def passes(solver: Any, numbers: int = 1000) -> tuple[int, int]:
+        expected, most = solver_steps(solver, numbers)
+        return expected.passes, most.passes
+
+    assert passes(CGConfig()) == (15 + 15 + 1, 15 + 200 + 1)
+    assert passes(CGConfig(), numbers=4) == (4 + 15 + 1, 4 + 200 + 1)
+    assert passes(CGConfig(damping=0.1, max_iter=5)) == (5 + 1, 5 + 1)
+    assert passes(ArnoldiConfig(rank=30)) == (2 * 30 + 1, 2 * 30 + 1)
+    assert passes(LiSSAConfig()) == (15 + 1, 15 + 1)
+    assert passes(LiSSAConfig(damping=0.1, scale=1.0, allow_unconverged=True)) == (1, 1)
+    assert passes(EKFACConfig()) == passes(IdentityConfig()) == (1, 1)
+    assert Steps(1, 2) + Steps(3, 4) == Steps(4, 6)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [{"kind": "lissa", "depth": 30}, {"kind": "arnoldi", "rank": 5}, {"kind": "ekfac"}, {"kind": "identity"}],
+    ids=lambda solver: str(solver["kind"]),
+)
+def test_every_solver_is_measured(write_config: Write, tmp_path: Path, solver: dict[str, Any]) -> None:
+    path = write_config(influence={"solver": solver, "parameters": ["last-block"]})
+    influence = estimate(load(path), tmp_path / "run", until="influence").stages[-1]
+    assert influence.seconds is not None
+    assert influence.at_most is None
+    assert influence.figures["passes"] >= 1
+    assert influence.figures.get("steps") == (30 if solver["kind"] == "lissa" else None)
+
+
+def test_a_warm_start_and_early_stopping_are_counted(write_config: Write, tmp_path: Path) -> None:
+    path = write_config(
+        data={"warm_share": 0.5},
+        warmstart={"epochs": 2, "batch_size": 4, "micro_batch_size": 2},
+        finetune={"patience": 1, "validation_samples": 5, "epochs": 3},
+    )
+    found = by_stage(estimate(load(path), tmp_path / "run", until="finetune"))
+    run(load(path), tmp_path / "run", stages_until("data"), progress=Silent())
+    warm = len(pl.read_parquet(tmp_path / "run" / "data" / "samples-warm.parquet"))
+    assert found["warmstart"].figures["steps_each"] == 2 * -(-warm // 4)
+    assert found["finetune"].at_most == found["finetune"].seconds
+    assert "5 validation samples 3 times" in found["finetune"].notes[0]
+
+
+def test_tiger(write_config: Write, tmp_path: Path, text_encoder: Path) -> None:
+    path = write_config(
+        recommender="tiger",
+        tiger={**SMALL_TIGER, "text_encoder": str(text_encoder)},
+        data={"warm_share": 0.5},
+        effort={"pool": 12},
+        evaluate={"batch_size": 3},
+    )
+    config = load(path)
+    found = by_stage(estimate(config, tmp_path / "run"))
+    assert list(found) == NAMES
+    run(config, tmp_path / "run", stages_until("data"), progress=Silent())
+    warm = pl.read_parquet(tmp_path / "run" / "data" / "samples-warm.parquet")
+    positions = sum(map(len, warm["history"]))  # every item but the first is a target
+    figures = found["warmstart"].figures
+    assert (figures["positions"], figures["steps_per_epoch"]) == (positions, -(-positions // 32))
+    assert (figures["titles"], figures["epochs_at_most"]) == (30, 2)
+    assert "titles" not in found["evaluate"].figures
+    assert found["evaluate"].figures["beams"] == 5  # at least the largest K
+    assert [name for name, one in found.items() if one.seconds is None] == ["report"]
+
+
+def test_batches_that_fit_a_memory_are_chosen_as_the_stage_does(settings: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch_memory is 1 MiB, but a single sample takes"):
+        estimate(load(settings, ["effort.batch_memory=1"]), tmp_path / "run", until="effort")
+
+
+def row(stage: str, seconds: float | None, at_most: float | None = None, plan: Plan = Plan.WILL_RUN) -> Estimate:
+    return Estimate({}, seconds, at_most, stage=stage, plan=plan)
+
+
+def test_the_total_is_of_what_is_to_come_and_bounded_where_a_stage_is() -> None:
+    done = row("data", 100.0, plan=Plan.UP_TO_DATE)
+    plain, bounded, unknown = row("effort", 2.0), row("surrogate", 3.0, 5.0), row("report", None)
+
+    def total(*rows: Estimate) -> tuple[float, float | None]:
+        found = Estimates(list(rows), 0.0, "cpu", 1, ())
+        return found.seconds, found.at_most
+
+    assert total(done, plain, bounded, unknown) == (2 + 3, 2 + 5)
+    assert total(done, plain, unknown) == (2, None)
+    assert total(done) == (0, None)
+    assert Estimates([plain, bounded, done], 0.0, "cpu", 1, ()).until("surrogate").seconds == 2 + 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "at_most", "shown"),
+    [
+        (3.0, None, "3.0 s"),
+        (3.0, 3.0, "up to about 3.0 s"),
+        (3.0, 180.0, "3.0 s, up to about 3.0 min"),
+        (0.01, 0.01, "0.0 s"),
+    ],
+)
+def test_a_bound_is_shown_as_an_estimate(
+    seconds: float, at_most: float | None, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_estimates(Estimates([row("surrogate", seconds, at_most)], 0.0, "cpu", 1, ()), Path("run"), as_json=False)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "surrogate" in line)
+    assert [cell.strip() for cell in line.split("│")][4] == shown
+
+
+def test_the_command_shows_a_table_and_makes_nothing(settings: Path, tmp_path: Path, cli: Cli) -> None:
+    status, out, err = cli("run", settings, "--run-dir", tmp_path / "run", "--until", "influence", "--dry-run")
+    assert status == 0, err
+    assert not (tmp_path / "run").exists()
+    for word in ("will run", "epochs at most 4", "passes assumed 31", "up to about", "MiB", "early stopping"):
+        assert word in out
+    assert "effort" not in out
+    assert "The training file" not in out
+    assert "the future leaks into training" in err
+    said = [line for line in err.splitlines() if line.endswith("...")]
+    measured = ["reading the data ...", "measuring a piece of surrogate ...", "measuring a piece of influence ..."]
+    assert said == measured
+
+
+def test_the_table_tells_what_is_past_from_what_is_to_come(settings: Path, finished: Path, cli: Cli) -> None:
+    _, out, _ = cli("run", settings, "--run-dir", finished, "--set", "select.budget=5", "--dry-run")
+    lines = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
+    for name in NAMES[: NAMES.index("select")]:
+        assert "(took " in lines[name]
+        assert " MiB)" in lines[name]
+    for name in (*NAMES[NAMES.index("select") :], "all"):
+        assert "took" not in lines[name]
+    assert out.count("The training file, up to export: ") == 1
+    assert "--until export" in out
+
+
+@pytest.mark.parametrize("until", ["export", "influence"])
+def test_a_run_that_ends_with_the_training_file_shows_one_total(
+    settings: Path, finished: Path, cli: Cli, until: str
+) -> None:
+    _, out, _ = cli("run", settings, "--run-dir", finished, "--set", "seed=4", "--until", until, "--dry-run")
+    assert "The training file" not in out
+
+
+def test_the_command_gives_json(settings: Path, finished: Path, cli: Cli) -> None:
+    status, out, _ = cli("run", settings, "--run-dir", finished, "--set", "finetune.epochs=2", "--dry-run", "--json")
+    assert status == 0
+    shown = json.loads(out)
+    assert [row["stage"] for row in shown["stages"]] == NAMES
+    assert [row["plan"] for row in shown["stages"]].count("up to date") == NAMES.index("finetune")
+    to_do = [row for row in shown["stages"] if row["plan"] == "will run"]
+    assert shown["total"]["seconds"] == pytest.approx(sum(row["seconds"] or 0 for row in to_do))
+    assert shown["probe_seconds"] > 0
+
+
+def test_the_command_refuses_in_one_line(settings: Path, tmp_path: Path, cli: Cli) -> None:
+    status, out, err = cli("run", settings, "--run-dir", tmp_path / "run", "--set", "select.budget=41", "--dry-run")
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: select.budget is 41")
