@@ -15,9 +15,10 @@ from effort_samples import EXITS, FORWARD, GRADIENT_EXIT, completion  # type: ig
 from numpy.typing import NDArray
 
 from dealrec.columns import HISTORY, TARGET, TOKENS, TRAIN_COUNT
+from dealrec.data.catalogue import pairs
 from dealrec.effort.length import correct_length, fitted_exponent
-from dealrec.influence.fidelity import score_interval, spearman
-from dealrec.stages.tables import pairs
+from dealrec.evaluation.correlation import spearman
+from dealrec.influence.fidelity import score_interval
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -232,7 +233,7 @@ def _held_out(kernels: Sequence[Array], targets: Array, pool: int) -> float:
     for _ in range(SPLITS):
         order = draw.permutation(len(targets))
         train, test = order[:pool], order[pool:]
-        found.append(spearman(_predicted(kernels, targets, train, test), targets[test]))
+        found.append(spearman(_predicted(kernels, targets, train, test), targets[test]) or 0.0)
     return float(np.mean(found))
 
 

@@ -48,18 +48,20 @@ from dealrec.cli.progress import TerminalProgress
 from dealrec.columns import INFLUENCE, ITEM, LOSS, SAMPLE, TARGET, TOKENS, TRAIN_COUNT
 from dealrec.config import Config
 from dealrec.config.files import load, parse
+from dealrec.data.catalogue import pairs
 from dealrec.demo import assets
 from dealrec.effort import gradient_norms
 from dealrec.effort.length import correct_length, fitted_exponent
 from dealrec.engine.manifest import read_manifest
+from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Context
+from dealrec.evaluation.correlation import spearman
 from dealrec.influence.fidelity import score_interval
 from dealrec.sequences import Encoded, collate, plan_batches, sequence_losses
+from dealrec.stages.effort import EXPONENTS
 from dealrec.stages.pipeline import STAGES, stages_until
 from dealrec.stages.recommenders.kinds import kind
-from dealrec.stages.scoring import EXPONENTS, spearman
-from dealrec.stages.tables import pairs, read_samples
 
 ALL, FULL = "all adapters", "all parameters"
 TIGER_CHOICES = {
@@ -154,7 +156,7 @@ def llm_case(name: str, options: argparse.Namespace) -> Case:
     context = reading(settings, run_dir)
     start = f"{Path(settings.llm.model).name} {settings.llm.lora.model_dump_json()}"
     probe = LLMProbe(kind(settings).start(context), start)
-    samples = read_samples(context.input("data/samples-train.parquet")).sample(fraction=1.0, shuffle=True, seed=0)
+    samples = read_table(context.input("data/samples-train.parquet")).sample(fraction=1.0, shuffle=True, seed=0)
     samples = samples.head(options.samples)
     measured = measured_samples(context, probe, samples, options.runs / "samples")
     title = {"movielens": "SmolLM2-135M, MovieLens-100K", "games": "SmolLM2-135M, Games"}[name]
@@ -168,7 +170,7 @@ def tiger_case(name: str, options: argparse.Namespace) -> Case:
     manifest = read_manifest(options.tiger / "warmstart")
     start = hashlib.sha256(json.dumps(manifest.outputs if manifest else {}, sort_keys=True).encode()).hexdigest()
     probe = TIGERProbe(kind(settings).start(context), start)
-    samples = read_samples(context.input("data/samples-train.parquet"))
+    samples = read_table(context.input("data/samples-train.parquet"))
     measured = measured_samples(context, probe, samples, options.runs / "samples")
     table = columns(context, samples, measured)
     return Case(name, "TIGER, MovieLens-100K", FULL, probe, samples, measured, tiger_scores(probe, measured), table)

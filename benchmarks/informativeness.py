@@ -28,6 +28,7 @@ from dealrec.config import Config
 from dealrec.config.files import load
 from dealrec.demo import TIGER, assets
 from dealrec.engine.manifest import read_manifest
+from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Context
 from dealrec.finetuning import train
@@ -36,7 +37,6 @@ from dealrec.recommenders.protocol import Recommender
 from dealrec.stages.pipeline import STAGES, stages_until
 from dealrec.stages.recommenders.kinds import kind
 from dealrec.stages.recommenders.training import encode, mean_token_losses
-from dealrec.stages.tables import read_samples
 
 SEEDS = (1, 2)
 FALLS = "falls.jsonl"
@@ -84,8 +84,8 @@ def falls(context: Context, subsets: int, size: int) -> np.ndarray[Any, np.dtype
     path.write_text(text and f"{text}\n")
     known = {(line["made"], line["size"], line["subset"], line["seed"]): line["fall"] for line in lines}
     made = start_digest(context)
-    samples = read_samples(context.input("data/samples-train.parquet"))
-    test = read_samples(context.input("data/samples-test.parquet"))
+    samples = read_table(context.input("data/samples-train.parquet"))
+    test = read_table(context.input("data/samples-test.parquet"))
     before = mean_loss(kind(context.config).start(context), test)
     found = np.empty((len(SEEDS), subsets))
     for subset in context.track(range(subsets), "subsets"):
@@ -133,7 +133,7 @@ def mean_loss(recommender: Recommender, samples: pl.DataFrame) -> float:
 
 def predictors(context: Context) -> pl.DataFrame:
     """What is known of each sample before fine-tuning, in the order of the samples."""
-    samples = read_samples(context.input("data/samples-train.parquet"))
+    samples = read_table(context.input("data/samples-train.parquet"))
     table = samples.select(SAMPLE, pl.col(HISTORY).list.len().cast(pl.Float64).alias("history length"))
     for name in ("effort/scores", "effort/details", "influence/scores"):
         table = table.join(pl.read_parquet(context.input(f"{name}.parquet")), on=SAMPLE, how="inner", validate="1:1")

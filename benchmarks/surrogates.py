@@ -24,12 +24,13 @@ from torch import Tensor
 from dealrec.cli.progress import TerminalProgress
 from dealrec.config import Config
 from dealrec.config.files import parse
+from dealrec.data.catalogue import Catalogue
 from dealrec.demo.assets import fetch
+from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Context
 from dealrec.stages.pipeline import stages_until
-from dealrec.stages.surrogates import trained
-from dealrec.stages.tables import index_sequences, read_catalogue, read_samples
+from dealrec.stages.surrogate import trained
 from dealrec.surrogate import Units, make_units, target_ranks
 
 KS = (10, 20)
@@ -100,7 +101,7 @@ def untrained_rows(settings: Config, folder: Path) -> Iterator[tuple[str, dict[s
     """Popularity in the training units, and the user's own items, the latest first, then popularity."""
     context = Context("", settings, TerminalProgress(), folder, folder, ("data",))
     units, train = test_units(context), pl.read_parquet(folder / "data" / "interactions-train.parquet")
-    catalogue = read_catalogue(folder / "data" / "items.parquet")
+    catalogue = Catalogue.of(read_table(folder / "data" / "items.parquet"))
     known = [catalogue.index[item] for item in train["item_id"].to_list()]
     popularity = torch.bincount(torch.tensor(known), minlength=len(catalogue) + 1).double()
     for name, recent in (("popularity", False), ("most recent", True)):
@@ -130,8 +131,8 @@ def simple_ranks(units: Units, popularity: Tensor, *, recent: bool, exclude_seen
 
 def test_units(context: Context) -> Units:
     """Each test user's history and first test item."""
-    catalogue = read_catalogue(context.input("data/items.parquet"))
-    return make_units(index_sequences(read_samples(context.input("data/samples-test.parquet")), catalogue), whole=False)
+    catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
+    return make_units(catalogue.sequences(read_table(context.input("data/samples-test.parquet"))), whole=False)
 
 
 def metrics(ranks: Tensor) -> dict[str, float]:

@@ -25,9 +25,11 @@ from torch import Tensor
 
 from benchmarks.surrogates import KS, LIMITS, SURROGATES, show, sources, trained_row, untrained_rows
 from dealrec.cli.progress import TerminalProgress
-from dealrec.columns import ITEM, POSITION, USER
+from dealrec.columns import ITEM, POSITION, USER, Part
 from dealrec.config.files import parse
+from dealrec.data.catalogue import Catalogue
 from dealrec.demo.assets import MINILM, fetch
+from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import run
 from dealrec.recommenders.tiger import (
     Examples,
@@ -45,7 +47,6 @@ from dealrec.recommenders.tiger import (
 from dealrec.recommenders.tiger.files import load, load_checkpoint, load_text_encoder, save, save_checkpoint
 from dealrec.recommenders.tiger.training import Checkpoint
 from dealrec.stages.pipeline import stages_until
-from dealrec.stages.tables import Catalogue, Part, index_sequences, read_catalogue, read_samples
 
 # Small enough for one CPU core; next to untuned. Dropout 0 is twice as fast there. --sizes changes them.
 SIZES: dict[str, Any] = {"d_model": 64, "heads": 2, "d_kv": 32, "d_ff": 256, "layers": 2, "dropout": 0.0}
@@ -101,7 +102,7 @@ def recommenders(data: str, section: dict[str, Any], options: argparse.Namespace
 def tiger_row(data: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train TIGER, unless it is done, and rank the test items."""
     started = time.process_time()
-    catalogue = read_catalogue(folder / "data" / "items.parquet")
+    catalogue = Catalogue.of(read_table(folder / "data" / "items.parquet"))
     path = folder / f"training-{fingerprint(options)}.safetensors"
     home = path.with_suffix("")
     if not home.exists():
@@ -174,10 +175,10 @@ def training_sequences(folder: Path, catalogue: Catalogue) -> list[list[int]]:
 
 def held_out(folder: Path, catalogue: Catalogue, part: Part, max_items: int, *, most: int | None = None) -> Examples:
     """Each user's history and first item of the validation or the test part; at most so many users."""
-    samples = read_samples(folder / "data" / f"samples-{part}.parquet")
+    samples = read_table(folder / "data" / f"samples-{part}.parquet")
     if most is not None and most < len(samples):
         samples = samples.sample(most, seed=0)
-    rows = [[index - 1 for index in sequence] for sequence in index_sequences(samples, catalogue)]
+    rows = [[index - 1 for index in sequence] for sequence in catalogue.sequences(samples)]
     return last_positions(rows, max_items=max_items)
 
 

@@ -1,106 +1,157 @@
-"""Imports point down only: maths, then stages, then faces."""
+"""The floors of the house: imports point down only, nowhere in a circle, and each floor keeps to what is its own."""
 
 import ast
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "dealrec"
-MATHS, STAGES, FACES = 1, 2, 3
 
-# The most specific prefix counts. `data.sources` and its readers open the user's files, so they are stages.
-LAYERS = {
-    "errors": MATHS,
-    "columns": MATHS,
-    "data": STAGES,
-    "data.splits": MATHS,
-    "data.samples": MATHS,
-    "sequences": MATHS,
-    "surrogate": MATHS,
-    "influence": MATHS,
-    "effort": MATHS,
-    "selection": MATHS,
-    "evaluation": MATHS,
-    "recommenders": MATHS,
-    "recommenders.files": STAGES,
-    "recommenders.bigrec.model": STAGES,
-    "recommenders.bigrec.files": STAGES,
-    "recommenders.tiger.files": STAGES,
-    "config": STAGES,
-    "engine": STAGES,
-    "finetuning": STAGES,
-    "exporting": STAGES,
-    "reporting": STAGES,
-    "stages": STAGES,
-    "estimates": STAGES,
-    "drafting": STAGES,
-    "demo": FACES,
-    "api": FACES,
-    "cli": FACES,
-    "__main__": FACES,
-    "__init__": FACES,
+# The most specific prefix counts. `config` is read by stages and faces; the maths and the engine know none.
+FLOORS = {
+    **dict.fromkeys(("columns", "errors"), 0),
+    **dict.fromkeys(("sequences", "surrogate", "influence", "effort", "selection", "recommenders"), 1),
+    **dict.fromkeys(("finetuning", "evaluation", "data"), 1),
+    "engine": 2,
+    "config": 2,
+    "data.sources": 3,  # reads the user's files as the settings say
+    **dict.fromkeys(("stages", "reporting", "exporting", "estimates", "drafting", "demo"), 3),
+    **dict.fromkeys(("cli", "api", "__init__", "__main__"), 4),
 }
+MATHS = 1
+# What in the maths opens files: readers of the user's tables, and what loads and saves models.
+FILES = (
+    *("data.tables", "data.release", "recommenders.files", "recommenders.bigrec.model", "recommenders.bigrec.files"),
+    *("recommenders.tiger.files", "surrogate.custom", "finetuning"),
+)
 FILES_LOGS_AND_CONFIG = {"pathlib", "os", "io", "logging", "json", "yaml", "rich", "typer", "pydantic", "tempfile"}
+RECOMMENDERS = ("bigrec", "tiger")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def dotted(path: Path) -> str:
-    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    return name.removesuffix(".__init__")
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-def layer(module: str) -> int:
+def floor(module: str) -> int:
     parts = module.split(".")
     for end in range(len(parts), 0, -1):
-        if (found := LAYERS.get(".".join(parts[:end]))) is not None:
-            return found
-    raise AssertionError(f"{module} has no layer: add it to LAYERS")
+        if (number := FLOORS.get(".".join(parts[:end]))) is not None:
+            return number
+    raise AssertionError(f"{module} has no floor: add it to FLOORS")
 
 
-def imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(path: Path) -> set[str]:
+    """Everything that is imported anywhere in the file, within functions and for type checking too."""
+    names = set()
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def own(names: set[str]) -> set[str]:
     """The modules of the package among imported names; `dealrec.x.Name` counts as `dealrec.x`."""
+    modules = {dotted(path) for path in MODULES}
     inner = {name.removeprefix("dealrec.") for name in names if name.startswith("dealrec.")}
-    return {name for name in inner if (PACKAGE / Path(*name.split("."))).exists() or is_module(name)}
+    return {name if name in modules else name.rpartition(".")[0] or "__init__" for name in inner}
 
 
-def is_module(name: str) -> bool:
-    return (PACKAGE / Path(*name.split("."))).with_suffix(".py").exists()
+GRAPH = {dotted(path): own(imported(path)) - {dotted(path)} for path in MODULES}
+
+
+def circles(graph: Mapping[str, set[str]]) -> Iterator[list[str]]:
+    """What is left when all that imports nothing of what is left is taken away, again and again."""
+    left = {name: set(targets) & set(graph) for name, targets in graph.items()}
+    while ready := {name for name, targets in left.items() if not targets}:
+        left = {name: targets - ready for name, targets in left.items() if name not in ready}
+    if left:
+        yield sorted(left)
+
+
+def test_circles_are_found() -> None:
+    assert list(circles({"a": {"b"}, "b": {"c"}, "c": set()})) == []
+    assert list(circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set()})) == [["a", "b", "c"]]
+
+
+def test_no_file_is_in_a_circle() -> None:
+    assert list(circles(GRAPH)) == []
+
+
+def test_no_package_is_in_a_circle() -> None:
+    packages: dict[str, set[str]] = {}
+    for module, targets in GRAPH.items():
+        mine = module.partition(".")[0]
+        packages.setdefault(mine, set()).update({target.partition(".")[0] for target in targets} - {mine})
+    assert list(circles(packages)) == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_imports_point_down(path: Path) -> None:
-    mine = layer(dotted(path))
-    assert {name for name in own(imports(path)) if layer(name) > mine} == set()
+    mine = floor(dotted(path))
+    assert {name for name in GRAPH[dotted(path)] if floor(name) > mine} == set()
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if layer(dotted(path)) == MATHS], ids=dotted)
+def test_the_engine_knows_nothing_of_recommendation() -> None:
+    inside = {module: targets for module, targets in GRAPH.items() if module.startswith("engine")}
+    assert {name for targets in inside.values() for name in targets if not name.startswith("engine")} == {"errors"}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if floor(dotted(path)) == MATHS], ids=dotted)
 def test_the_maths_knows_no_files_logs_or_settings(path: Path) -> None:
-    assert {name.partition(".")[0] for name in imports(path)} & FILES_LOGS_AND_CONFIG == set()
+    if dotted(path).startswith(FILES):
+        return
+    assert {name.partition(".")[0] for name in imported(path)} & FILES_LOGS_AND_CONFIG == set()
+    assert {name for name in GRAPH[dotted(path)] if name.startswith(("config", "engine"))} == set()
 
 
 def test_no_stage_calls_another() -> None:
-    from dealrec.stages.pipeline import STAGES as STAGE_LIST
+    from dealrec.stages.pipeline import FIDELITY_STAGES, STAGES
 
-    names = {stage.run.__name__ for stage in STAGE_LIST}
-    tree = ast.parse((PACKAGE / "stages" / "stages.py").read_text())
-    for function in (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in names):
-        bound = {a.asname or a.name for n in ast.walk(function) if isinstance(n, ast.ImportFrom) for a in n.names}
-        called = {n.func.id for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-        assert called & (names - bound) == set()
+    modules = {stage.name for stage in (*STAGES, *FIDELITY_STAGES)}
+    for name in modules:
+        for node in ast.walk(tree(PACKAGE / "stages" / f"{name}.py")):
+            if isinstance(node, ast.Attribute) and node.attr == "run" and isinstance(node.value, ast.Name):
+                assert node.value.id not in modules, f"stage {name} runs {node.value.id}"
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dealrec.stages."):
+                assert "run" not in {alias.name for alias in node.names}, f"stage {name} imports {node.module}.run"
+
+
+def test_a_recommender_is_named_by_its_own_modules_and_settings_alone() -> None:
+    homes = ("recommenders", "stages.recommenders", "config.recommenders", "config.settings", "demo")
+    for path in MODULES:
+        if dotted(path).startswith(homes):
+            continue
+        names = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
+        assert names & set(RECOMMENDERS) == set(), f"{dotted(path)} asks which recommender it is"
+
+
+def test_a_path_means_itself() -> None:
+    """polars takes a path as a pattern unless it is told not to; of JSON Lines always, so that these are opened."""
+    tables = {f"{how}_{what}" for how in ("read", "scan") for what in ("parquet", "csv", "ipc")}
+    for path in MODULES:
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            place = f"{dotted(path)}, line {node.lineno}"
+            if node.func.attr in tables:
+                told = {word.arg: word.value for word in node.keywords}.get("glob")
+                assert isinstance(told, ast.Constant), f"{place}: no glob=False"
+                assert told.value is False, f"{place}: no glob=False"
+            assert node.func.attr not in ("scan_ndjson", "iglob"), f"{place}: takes a path as a pattern"
 
 
 def test_files_stay_small_and_are_named_for_a_thing() -> None:
     assert [dotted(path) for path in MODULES if path.stem in {"utils", "helpers", "common", "misc"}] == []
-    lengths = {dotted(path): len(path.read_text().splitlines()) for path in MODULES}
+    lengths = {dotted(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert {name: length for name, length in lengths.items() if length > 350} == {}

@@ -1,6 +1,10 @@
-"""Every table column, named once."""
+"""Every table column, named once, and the type of the ids in them."""
 
-from typing import Final
+from typing import Final, Literal
+
+Id = int | str  # of a user or an item
+Part = Literal["train", "valid", "test"]
+PARTS: Final[tuple[Part, ...]] = ("train", "valid", "test")
 
 USER: Final = "user_id"
 ITEM: Final = "item_id"

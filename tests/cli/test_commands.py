@@ -11,8 +11,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dealrec.cli.commands import STAGE_NAMES
 from dealrec.config import Columns
+from dealrec.stages import STAGE_NAMES
 from dealrec.stages.pipeline import STAGES
 from tests.conftest import Cli
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dealrec.cli.commands import FORM_NAMES, STACK_NAMES, STAGE_NAMES
+from dealrec.cli.options import FORM_NAMES, STACK_NAMES
 from dealrec.config.files import parse, settings
 from dealrec.config.presets import PRESETS
 from dealrec.exporting.runs import FORMS
+from dealrec.stages import STAGE_NAMES
 
 SCRIPTS = Path(sys.executable).parent
 

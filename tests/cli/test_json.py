@@ -11,8 +11,7 @@ import yaml
 
 from dealrec.config import Config
 from dealrec.config.files import parse
-from dealrec.stages.fidelity import FIDELITY_STAGES
-from dealrec.stages.pipeline import STAGES
+from dealrec.stages.pipeline import FIDELITY_STAGES, STAGES
 from tests.conftest import Cli, made_interactions, made_items, small_settings
 
 Write = Callable[..., Path]

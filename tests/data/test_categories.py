@@ -15,7 +15,7 @@ from dealrec.config import Columns, Config, DataConfig
 from dealrec.data.categories import MANY, categories
 from dealrec.data.sources import Source, read
 from dealrec.data.tables import Column
-from dealrec.engine.manifest import stage_settings
+from dealrec.engine.settings import deviations, recorded
 from dealrec.errors import DataError
 from dealrec.stages.pipeline import STAGES
 from tests.conftest import Cli, made_items
@@ -144,13 +144,13 @@ def test_very_many_categories_and_none_are_told(tmp_path: Path) -> None:
     assert warnings_of(tmp_path, [None, " "]) == ["none of 2 items has a category; the report does without"]
 
 
-def test_runs_from_before_categories_stay_up_to_date_without_them() -> None:
-    before = {"user": "user_id", "item": "item_id", "timestamp": "timestamp", "rating": None, "split": None}
-    before["title"] = "title"
-    data = STAGES[0]
-    assert stage_settings(data, Config())["data.columns"] == before
+def test_they_are_in_the_fingerprint_only_where_they_are_set() -> None:
+    def fingerprinted(config: Config) -> dict[str, Any]:
+        return deviations(recorded(config, STAGES[0].settings), Config)
+
     chosen = Config.model_validate({"data": {"columns": {"category": "genre", "category_separator": "|"}}})
-    assert stage_settings(data, chosen)["data.columns"] == before | {"category": "genre", "category_separator": "|"}
+    assert fingerprinted(Config()) == {}
+    assert fingerprinted(chosen) == {"data.columns": {"category": "genre", "category_separator": "|"}}
     for config in (Config(), chosen):
         assert Config.model_validate_json(config.model_dump_json()) == config
 

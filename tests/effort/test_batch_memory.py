@@ -16,7 +16,7 @@ from dealrec.effort.memory import SLACK, PeakMemory, Size, batch_size_of, fit_pe
 from dealrec.engine.stage import Context, Silent
 from dealrec.errors import ConfigError
 from dealrec.sequences import Encoded, plan_batches
-from dealrec.stages import scoring
+from dealrec.stages import effort as scoring
 
 MEMORY = PeakMemory(fixed=1000.0, per_token=10.0, per_logit=100.0)
 
@@ -142,7 +142,7 @@ MEASURED = """
     from dealrec.effort import norms_and_losses
     from dealrec.sequences import Encoded, collate, plan_batches
     from dealrec.engine.measure import peak_memory_of
-    from dealrec.stages.scoring import MIB, batch_tokens_for
+    from dealrec.stages.effort import MIB, batch_tokens_for
     from dealrec.engine.stage import Context, Silent
 
     torch.manual_seed(0)

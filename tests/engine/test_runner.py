@@ -245,7 +245,7 @@ def test_refused_settings_do_not_replace_the_recorded_ones(tmp_path: Path) -> No
 
     with pytest.raises(ConfigError):
         go(tmp_path / "run", with_budget(9), (replace(STAGES[0], after=refuse),))
-    assert recorded_config(tmp_path / "run") == Config()
+    assert recorded_config(tmp_path / "run", Config) == Config()
 
 
 def test_states_tell_a_run_that_goes_on_from_one_that_was_interrupted(tmp_path: Path) -> None:
@@ -262,14 +262,14 @@ def test_states_tell_a_run_that_goes_on_from_one_that_was_interrupted(tmp_path: 
 
 
 def test_settings_of_another_recommender_outdate_nothing() -> None:
-    from dealrec.engine.manifest import stage_settings
+    from dealrec.engine.settings import recorded
     from dealrec.stages import pipeline as graph
 
     ours, theirs = Config(), Config.model_validate({"tiger": {"max_items": 3}})
-    assert [stage_settings(stage, ours) for stage in graph.STAGES] == [
-        stage_settings(stage, theirs) for stage in graph.STAGES
+    assert [recorded(ours, stage.settings) for stage in graph.STAGES] == [
+        recorded(theirs, stage.settings) for stage in graph.STAGES
     ]
     warm = {"recommender": "tiger", "data": {"warm_share": 0.5}}
     tiger = [Config.model_validate(warm | {"tiger": {"max_items": most}}) for most in (3, 4)]
     effort = next(stage for stage in graph.STAGES if stage.name == "effort")
-    assert stage_settings(effort, tiger[0]) != stage_settings(effort, tiger[1])
+    assert recorded(tiger[0], effort.settings) != recorded(tiger[1], effort.settings)

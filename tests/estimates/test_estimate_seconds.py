@@ -13,17 +13,18 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from dealrec.stages.evaluation import measures
+from dealrec.stages.evaluation import test_users as users_of
 
 from dealrec.config.files import load
+from dealrec.engine.run_directory import read_table
 from dealrec.engine.stage import Silent
 from dealrec.estimates import bench as benches
 from dealrec.estimates import recommenders, surrogates, tiger
 from dealrec.estimates.bench import Bench, Watched, seconds_each, watched
 from dealrec.estimates.results import Expected
-from dealrec.stages.evaluation import measures
-from dealrec.stages.evaluation import test_users as users_of
-from dealrec.stages.surrogates import batches, chosen_parameters, trained
-from dealrec.stages.tables import read_samples
+from dealrec.stages.influence import chosen_parameters
+from dealrec.stages.surrogate import batches, trained
 from dealrec.surrogate import Batches, per_sample_loss
 from dealrec.surrogate.units import make_units
 from tests.stages.test_recommenders import SMALL_TIGER
@@ -268,7 +269,7 @@ def test_the_pieces_of_evaluate(write_config: Write, tmp_path: Path, stage: Any,
     overrides = ("evaluate.batch_size=4", "finetune.seeds=2", "select.random_arms=3")
     bench = selected_bench(write_config(), tmp_path / "bench", *overrides)
     recommender, _ = recommenders._started(bench)
-    users = users_of(read_samples(bench.folder / "data" / "samples-test.parquet"), bench.config)
+    users = users_of(read_table(bench.folder / "data" / "samples-test.parquet"), bench.config)
     stage(recommenders, seconds=(8.0, 1.0, 10.0, 100.0))
     assert recommenders._recommending(bench, recommender, users) == 8 / 4
     count = len(measures(bench.config.evaluate))

@@ -98,15 +98,15 @@ def test_the_counts_are_those_of_hand_arithmetic(found: dict[str, Estimate], fin
 
 def test_the_tokens_of_effort_are_those_that_the_stage_reads(settings: Path, finished: Path, tmp_path: Path) -> None:
     """Of a pool of all samples, so that the draw of the pool does not matter, in shards of four."""
+    from dealrec.engine.run_directory import read_table
     from dealrec.engine.stage import Context
     from dealrec.sequences import plan_batches
     from dealrec.stages.recommenders.kinds import kind
     from dealrec.stages.recommenders.training import encode
-    from dealrec.stages.tables import read_samples
 
     stage = STAGES[NAMES.index("effort")]
     context = Context("effort", load(settings), Silent(), finished, tmp_path, stage.inputs)
-    samples = read_samples(finished / "data" / "samples-train.parquet")
+    samples = read_table(finished / "data" / "samples-train.parquet")
     lengths = [len(one.input_ids) for one in encode(kind(context.config).start(context), samples)]
     shards = [lengths[start : start + 4] for start in range(0, TRAIN, 4)]
     batches = [[shard[i] for i in batch] for shard in shards for batch in plan_batches(shard, batch_tokens=500)]

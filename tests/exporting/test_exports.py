@@ -15,6 +15,8 @@ from dealrec.cli.commands import STACK_NAMES
 from dealrec.columns import RANK, SAMPLE
 from dealrec.config import Config
 from dealrec.config.files import load
+from dealrec.data.catalogue import pairs
+from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import recorded_config, states
 from dealrec.engine.stage import Context, Silent
 from dealrec.errors import ConfigError, DealrecError, RunDirectoryError
@@ -24,7 +26,6 @@ from dealrec.recommenders.bigrec import Prompter
 from dealrec.recommenders.bigrec.model import load_tokenizer
 from dealrec.stages.pipeline import stages_until
 from dealrec.stages.recommenders import bigrec
-from dealrec.stages.tables import pairs, read_samples
 from tests.exporting.conftest import Make
 
 LLM_STACKS = ("trl", "llamafactory", "axolotl")
@@ -34,11 +35,11 @@ CONFIGS = {"trl": "sft.yaml", "llamafactory": "train.yaml", "axolotl": "axolotl.
 
 def own(run_dir: Path, arm: str = "selected") -> tuple[Prompter, list[tuple[list[Any], Any]]]:
     """The prompter of the run's own fine-tuning, and history and target of an arm's samples, in the export's order."""
-    config = recorded_config(run_dir)
+    config = recorded_config(run_dir, Config)
     context = Context("test", config, Silent(), run_dir, run_dir, ("data",))
     table = pl.read_parquet(run_dir / "select" / f"{arm}.parquet")
     table = table.sort(RANK if RANK in table.columns else SAMPLE)
-    samples = read_samples(run_dir / "data" / "samples-train.parquet")
+    samples = read_table(run_dir / "data" / "samples-train.parquet")
     chosen = table.join(samples, on=SAMPLE, how="left", maintain_order="left")
     return bigrec.prompter(context, load_tokenizer(config.llm.model)), list(pairs(chosen))
 
@@ -137,7 +138,7 @@ def test_the_training_file_has_the_run_s_own_settings(run_dir: Path, tmp_path: P
         " model_name_or_path",
         "axolotl": "lora_r lora_alpha lora_dropout num_epochs micro_batch_size base_model",
     }
-    config = recorded_config(run_dir)
+    config = recorded_config(run_dir, Config)
     found = settings(export(run_dir, to=stack, out=tmp_path / "out"))
     assert [found[name] for name in names[stack].split()] == [2, 16, 0.05, 3, 2, config.llm.model]
     assert (found["gradient_accumulation_steps"], found["learning_rate"], found["seed"]) == (2, 0.01, 3)
@@ -205,7 +206,7 @@ def test_provenance_says_where_the_rows_come_from(run_dir: Path, tmp_path: Path)
     manifest = json.loads((run_dir / "effort" / "manifest.json").read_text())
     assert found["stages"]["effort"]["fingerprint"] == manifest["fingerprint"]
     read = {file["name"]: file["sha256"] for stage in found["stages"].values() for file in stage["outside"]}
-    llm = Path(recorded_config(run_dir).llm.model)
+    llm = Path(recorded_config(run_dir, Config).llm.model)
     for path in (run_dir.parent / "items.parquet", llm / "tokenizer.json"):
         assert read[path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
     for name, digest in found["files"].items():
@@ -218,7 +219,7 @@ def test_provenance_says_where_the_rows_come_from(run_dir: Path, tmp_path: Path)
 def test_by_default_into_the_run_directory_which_stays_one(run_dir: Path) -> None:
     assert export(run_dir, to="jsonl").folder == run_dir / "exports" / "jsonl"
     assert export(run_dir, to="jsonl", arm="random-0").folder == run_dir / "exports" / "jsonl-random-0"
-    config = recorded_config(run_dir)
+    config = recorded_config(run_dir, Config)
     assert {state for _, state, _ in states(config, run_dir, stages_until("select"))} == {"complete"}
 
 
@@ -297,7 +298,7 @@ def test_without_the_package_datasets_its_remedy(
 
 
 def test_in_python(run_dir: Path, tmp_path: Path) -> None:
-    pruned = Pruned(run_dir, recorded_config(run_dir))
+    pruned = Pruned(run_dir, recorded_config(run_dir, Config))
     with pytest.warns(UserWarning, match="long titles"):
         folder = pruned.export(tmp_path / "out", to="axolotl", arm="random-0")
     assert (folder / "axolotl.yaml").exists()

@@ -19,7 +19,7 @@ from dealrec.recommenders.bigrec.model import (
     torch_dtype,
 )
 from dealrec.sequences import Encoded, collate
-from dealrec.stages import feasibility
+from dealrec.stages.recommenders import bigrec
 
 
 def adapted(folder: Path, dtype: Dtype) -> tuple[Any, Any]:
@@ -102,9 +102,9 @@ def test_quantisation_is_refused_where_it_cannot_be(
 ) -> None:
     config = parse({"llm": {"quantization": "4bit"}, "finetune": finetune}, base=Path.cwd())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(feasibility, "find_spec", lambda _name: object() if package else None)
+    monkeypatch.setattr(bigrec, "find_spec", lambda _name: object() if package else None)
     if said is None:
-        feasibility.check_quantization(config)
+        bigrec.check_quantization(config)
     else:
         with pytest.raises(ConfigError, match=said):
-            feasibility.check_quantization(config)
+            bigrec.check_quantization(config)

@@ -34,7 +34,7 @@ MakeRun = Callable[..., Path]
 DAY = 86_400
 VERSIONS = {stage.name: stage.version for stage in graph.STAGES}
 SEQUENCES = {1: [1, 2, 3, 4], 2: [1, 2, 5], 3: [1, 3], 4: [2, 1]}
-STAGES = ("data", "surrogate", "influence", "warmstart", "effort", "select", "export", "finetune", "evaluate")
+STAGES = tuple(stage.name for stage in graph.RESULTS)
 FACTS: dict[str, dict[str, Any]] = {
     "surrogate": {"epochs": 5, "best_epoch": 3, "valid_ndcg@10": 0.25},
     "influence": {
@@ -63,7 +63,7 @@ def make_run(tmp_path: Path, config: Config) -> MakeRun:
     """
 
     def make(
-        until: str = "evaluate",
+        until: str = "compare",
         *,
         titles: dict[int, str] | None = None,
         categories: dict[int, list[str]] | None = None,
@@ -112,6 +112,7 @@ def _manifest(
         format=FORMAT,
         fingerprint="0" * 64,
         config={"seed": 0, **({stage: dumped[stage]} if stage in ("effort", "select") else {})},
+        outside=["items.parquet", "model.safetensors"],
         inputs={f"{name}/{key}": digest for name, m in earlier.items() for key, digest in m.outputs.items()}
         | {"outside/0": "a" * 64, "outside/1": "b" * 64},
         outputs=outputs,
@@ -140,6 +141,7 @@ def _files(titles: dict[int, str], measures: dict[str, dict[str, Any]]) -> dict[
     ]
     samples = [(place, user, s[:-1], s[-1]) for place, (user, s) in enumerate(SEQUENCES.items())]
     selected = [(0, 1, 4e-6, 3.0, 1.5, 1), (2, 2, 0.0, 1.0, 0.0, 0)]
+    candidates = [selected[0], (1, None, 2e-6, 2.0, 0.75, 1), selected[1]]
     metrics = {
         name: {"mean": 3.0, "low": 2.0, "high": 4.0, "n": found["n"]} for name, found in (measures or MEASURES).items()
     }
@@ -167,6 +169,7 @@ def _files(titles: dict[int, str], measures: dict[str, dict[str, Any]]) -> dict[
         },
         "select": {
             "selected.parquet": _table(selected, SAMPLE, RANK, INFLUENCE, EFFORT, OVERALL, STRATUM),
+            "candidates.parquet": _table(candidates, SAMPLE, RANK, INFLUENCE, EFFORT, OVERALL, STRATUM),
             "strata.parquet": _table(
                 [(0, 0.0, 0.75, 1, 1), (1, 0.75, 1.5, 2, 1)], STRATUM, "low", "high", "candidates", "kept"
             ),
@@ -174,10 +177,8 @@ def _files(titles: dict[int, str], measures: dict[str, dict[str, Any]]) -> dict[
         },
         "export": {"train.jsonl": {"prompt": "", "completion": ""}},
         "finetune": {f"{arm}/training.json": trained for arm in arms[1:]},
-        "evaluate": {
-            **{f"{arm}/metrics.json": {"arm": arm, "metrics": metrics} for arm in arms},
-            "comparison.json": {"arms": kinds, "measures": measures, "notes": ["They cover users alone."]},
-        },
+        "evaluate": {f"{arm}/metrics.json": {"arm": arm, "metrics": metrics} for arm in arms},
+        "compare": {"comparison.json": {"arms": kinds, "measures": measures, "notes": ["They cover users alone."]}},
     }
 
 

@@ -30,13 +30,20 @@ from dealrec.columns import (
     USER,
 )
 from dealrec.config import Config
-from dealrec.engine.manifest import FORMAT, Manifest, file_hash, output_files, stage_settings, write_manifest
+from dealrec.engine.manifest import FORMAT, Manifest, file_hash, output_files, write_manifest
+from dealrec.engine.run_directory import Run, open_run
+from dealrec.engine.settings import recorded
 from dealrec.selection import assign_strata, combine_scores, coverage_sample, stratum_edges, without_hardest
-from dealrec.stages.pipeline import STAGES
+from dealrec.stages.pipeline import RESULTS
 
 WORDS = ("Return", "of", "the", "King", "Night", "Garden", "Stone", "Glass", "River", "Blue", "Last", "Summer", "House")
 DAY = 86_400
 LENGTH = 9  # of every user's sequence
+
+
+def opened_run(folder: Path, config: Config) -> Run[Config]:
+    """A run that was made by hand."""
+    return open_run(folder, RESULTS, config)
 
 
 def made_run(
@@ -50,7 +57,7 @@ def made_run(
     hostile: list[str] | None = None,
     categories: list[str] | None = None,
 ) -> Path:
-    """Write a run up to `evaluate`, with the settings beside it.
+    """Write a run up to `compare`, with the settings beside it.
 
     hostile: the first titles. categories: of the items, the k-th of every (k + 2)nd, so that an item has several.
     """
@@ -68,7 +75,7 @@ def made_run(
         "select": {"budget": budget, "pool": pool, "samples": samples},
     }
     made: dict[str, Manifest] = {}
-    for stage in STAGES[:-1]:
+    for stage in RESULTS:
         folder = run_dir / stage.name
         folder.mkdir(parents=True)
         for name, table in tables.get(stage.name, {}).items():
@@ -84,7 +91,7 @@ def made_run(
             version=stage.version,
             format=FORMAT,
             fingerprint="0" * 64,
-            config=stage_settings(stage, config),
+            config=recorded(config, stage.settings),
             inputs=inputs,
             outputs=outputs,
             sizes={name: (folder / name).stat().st_size for name in outputs},
@@ -142,10 +149,12 @@ def _scores(
     table = effort.join(influence, on=SAMPLE)
     weight, strata = config.select.effort_weight, config.select.strata
     overall = combine_scores(table[INFLUENCE].to_torch(), table[EFFORT].to_torch(), effort_weight=weight)
+    candidates = table.with_columns(pl.Series(OVERALL, overall.numpy()))
     kept = without_hardest(overall, share=config.select.hard_prune)
     table, overall = table[kept.numpy()], overall[kept]
     placed = assign_strata(overall, strata=strata)
     scored = table.with_columns(pl.Series(OVERALL, overall.numpy()), pl.Series(STRATUM, placed.numpy()))
+    candidates = candidates.join(scored.select(SAMPLE, STRATUM), on=SAMPLE, how="left").sort(SAMPLE)
     picked = coverage_sample(overall, budget, strata=strata, seed=config.seed)
     ranked = scored[picked.numpy()].sort(OVERALL, descending=True).with_row_index(RANK, 1)
     edges = stratum_edges(overall, strata=strata).tolist()
@@ -157,6 +166,7 @@ def _scores(
         "effort": {"pool.parquet": effort.select(SAMPLE), "scores.parquet": effort},
         "select": {
             "selected.parquet": ranked.sort(SAMPLE),
+            "candidates.parquet": candidates,
             "strata.parquet": ends.fill_null(0),
             "random-0.parquet": pl.DataFrame({SAMPLE: draw.choice(samples, budget, replace=False)}).sort(SAMPLE),
         },
@@ -189,5 +199,6 @@ _TEXTS: dict[str, dict[str, Any]] = {
     "surrogate": {"training.json": {}},
     "export": {"train.jsonl": {"prompt": "", "completion": ""}},
     "finetune": {f"{arm}/training.json": _STEPS for arm in ("selected", "random-0")},
-    "evaluate": {"selected/metrics.json": {"metrics": _ARMS["selected"]["metrics"]}, "comparison.json": _COMPARISON},
+    "evaluate": {"selected/metrics.json": {"metrics": _ARMS["selected"]["metrics"]}},
+    "compare": {"comparison.json": _COMPARISON},
 }

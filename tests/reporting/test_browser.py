@@ -9,7 +9,7 @@ import pytest
 
 from dealrec.config import Config
 from dealrec.reporting import write_comparison, write_report
-from tests.reporting.made import made_run
+from tests.reporting.made import made_run, opened_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install .[browser]")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -34,7 +34,7 @@ READ_ROWS = "() => [...document.querySelectorAll('#sample-rows tbody tr')].map(r
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     made = made_run(folder / "run", CONFIG, **SIZES, hostile=HOSTILE, categories=CATEGORIES)
-    write_report(made, CONFIG, made / "report.html")
+    write_report(opened_run(made, CONFIG), made / "report.html")
     return made
 
 
@@ -146,7 +146,7 @@ def test_no_page_scrolls_sideways_and_text_stands_out(browser: Any, run: Path, w
     if not other.exists():
         config = Config.model_validate({"select": {"effort_weight": 2.0}})
         made_run(other, config, **SIZES, hostile=HOSTILE, categories=CATEGORIES)
-        write_comparison(run, other, run / "comparison.html")
+        write_comparison(opened_run(run, CONFIG), opened_run(other, config), run / "comparison.html")
     for name in ("report.html", "comparison.html"):
         page, said = opened(browser, run / name, viewport={"width": width, "height": 900}, color_scheme=scheme)
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -20,6 +20,7 @@ from dealrec.columns import (
 )
 from dealrec.config import Config
 from dealrec.data.samples import training_samples
+from dealrec.engine.run_directory import read_table
 from dealrec.reporting.coverage import (
     ACTIVITY,
     Group,
@@ -31,8 +32,8 @@ from dealrec.reporting.coverage import (
     spreads,
     upper_ends,
 )
-from dealrec.reporting.runs import Run, open_run
-from dealrec.stages.tables import read_samples
+from dealrec.reporting.runs import Run
+from tests.reporting.made import opened_run
 
 MakeRun = Callable[..., Path]
 
@@ -60,8 +61,8 @@ def test_every_value_falls_into_one_bucket() -> None:
 
 
 def both(run_dir: Path, config: Config) -> tuple[Run, dict[str, pl.DataFrame]]:
-    run = open_run(run_dir, config)
-    return run, dict(groups(run, read_samples(run_dir / "data" / "samples-train.parquet")))
+    run = opened_run(run_dir, config)
+    return run, dict(groups(run, read_table(run_dir / "data" / "samples-train.parquet")))
 
 
 def test_shares_of_all_pool_and_selected_by_hand(make_run: MakeRun, config: Config) -> None:

@@ -9,6 +9,7 @@ import pytest
 from dealrec.columns import EFFORT, INFLUENCE, OVERALL, POSITION, TIMESTAMP
 from dealrec.config import Config
 from dealrec.engine.manifest import read_manifest, write_manifest
+from dealrec.engine.run_directory import OTHER_VERSION
 from dealrec.reporting.coverage import Bucket, Group, Spread
 from dealrec.reporting.failures import (
     balance,
@@ -20,7 +21,8 @@ from dealrec.reporting.failures import (
 )
 from dealrec.reporting.notes import warnings
 from dealrec.reporting.results import Results, Verdict
-from dealrec.reporting.runs import OTHER_VERSION, Run, open_run, times_are
+from dealrec.reporting.runs import Run, times_are
+from tests.reporting.made import opened_run
 
 MakeRun = Callable[..., Path]
 EMPTY = pl.DataFrame({"target": [4, 5]})
@@ -45,7 +47,7 @@ def test_the_balance_by_hand() -> None:
 
 
 def test_effort_that_dominates_is_told_with_figure_and_remedy(make_run: MakeRun, config: Config) -> None:
-    run = open_run(make_run(), config)
+    run = opened_run(make_run(), config)
     found = balance(pool([0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0], 3.0), effort_weight=3.0)
     (note,) = effort_dominates(run, found)
     assert note.text.startswith("90% of the variance of the overall score is due to effort")
@@ -72,7 +74,7 @@ def spread_of(everyone: float, candidates: float, selected: float) -> Spread:
 def test_what_is_left_uncovered(
     make_run: MakeRun, config: Config, shares: tuple[float, float, float], budget: int, remedy: str | None
 ) -> None:
-    run = open_run(make_run(), config)
+    run = opened_run(make_run(), config)
     reach = [Group("all", 1000, 9, 9), Group("pool", 500, 9, 9), Group("selected", budget, 9, 9)]
     found = list(uncovered(run, [spread_of(*shares)], reach))
     assert len(found) == (remedy is not None)
@@ -84,7 +86,7 @@ def test_what_is_left_uncovered(
 def test_uncovered_categories_are_told_together_whether_they_have_a_line_or_not(
     make_run: MakeRun, config: Config
 ) -> None:
-    run = open_run(make_run(), config)
+    run = opened_run(make_run(), config)
     reach = [Group("all", 1000, 9, 9), Group("pool", 500, 9, 9), Group("selected", 100, 9, 9)]
     lost = tuple(Bucket(f"g{place}", (0.3 - place / 100, 0.2, 0.0)) for place in range(7))
     unscored = Bucket("x" * 500, (0.2, 0.01, 0.01))
@@ -109,7 +111,7 @@ def test_strata_that_give_no_sample(make_run: MakeRun, config: Config) -> None:
     folder = make_run()
     path = folder / "select" / "strata.parquet"
     pl.read_parquet(path).with_columns(kept=pl.Series([0, 2])).write_parquet(path)
-    run = Run(folder, config, {"select": read(folder, "select")}, {})
+    run = Run(folder, config, ("select",), {"select": read(folder, "select")}, {})
     reach = [Group(name, 2, 2, 2) for name in ("all", "pool", "selected")]
     (note,) = uncovered(run, [], reach)
     assert note.text.startswith("1 of 2 strata with candidates give no sample, and so stand for none of their 1")
@@ -144,10 +146,10 @@ def test_a_fidelity_check_of_these_scores(
     make_run: MakeRun, config: Config, own: float, low: float, ceiling: float, warned: bool
 ) -> None:
     folder = make_run()
-    assert checked(open_run(folder, config)) is None
-    assert any("Not checked against retraining" in note.text for note in measured(open_run(folder, config), None))
+    assert checked(opened_run(folder, config)) is None
+    assert any("Not checked against retraining" in note.text for note in measured(opened_run(folder, config), None))
     fidelity(folder, config, own=own, low=low, ceiling=ceiling)
-    run = open_run(folder, config)
+    run = opened_run(folder, config)
     assert len(checked(run) or ()) == 1
     found = [note for note in influence_inaccurate(run) if "after retraining" in note.text]
     assert bool(found) == warned
@@ -155,7 +157,7 @@ def test_a_fidelity_check_of_these_scores(
 
 
 def test_a_leaky_split_and_shared_titles_are_told_once_with_their_shares(make_run: MakeRun) -> None:
-    from dealrec.stages.stages import LEAK
+    from dealrec.data.splits import LEAK
 
     config = Config.model_validate(
         {"data": {"split": "leave-last-out"}, "effort": {"pool": 3}, "select": {"budget": 2}}
@@ -164,7 +166,7 @@ def test_a_leaky_split_and_shared_titles_are_told_once_with_their_shares(make_ru
     folder = make_run("data", titles={1: "The same", 4: "The same"}, warnings={"data": [LEAK, shared, "odd"]})
     train = pl.read_parquet(folder / "data" / "interactions-train.parquet")[TIMESTAMP].sort()
     pl.DataFrame({TIMESTAMP: [train[-3]]}).write_parquet(folder / "data" / "interactions-test.parquet")
-    found = warnings(open_run(folder, config), EMPTY, None, ())
+    found = warnings(opened_run(folder, config), EMPTY, None, ())
     assert [note.name for note in found] == ["Leaky split", "Duplicate titles", ""]
     later = (train > train[-3]).sum() / len(train)
     assert found[0].text.startswith(f"{100 * later:.1f}".rstrip("0").rstrip(".") + "% of the training interactions")
@@ -180,7 +182,7 @@ def test_places_in_each_user_s_sequence_are_no_times_that_could_leak(make_run: M
     folder = make_run("data")
     path = folder / "data" / "interactions-train.parquet"
     train = pl.read_parquet(path)
-    run = open_run(folder, config)
+    run = opened_run(folder, config)
     assert times_are(run) == "moments"
     pl.DataFrame({TIMESTAMP: [first]}).write_parquet(folder / "data" / "interactions-test.parquet")
     assert [note.name for note in warnings(run, EMPTY, None, ())] == ["Leaky split"]
@@ -203,7 +205,7 @@ def results_of(*said: str) -> Results:
     ],
 )
 def test_not_better_than_random(make_run: MakeRun, config: Config, said: tuple[str, ...], names: list[str]) -> None:
-    found = warnings(open_run(make_run("data"), config), EMPTY, results_of(*said), ())
+    found = warnings(opened_run(make_run("data"), config), EMPTY, results_of(*said), ())
     assert [note.name for note in found] == names
 
 
@@ -212,7 +214,8 @@ def test_a_stage_of_another_version_is_left_out_and_said_so(make_run: MakeRun, c
     manifest = read_manifest(folder / "evaluate")
     assert manifest is not None
     write_manifest(folder / "evaluate", manifest.model_copy(update={"version": 2}))
-    run = open_run(folder, config)
-    assert dict(run.outdated) == {"evaluate": OTHER_VERSION}
-    (note,) = warnings(run, EMPTY, None, ())
+    run = opened_run(folder, config)
+    assert run.outdated["evaluate"] == OTHER_VERSION
+    assert set(run.outdated) == {"evaluate", "compare"}
+    note, _ = warnings(run, EMPTY, None, ())
     assert "The stage evaluate was made by another version of dealrec, and is left out" in note.text

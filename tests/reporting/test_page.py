@@ -18,8 +18,7 @@ from dealrec.config import Config
 from dealrec.errors import RunDirectoryError
 from dealrec.reporting import write_report
 from dealrec.reporting.costs import share
-from dealrec.reporting.runs import open_run
-from dealrec.reporting.scores import candidates
+from tests.reporting.made import opened_run
 
 MakeRun = Callable[..., Path]
 SECTIONS = ("warnings", "results", "cost", "scores", "coverage", "samples", "repeat")
@@ -63,7 +62,7 @@ class Page(HTMLParser):
 
 def page_of(run: Path, config: Config) -> tuple[str, Page]:
     path = run / "report.html"
-    write_report(run, config, path)
+    write_report(opened_run(run, config), path)
     source = path.read_text(encoding="utf-8")
     return source, Page(source)
 
@@ -98,8 +97,8 @@ def test_a_run_that_stopped_early_shows_what_there_is(
 
 
 def test_without_a_run_there_is_nothing_to_report(tmp_path: Path, config: Config) -> None:
-    with pytest.raises(RunDirectoryError, match="nothing to report"):
-        write_report(tmp_path, config, tmp_path / "report.html")
+    with pytest.raises(RunDirectoryError, match="nothing to read"):
+        write_report(opened_run(tmp_path, config), tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
 
@@ -226,10 +225,10 @@ def test_a_correlation_that_is_not_defined_is_said_so(make_run: MakeRun, config:
 def test_results_of_other_settings_are_left_out(make_run: MakeRun, config: Config) -> None:
     run = make_run()
     other = config.model_copy(update={"select": config.select.model_copy(update={"budget": 3})})
-    assert open_run(run, config).outdated == {}
-    found = open_run(run, other)
+    assert opened_run(run, config).outdated == {}
+    found = opened_run(run, other)
     # The later stages were made from that selection.
-    assert list(found.outdated) == ["select", "export", "finetune", "evaluate"]
+    assert list(found.outdated) == ["select", "export", "finetune", "evaluate", "compare"]
     _, page = page_of(run, other)
     assert "The stage evaluate is of other settings or of an earlier selection, and is left out here" in page.text
     assert "better than Random" not in page.text
@@ -237,12 +236,12 @@ def test_results_of_other_settings_are_left_out(make_run: MakeRun, config: Confi
 
 def test_a_stage_with_a_damaged_file_is_not_shown(make_run: MakeRun, config: Config) -> None:
     run = make_run()
-    (run / "evaluate" / "comparison.json").write_text("{")
+    (run / "compare" / "comparison.json").write_text("{")
     assert "Nothing is evaluated yet" in page_of(run, config)[1].text
 
 
 def test_the_share_of_selection_by_hand(make_run: MakeRun, config: Config) -> None:
-    found = share(open_run(make_run(), config))
+    found = share(opened_run(make_run(), config))
     assert found is not None
     # Four stages of 30 s wall and 40 s CPU each; one of two equal arms of the finetune stage.
     assert found.selection == ("2.0 min", "2.7 min")
@@ -251,13 +250,13 @@ def test_the_share_of_selection_by_hand(make_run: MakeRun, config: Config) -> No
 
 
 def test_there_is_no_share_before_fine_tuning(make_run: MakeRun, config: Config) -> None:
-    assert share(open_run(make_run("export"), config)) is None
+    assert share(opened_run(make_run("export"), config)) is None
 
 
 def test_overall_scores_are_those_that_were_selected_by(make_run: MakeRun, config: Config) -> None:
     run = make_run()
     # influence 4, 2, 0 and effort 3, 2, 1, both scaled to 1, 1/2, 0, with a weight of 0.5
-    pool = candidates(open_run(run, config))
+    pool = opened_run(run, config).table("select/candidates.parquet")
     assert pool[OVERALL].to_list() == [1.5, 0.75, 0.0]
     assert pool[STRATUM].to_list() == [1, 1, 0]
     selected = pl.read_parquet(run / "select" / "selected.parquet")

@@ -10,8 +10,8 @@ import pytest
 from dealrec.columns import HISTORY, SAMPLE, TARGET, USER
 from dealrec.config import Config
 from dealrec.engine.manifest import read_manifest, write_manifest
-from dealrec.reporting.comparing import Overlap, content, match, opened_pair, overlap
-from tests.reporting.made import made_run
+from dealrec.reporting.comparing import Overlap, content, match, matched_pair, overlap
+from tests.reporting.made import made_run, opened_run
 
 SIZES: dict[str, Any] = {"samples": 200, "items": 40, "budget": 20, "pool": 80}
 OTHER = Config.model_validate({"select": {"effort_weight": 2.0, "strata": 7}})
@@ -62,7 +62,7 @@ def test_two_runs_side_by_side(cli: Any, run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_beside_itself_differs_in_nothing(run: Path) -> None:
-    shown = content(opened_pair(run, run))
+    shown = content(matched_pair(opened_run(run, Config()), opened_run(run, Config())))
     assert shown["settings"] == []
     assert shown["overlap"] == Overlap(20, 20, 20, 2.0)
     assert [one.spearman for one in shown["correlations"]] == pytest.approx([1.0, 1.0, 1.0])
@@ -73,7 +73,7 @@ def test_samples_of_other_data_are_matched_by_what_they_say(tmp_path: Path, run:
     second = pl.DataFrame({SAMPLE: [4, 5, 6], USER: ["9", "8", "7"], HISTORY: [[3], [1, 2], [12]], TARGET: [4, 9, 2]})
     assert match(first, second).rows() == [(2, 4)]
     other = made_run(tmp_path / "second", Config(), **{**SIZES, "samples": 150})
-    pair = opened_pair(run, other)
+    pair = matched_pair(opened_run(run, Config()), opened_run(other, Config()))
     assert not pair.same_samples
     assert overlap(pair).both <= len(pair.matched)
     assert content(pair)["spreads"] == []

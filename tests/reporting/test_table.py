@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 
 from dealrec.config import Config
+from dealrec.engine.run_directory import read_table
 from dealrec.reporting import write_report
-from dealrec.reporting.runs import open_run
-from dealrec.reporting.scores import candidates
 from dealrec.reporting.table import STATES, Samples, samples_table, script_json
-from dealrec.stages.tables import read_samples
-from tests.reporting.made import made_run
+from tests.reporting.made import made_run, opened_run
 
 MakeRun = Callable[..., Path]
 MEBI = 2**20
 
 
 def table_of(folder: Path, config: Config, **room: int) -> tuple[Samples, dict[str, Any]]:
-    run = open_run(folder, config)
-    found = samples_table(run, read_samples(folder / "data" / "samples-train.parquet"), candidates(run), **room)
+    run = opened_run(folder, config)
+    found = samples_table(
+        run, read_table(folder / "data" / "samples-train.parquet"), run.table("select/candidates.parquet"), **room
+    )
     assert found is not None
     return found, json.loads(found.data)
 
@@ -75,7 +75,7 @@ def test_what_does_not_fit_is_left_out_from_the_end_and_counted(tmp_path: Path) 
     assert some["rows"] == every["rows"][: part.shown]
     assert some["titles"] == every["titles"][: len(some["titles"])]
     assert max(place for row in some["rows"] for place in (*row[2], row[4])) < len(some["titles"])
-    write_report(run, config, tmp_path / "page.html")
+    write_report(opened_run(run, config), tmp_path / "page.html")
     assert "All 400 training samples" in (tmp_path / "page.html").read_text()
 
 
@@ -90,7 +90,7 @@ def test_a_hundred_thousand_samples_stay_below_five_megabytes(tmp_path: Path) ->
     config = Config()
     run = made_run(tmp_path / "run", config, samples=100_000, items=30_000, budget=2_000, pool=8_192)
     start = time.perf_counter()
-    write_report(run, config, tmp_path / "page.html")
+    write_report(opened_run(run, config), tmp_path / "page.html")
     assert time.perf_counter() - start < 120  # a few seconds where nothing else runs
     source = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert 3.5e6 < len(source.encode()) < 5e6
@@ -104,5 +104,5 @@ def test_titles_of_any_length_do_not_make_the_page_large(tmp_path: Path) -> None
     hostile = ["<&>" * 5_000, *("\U0001f600" * 9_000 for _ in range(999))]
     sizes: dict[str, Any] = {"samples": 3_000, "items": 1_000, "budget": 1_500, "pool": 2_000}
     run = made_run(tmp_path / "run", config, **sizes, hostile=hostile)
-    write_report(run, config, tmp_path / "page.html")
+    write_report(opened_run(run, config), tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size < 5e6

@@ -12,7 +12,7 @@ import pytest
 from dealrec.config import Config
 from dealrec.config.arms import fine_tunings
 from dealrec.engine.stage import Context, Silent
-from dealrec.stages.compare import compare
+from dealrec.stages import compare
 
 LOSSES = {
     "base": [4.0, 4, 4],
@@ -45,10 +45,14 @@ def compared(folder: Path, config: Config, losses: Mapping[str, list[float]]) ->
         table = pl.DataFrame(
             {"user_id": users, "loss": values, **{f"{name}@5": hits for name in ("recall", "ndcg", "mrr")}}
         )
-        (folder / name).mkdir(parents=True)
-        table.sample(fraction=1, shuffle=True, seed=place).write_parquet(folder / name / "per_user.parquet")
-        (folder / name / "metrics.json").write_text(json.dumps({"catalogue": {"coverage@5": float(place)}}))
-    compare(Context("evaluate", config, Silent(), folder, folder, ()))
+        (folder / "evaluate" / name).mkdir(parents=True)
+        table.sample(fraction=1, shuffle=True, seed=place).write_parquet(
+            folder / "evaluate" / name / "per_user.parquet"
+        )
+        (folder / "evaluate" / name / "metrics.json").write_text(
+            json.dumps({"catalogue": {"coverage@5": float(place)}})
+        )
+    compare.STAGE.run(Context("compare", config, Silent(), folder, folder, compare.STAGE.inputs))
     found: dict[str, Any] = json.loads((folder / "comparison.json").read_text())
     return found
 

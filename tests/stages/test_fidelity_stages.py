@@ -11,13 +11,15 @@ import yaml
 from polars.testing import assert_frame_equal
 
 from dealrec.cli.commands import app
+from dealrec.columns import PARTS
 from dealrec.config import Config
 from dealrec.config.files import load
+from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Context, Silent
 from dealrec.stages import fidelity as checks
 from dealrec.stages import retrain as retraining
-from dealrec.stages.tables import PARTS, read_samples
+from dealrec.stages.pipeline import FIDELITY_STAGES
 from tests.conftest import made_interactions, made_items, small_settings
 
 SETTINGS = {
@@ -44,7 +46,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(config: Path, run_dir: Path, *overrides: str) -> dict[str, bool]:
-    outcomes = run(load(config, overrides), run_dir, checks.FIDELITY_STAGES, progress=Silent())
+    outcomes = run(load(config, overrides), run_dir, FIDELITY_STAGES, progress=Silent())
     return {outcome.stage: outcome.ran for outcome in outcomes}
 
 
@@ -53,7 +55,7 @@ def risks(folder: Path) -> pl.DataFrame:
 
 
 def context(folder: Path) -> Context:
-    stage = checks.FIDELITY_STAGES[-1]
+    stage = FIDELITY_STAGES[-1]
     inputs = (*stage.inputs, "surrogate/training.parquet")
     return Context(stage.name, load(folder / "config.yaml"), Silent(), folder / "run", folder, inputs)
 
@@ -81,7 +83,7 @@ def test_there_is_a_row_for_each_section_and_share(done: Path) -> None:
 def test_groups_share_out_the_users_and_hold_the_same_ones_in_every_part(done: Path) -> None:
     of_user: dict[str, int] = {}
     for part in PARTS:
-        users = read_samples(done / "run" / "data" / f"samples-{part}.parquet")["user_id"]
+        users = read_table(done / "run" / "data" / f"samples-{part}.parquet")["user_id"]
         groups = retraining.members(context(done), part)
         assert sorted(torch.cat(groups).tolist()) == list(range(len(users)))
         for group, index in enumerate(groups):

@@ -120,7 +120,7 @@ def test_selections_are_drawn_anew_from_the_same_scores(runs: Runs) -> None:
 
 
 def test_the_comparison_is_over_selections_trainings_and_users(runs: Runs) -> None:
-    found = json.loads(runs.file("evaluate/comparison.json").read_text())
+    found = json.loads(runs.file("compare/comparison.json").read_text())
     losses = {
         name: pl.read_parquet(runs.file(f"evaluate/{name}/per_user.parquet")).sort("user_id")["loss"].to_numpy()
         for name in TRAININGS

@@ -12,8 +12,7 @@ import pytest
 from dealrec.config.files import load
 from dealrec.engine.runner import State, run, states
 from dealrec.engine.stage import Silent
-from dealrec.stages.fidelity import FIDELITY_STAGES
-from dealrec.stages.pipeline import STAGES
+from dealrec.stages.pipeline import FIDELITY_STAGES, STAGES
 from tests.conftest import made_interactions, made_items, small_settings
 
 NAMES = [stage.name for stage in STAGES]
@@ -83,7 +82,7 @@ def test_the_export_holds_prompt_and_completion_alone(finished: Path) -> None:
 def test_the_surrogate_trains_on_the_target_of_the_llm(finished: Path) -> None:
     """The published code leaves it out; a unit is the sample's history and its target."""
     from dealrec.engine.stage import Context
-    from dealrec.stages.surrogates import units
+    from dealrec.stages.surrogate import units
 
     stage = next(stage for stage in STAGES if stage.name == "surrogate")
     context = Context(
@@ -107,7 +106,7 @@ def test_the_arms_differ_from_the_base_and_are_paired(finished: Path) -> None:
     assert metrics["loss"]["n"] == 10
     assert metrics["recall@5"]["n"] == 4
     assert metrics["loss"]["mean"] == pytest.approx(tables["selected"]["loss"].mean(), abs=1e-6)
-    difference = json.loads((finished / "run" / "evaluate" / "comparison.json").read_text())["measures"]["loss"]
+    difference = json.loads((finished / "run" / "compare" / "comparison.json").read_text())["measures"]["loss"]
     paired = (tables["selected"]["loss"] - tables["random-0"]["loss"]).mean()
     assert difference["mean"] == pytest.approx(paired, abs=1e-6)
 
@@ -133,12 +132,14 @@ CHANGES: Mapping[str, list[str]] = {
     "llm.lora.r=4": NAMES[3:],
     "llm.prompt.max_items=2": NAMES[3:],
     "warmstart.epochs=2": NAMES[3:],
-    "effort.pool=13": ["effort", "select", "export", "finetune", "evaluate", "report"],
-    "select.budget=5": ["select", "export", "finetune", "evaluate", "report"],
-    "select.selections=2": ["select", "export", "finetune", "evaluate", "report"],
-    "finetune.seeds=2": ["finetune", "evaluate", "report"],
-    "finetune.epochs=2": ["finetune", "evaluate", "report"],
-    "evaluate.beams=1": ["evaluate", "report"],
+    "effort.pool=13": ["effort", "select", "export", "finetune", "evaluate", "compare", "report"],
+    "select.budget=5": ["select", "export", "finetune", "evaluate", "compare", "report"],
+    "select.selections=2": ["select", "export", "finetune", "evaluate", "compare", "report"],
+    "finetune.seeds=2": ["finetune", "evaluate", "compare", "report"],
+    "finetune.epochs=2": ["finetune", "evaluate", "compare", "report"],
+    "evaluate.beams=1": ["evaluate", "compare", "report"],
+    "evaluate.confidence=0.9": ["compare", "report"],
+    "evaluate.resamples=300": ["compare", "report"],
 }
 
 
@@ -147,6 +148,22 @@ def test_a_changed_setting_outdates_what_depends_on_it_and_only_that(finished: P
     config = load(finished / "config.yaml", [change])
     outdated = [stage.name for stage, state, _ in states(config, finished / "run", STAGES) if state is State.OUTDATED]
     assert outdated == CHANGES[change]
+
+
+def test_another_seed_trains_and_evaluates_its_own_arms_alone(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in models_and_metrics(tmp_path / "run")}
+    config = load(finished / "config.yaml", ["finetune.seeds=2", "select.random_arms=2"])
+    run(config, tmp_path / "run", STAGES, progress=Silent())
+    after = {path: path.stat().st_mtime_ns for path in models_and_metrics(tmp_path / "run")}
+    assert {path: after[path] for path in before} == before  # the same files, not made again
+    arms = {path.parent.name for path in set(after) - set(before)}
+    assert arms == {"selected+1", "random-0+1", "random-1", "random-1+1"}
+
+
+def models_and_metrics(run_dir: Path) -> list[Path]:
+    """A file of each training and of each evaluation."""
+    return [*run_dir.glob("finetune/*/training.json"), *run_dir.glob("evaluate/*/metrics.json")]
 
 
 def test_every_setting_is_of_some_stage() -> None:
@@ -179,7 +196,7 @@ def test_a_poisoned_test_split_changes_the_test_file_and_what_follows_evaluate(f
         [f"data.interactions={tmp_path / 'interactions.parquet'}"],
     )
     outcomes = run(config, tmp_path / "run", STAGES, progress=Silent())
-    assert [outcome.stage for outcome in outcomes if outcome.ran] == ["data", "evaluate", "report"]
+    assert [outcome.stage for outcome in outcomes if outcome.ran] == ["data", "evaluate", "compare", "report"]
     changed = [
         path.name
         for path in (finished / "run" / "data").glob("*.parquet")

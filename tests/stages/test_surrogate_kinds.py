@@ -15,7 +15,8 @@ from dealrec.engine.runner import Outcome, State, run, states
 from dealrec.engine.stage import Context, Silent
 from dealrec.errors import ConfigError, DataError, DealrecError, ModelError
 from dealrec.influence import CG, influence_scores
-from dealrec.stages import surrogates
+from dealrec.stages import surrogate as surrogates
+from dealrec.stages.influence import chosen_parameters
 from dealrec.stages.pipeline import stages_until
 from dealrec.surrogate import LossName, per_sample_loss
 from tests.conftest import ITEMS
@@ -69,7 +70,7 @@ def test_the_loss_of_the_settings_is_trained_and_scored(write_config: Write, tmp
     context = Context("influence", config, Silent(), tmp_path / "run", tmp_path / "none", stage.inputs)
     model = surrogates.trained(context)
     batches = surrogates.batches(context, model, "train", batch_size=24)
-    params = surrogates.chosen_parameters(model, ["*"])
+    params = chosen_parameters(model, ["*"])
     target = surrogates.batches(context, model, "valid", batch_size=24)
     losses = per_sample_loss(model, loss=loss)
     again = influence_scores(losses, params, batches, solver=CG(tol=1e-3), target_batches=target)

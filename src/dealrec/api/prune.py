@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from dealrec.config import Config
+    from dealrec.engine.run_directory import Run
     from dealrec.engine.stage import Progress
-    from dealrec.reporting.runs import Run
 
 _ONE_RUN = threading.RLock()
 
@@ -43,13 +43,11 @@ class Pruned(Generic[TableT]):
         history: the list of item ids before the target, the oldest first. Raises RunDirectoryError where nothing is
         selected yet, or another run has taken the place of this one.
         """
-        import polars as pl
-
         from dealrec.columns import RANK, SAMPLE
 
-        self._require("select", "Nothing is selected")
-        chosen = pl.read_parquet(self.run_dir / "select" / "selected.parquet").sort(RANK)
-        samples = pl.read_parquet(self.run_dir / "data" / "samples-train.parquet")
+        run = self._require("select", "Nothing is selected")
+        chosen = run.table("select/selected.parquet").sort(RANK)
+        samples = run.table("data/samples-train.parquet")
         return self._own_kind(chosen.join(samples, on=SAMPLE, how="left", maintain_order="left"))
 
     @property
@@ -62,7 +60,8 @@ class Pruned(Generic[TableT]):
         import polars as pl
 
         self._require("export", "No training data are written")
-        return self._own_kind(pl.read_ndjson(self.run_dir / "export" / "train.jsonl", infer_schema_length=None))
+        lines = (self.run_dir / "export" / "train.jsonl").read_bytes()  # a path would be read as a pattern
+        return self._own_kind(pl.read_ndjson(lines, infer_schema_length=None))
 
     def export(self, path: str | Path, to: str | None = None, **options: Any) -> Path:
         """Copy the training file (JSON Lines: `prompt` and `completion`, for TIGER token ids) to `path`.
@@ -88,7 +87,7 @@ class Pruned(Generic[TableT]):
         from dealrec.reporting import write_report
 
         target = Path(path) if path else self.run_dir / "report.html"
-        write_report(self.run_dir, self.config, target)
+        write_report(self._run(), target)
         return target
 
     def __repr__(self) -> str:
@@ -109,14 +108,17 @@ class Pruned(Generic[TableT]):
         except (DealrecError, OSError):
             return f"<pre>{html.escape(repr(self))}</pre>"
 
-    def _run(self) -> Run:
-        from dealrec.reporting.runs import open_run
+    def _run(self) -> Run[Config]:
+        from dealrec.engine.run_directory import open_run
+        from dealrec.stages.pipeline import RESULTS
 
-        return open_run(self.run_dir, self.config)
+        return open_run(self.run_dir, RESULTS, self.config)
 
-    def _require(self, stage: str, otherwise: str) -> None:
-        if not self._run().has(stage):
+    def _require(self, stage: str, otherwise: str) -> Run[Config]:
+        run = self._run()
+        if not run.has(stage):
             raise RunDirectoryError(f"{otherwise} yet in {self.run_dir}", f"Call prune with until={stage!r} or later.")
+        return run
 
     def _own_kind(self, frame: pl.DataFrame) -> TableT:
         return cast("TableT", given_back(frame, self.kind))
@@ -153,7 +155,7 @@ def prune(
     state is found again as it was.
     """
     from dealrec.config.files import parse
-    from dealrec.engine.runner import opened, run
+    from dealrec.engine.runner import opened, run_opened
     from dealrec.stages.pipeline import stages_until
 
     stages = stages_until(until)
@@ -166,12 +168,11 @@ def prune(
     sections["data"] = {**sections.get("data", {}), **given}
     config = parse({**sections, "seed": seed}, base=Path.cwd())
     frames = {name: taken(tables[name], config.data.columns, name=name) for name in kinds}
-    with _alone():
-        with opened(folder):  # a directory in use keeps its input
-            for name, frame in frames.items():
-                _write(frame, paths[name])
+    with _alone(), opened(folder):  # a directory in use keeps its input, and ours stays ours to the end
+        for name, frame in frames.items():
+            _write(frame, paths[name])
         with _named(paths):
-            run(config, folder, stages, progress=_shown(progress))
+            run_opened(config, folder, stages, progress=_shown(progress))
     return Pruned(folder, config, kinds.get("interactions", "polars"))
 
 
@@ -183,6 +184,9 @@ def _sections(
     llm: str | Path | Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The sections of the config, but for the files."""
+    from dealrec.config import Config
+    from dealrec.config.recommenders import RECOMMENDERS
+
     sections: dict[str, Any] = {
         name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()
     }
@@ -193,10 +197,11 @@ def _sections(
         "pool": min(1.0, 4.0 * budget) if isinstance(budget, float) else 4 * budget,
         **sections.get("effort", {}),
     }
+    usual = Config.model_fields["recommender"].default
     if llm is not None:
         sections["llm"] = dict(llm) if isinstance(llm, Mapping) else {"model": str(llm)}
-    elif settings.get("recommender", "bigrec") == "bigrec":
-        raise ConfigError("prune needs the LLM that the samples are selected for", "Give llm, or recommender='tiger'.")
+    elif (recommender := RECOMMENDERS.get(str(settings.get("recommender", usual)))) and recommender.named:
+        raise ConfigError("prune needs the LLM that the samples are selected for", "Give llm, or another recommender.")
     return sections
 
 

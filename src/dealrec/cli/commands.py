@@ -18,6 +18,16 @@ import typer
 
 from dealrec.cli import completion
 from dealrec.cli.json_output import print_json
+from dealrec.cli.options import (
+    FORM_NAMES,
+    STACK_NAMES,
+    AsJson,
+    ConfigPath,
+    DryRun,
+    Overrides,
+    RunDir,
+    Until,
+)
 from dealrec.errors import ConfigError, DealrecError
 
 if TYPE_CHECKING:
@@ -30,33 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-STAGE_NAMES = (
-    *("data", "surrogate", "influence", "warmstart", "effort", "select", "export", "finetune", "evaluate", "report"),
-)
-
-STACK_NAMES = ("trl", "llamafactory", "axolotl", "jsonl", "parquet", "datasets")
-FORM_NAMES = ("text", "messages", "tokens")
 INTERRUPTED = 130  # exit status on Ctrl-C; typer turns the KeyboardInterrupt into it
-
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; write one with: dealrec init")]
-RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the run; made if needed, resumed if there.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override a setting, e.g. select.budget=1024.",
-        autocompletion=completion.override,
-    ),
-]
-Until = Annotated[
-    str,
-    typer.Option(
-        metavar="STAGE", help=f"Last stage: {', '.join(STAGE_NAMES)}.", autocompletion=completion.among(STAGE_NAMES)
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure small pieces and say what a run would take.")]
 
 
 def _version(asked: bool) -> None:
@@ -154,7 +138,7 @@ def config_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the settings as JSON, without comments.")] = False,
 ) -> None:
     """Print all settings with their meanings and defaults."""
-    from dealrec.config import EVERYTHING, Config
+    from dealrec.config import Config
     from dealrec.config.files import commented
     from dealrec.config.presets import PRESETS
 
@@ -164,7 +148,7 @@ def config_command(
     if schema:
         typer.echo(json.dumps(Config.model_json_schema(), indent=2))
     elif as_json:
-        typer.echo(config.model_dump_json(indent=2, context=EVERYTHING))
+        typer.echo(config.model_dump_json(indent=2))
     else:
         typer.echo(commented(config), nl=False)
 
@@ -208,11 +192,12 @@ def fidelity(
     from dealrec.config.files import load
     from dealrec.engine.runner import run as run_stages
     from dealrec.stages import fidelity as checks
+    from dealrec.stages.pipeline import FIDELITY_STAGES
 
     settings = load(config, overrides or ()) if config else _demo_config(overrides, llm=False)
     settings = checks.quick(settings) if quick else checks.full(settings)
     run_dir = run_dir or Path("runs/fidelity-quick" if quick else "runs/fidelity")
-    outcomes = run_stages(settings, run_dir, checks.FIDELITY_STAGES, progress=TerminalProgress())
+    outcomes = run_stages(settings, run_dir, FIDELITY_STAGES, progress=TerminalProgress())
     show_fidelity(outcomes, run_dir, as_json=as_json)
 
 
@@ -222,11 +207,11 @@ def status(
 ) -> None:
     """Show the stages of a run: state, time and memory."""
     from dealrec.cli.tables import show_states
+    from dealrec.config import Config
     from dealrec.engine.runner import recorded_config, states
-    from dealrec.stages.fidelity import FIDELITY_STAGES
-    from dealrec.stages.pipeline import STAGES
+    from dealrec.stages.pipeline import FIDELITY_STAGES, STAGES
 
-    config = recorded_config(run_dir)
+    config = recorded_config(run_dir, Config)
     checked = any(run_dir.glob("retrain*"))
     found = list(states(config, run_dir, FIDELITY_STAGES if checked else STAGES))
     show_states(found, as_json=as_json)
@@ -291,12 +276,17 @@ def report(
         asked = "--compare takes two run directories" if compare else "A report is of one run directory"
         raise ConfigError(f"{asked}, not {len(run_dirs)}", "For two: dealrec report --compare RUN_A RUN_B.")
     from dealrec.cli.tables import show_comparison, show_report
+    from dealrec.config import Config
+    from dealrec.engine.run_directory import open_run
+    from dealrec.engine.runner import recorded_config
     from dealrec.reporting import rewrite_report, write_comparison
+    from dealrec.stages.pipeline import RESULTS
 
+    runs = [open_run(run_dir, RESULTS, recorded_config(run_dir, Config)) for run_dir in run_dirs]
     if compare:
-        show_comparison(write_comparison(run_dirs[0], run_dirs[1], out), as_json=as_json)
+        show_comparison(write_comparison(runs[0], runs[1], out), as_json=as_json)
     else:
-        show_report(*rewrite_report(run_dirs[0], out), as_json=as_json)
+        show_report(*rewrite_report(runs[0], out), as_json=as_json)
 
 
 def _demo_config(overrides: list[str] | None, *, llm: bool = True, text_encoder: bool = False) -> "Config":

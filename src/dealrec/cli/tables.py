@@ -17,6 +17,7 @@ from dealrec.cli.json_output import print_json
 from dealrec.columns import EFFORT, HISTORY, INFLUENCE, ITEM, OVERALL, RANK, SAMPLE, STRATUM, TARGET, TITLE
 from dealrec.config import Config
 from dealrec.engine.manifest import Manifest
+from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import Outcome, State
 from dealrec.engine.stage import Stage
 
@@ -94,7 +95,7 @@ def show_outcomes(outcomes: Sequence[Outcome], run_dir: Path, config: Config, *,
     done = {outcome.stage for outcome in outcomes}
     if as_json:
         stages = [{"stage": o.stage, "ran": o.ran, **_cost(o.manifest), "facts": o.manifest.facts} for o in outcomes]
-        results = _results(run_dir) if "evaluate" in done else {}
+        results = _results(run_dir) if "compare" in done else {}
         print_json({"run_dir": str(run_dir), "stages": stages, "results": results})
         return
     console = _console()
@@ -106,7 +107,7 @@ def show_outcomes(outcomes: Sequence[Outcome], run_dir: Path, config: Config, *,
     total = sum(outcome.manifest.wall_seconds for outcome in outcomes)
     table.add_row("all", "", _seconds(total), _seconds(sum(o.manifest.cpu_seconds for o in outcomes)), "")
     console.print(table)
-    if "evaluate" in done:
+    if "compare" in done:
         _show_results(console, _results(run_dir), config)
     if not ran:
         console.print("Nothing to do: every stage is up to date.")
@@ -119,12 +120,12 @@ def show_outcomes(outcomes: Sequence[Outcome], run_dir: Path, config: Config, *,
 
 def _show_selection(console: Console, run_dir: Path, outcomes: Sequence[Outcome]) -> None:
     facts = next(outcome.manifest.facts for outcome in outcomes if outcome.stage == "select")
-    selected = pl.read_parquet(run_dir / "select" / "selected.parquet").sort(RANK)
-    strata = pl.read_parquet(run_dir / "select" / "strata.parquet")
+    selected = read_table(run_dir / "select" / "selected.parquet").sort(RANK)
+    strata = read_table(run_dir / "select" / "strata.parquet")
     shown = selected.head(SHOWN_SAMPLES).join(
-        pl.read_parquet(run_dir / "data" / "samples-train.parquet"), on=SAMPLE, how="left", maintain_order="left"
+        read_table(run_dir / "data" / "samples-train.parquet"), on=SAMPLE, how="left", maintain_order="left"
     )
-    items = pl.read_parquet(run_dir / "data" / "items.parquet")
+    items = read_table(run_dir / "data" / "items.parquet")
     titles = dict(zip(items[ITEM].to_list(), items[TITLE].to_list(), strict=True))
     title = (
         f"Selected: {facts['budget']:,} of {facts['samples']:,} samples, from {facts['pool']:,} candidates in"
@@ -173,7 +174,7 @@ def _show_results(console: Console, results: dict[str, Any], config: Config) -> 
 
 def show_fidelity(outcomes: Sequence[Outcome], run_dir: Path, *, as_json: bool) -> None:
     """How well each influence section predicted the risk after retraining."""
-    rows = pl.read_parquet(run_dir / "fidelity" / "fidelity.parquet").sort("share", "own", descending=True)
+    rows = read_table(run_dir / "fidelity" / "fidelity.parquet").sort("share", "own", descending=True)
     facts = outcomes[-1].manifest.facts
     if as_json:
         print_json({"run_dir": str(run_dir), "rows": rows.to_dicts(), "facts": facts})
@@ -244,7 +245,7 @@ def _than(verdict: str) -> str:
 
 
 def _results(run_dir: Path) -> dict[str, Any]:
-    comparison = json.loads((run_dir / "evaluate" / "comparison.json").read_text())
+    comparison = json.loads((run_dir / "compare" / "comparison.json").read_text())
     found = comparison.pop("arms")
     parts = {name: {arm: content[key] for arm, content in found.items()} for name, key in _PARTS.items()}
     return {**parts, "comparison": comparison}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dealrec.config.settings import Config
 
 BASE, SELECTED, RANDOM = "base", "selected", "random"  # the kinds of arms
+ARMS = ("select.selections", "select.random_arms")  # the settings of how many there are
 _SELECTION, _TRAINING = 1, 2  # streams of derived seeds
 
 

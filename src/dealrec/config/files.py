@@ -1,11 +1,13 @@
 """Settings to and from YAML: reading with helpful errors, and writing with a comment on each key."""
 
 import difflib
+import functools
 import json
+import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,10 +15,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from dealrec.config.settings import Config
+from dealrec.config.solvers import FOLDER_OR_ID
 from dealrec.errors import ConfigError
 
-PATHS = ("data.interactions", "data.items", "llm.model", "llm.adapter", "tiger.text_encoder", "surrogate.module")
-IDS = ("llm.model", "tiger.text_encoder")  # those of them that may be an id of the model hub
+SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, base: Path | None = None) -> Config:
@@ -52,21 +54,29 @@ def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) 
         config = Config.model_validate(overridden(raw, overrides))
     except ValidationError as error:
         raise _explained(error) from None
-    data = config.data
-    resolved = data.model_copy(
-        update={"interactions": _resolve(data.interactions, base), "items": _resolve(data.items, base)}
-    )
-    adapter, module = config.llm.adapter, config.surrogate.module
-    llm = {"model": _folder_or_id(config.llm.model, base), "adapter": _resolve(adapter, base) if adapter else None}
-    tiger = {"text_encoder": _folder_or_id(config.tiger.text_encoder, base)}
-    return config.model_copy(
-        update={
-            "data": resolved,
-            "llm": config.llm.model_copy(update=llm),
-            "tiger": config.tiger.model_copy(update=tiger),
-            "surrogate": config.surrogate.model_copy(update={"module": _resolve(module, base) if module else None}),
-        }
-    )
+    for key in _path_settings():
+        value = operator.attrgetter(key)(config)
+        if value is not None:
+            resolved = _folder_or_id(value, base) if isinstance(value, str) else _resolve(value, base)
+            config = _with(config, key.split("."), resolved)
+    return config
+
+
+def _with(section: SectionT, names: Sequence[str], value: Any) -> SectionT:
+    """A copy in which the setting below is another."""
+    inner = value if len(names) == 1 else _with(getattr(section, names[0]), names[1:], value)
+    return section.model_copy(update={names[0]: inner})
+
+
+@functools.cache
+def _path_settings() -> dict[str, bool]:
+    """The settings that are paths, and whether they may be a model id in the place of one."""
+    paths = {}
+    for key, field in settings():
+        may_be_id = FOLDER_OR_ID in field.metadata
+        if may_be_id or Path in (field.annotation, *get_args(field.annotation)):
+            paths[key] = may_be_id
+    return paths
 
 
 def overridden(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -114,7 +124,8 @@ def _set(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"The value of {override!r} is not valid YAML", "Quote it.") from None
     if given == "" and value.strip() in ("|", ">"):  # to YAML the mark of an empty block
         given = value.strip()
-    if key in PATHS and isinstance(given, str) and (key not in IDS or _expanded(Path(given)).exists()):
+    paths = _path_settings()
+    if key in paths and isinstance(given, str) and (not paths[key] or _expanded(Path(given)).exists()):
         given = str(_resolve(Path(given), Path.cwd()))
     if key.endswith("solver.kind") and raw.get(last, "cg") != given:
         raw.clear()  # the keys beside it are those of another kind

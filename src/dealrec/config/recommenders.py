@@ -1,11 +1,12 @@
 """The settings of the recommenders that are fine-tuned: BIGRec's LLM and TIGER."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from dealrec.config.solvers import Section
+from dealrec.config.solvers import FOLDER_OR_ID, Section
 
 
 class LoRAConfig(Section):
@@ -41,7 +42,7 @@ class PromptConfig(Section):
 class LLMConfig(Section):
     """The LLM of BIGRec."""
 
-    model: str = Field(
+    model: Annotated[str, FOLDER_OR_ID] = Field(
         "HuggingFaceTB/SmolLM2-135M-Instruct",
         description="A directory in Hugging Face format, or a model id of its hub.",
     )
@@ -84,7 +85,7 @@ class T5Config(Section):
 class TIGERConfig(Section):
     """TIGER, which is trained on the earlier part of the training period (data.warm_share) before effort is scored."""
 
-    text_encoder: str = Field(
+    text_encoder: Annotated[str, FOLDER_OR_ID] = Field(
         "sentence-transformers/all-MiniLM-L6-v2",
         description="Embeds the titles: a directory in Hugging Face format, or a model id of its hub.",
     )
@@ -98,3 +99,24 @@ class TIGERConfig(Section):
     validation_samples: int = Field(
         1000, ge=1, description="Validation samples that are ranked after each epoch, at most."
     )
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """What the settings have to know of a recommender.
+
+    sections: that no other recommender reads, so that a change there puts no run of another out of date. pretrained:
+    the setting of the model that it begins with. named: whether a call has to name that, there being no usual one.
+    warm_start: whether it has learnt nothing before its warm start.
+    """
+
+    sections: frozenset[str]
+    pretrained: str
+    named: bool
+    warm_start: bool
+
+
+RECOMMENDERS = {
+    "bigrec": Recommender(frozenset({"llm", "warmstart"}), "llm.model", named=True, warm_start=False),
+    "tiger": Recommender(frozenset({"tiger"}), "tiger.text_encoder", named=False, warm_start=True),
+}

@@ -3,7 +3,6 @@
 The order of the fields is the order of the pipeline.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,16 +10,13 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    SerializationInfo,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
-from dealrec.config.recommenders import LLMConfig, TIGERConfig
+from dealrec.config.recommenders import RECOMMENDERS, LLMConfig, TIGERConfig
 from dealrec.config.solvers import CGConfig, Section, SolverConfig
-
-EVERYTHING = {"all": True}  # context of a dump that is to hold every setting
+from dealrec.engine.settings import Settings
 
 
 def _number(value: Any) -> Any:
@@ -64,12 +60,6 @@ class Columns(Section):
         if self.category_separator is not None and self.category is None:
             raise ValueError("category_separator needs data.columns.category, the name of the column of categories")
         return self
-
-    @model_serializer(mode="wrap")
-    def _like_those_before(self, dump: Callable[[Self], dict[str, Any]], info: SerializationInfo) -> dict[str, Any]:
-        # Runs from before these two settings lack them, and null is how they ran: they stay up to date.
-        later = () if info.context == EVERYTHING else ("category", "category_separator")
-        return {name: value for name, value in dump(self).items() if value is not None or name not in later}
 
 
 class DataConfig(Section):
@@ -311,13 +301,9 @@ class EvaluateConfig(Section):
         return sorted(set(ks))
 
 
-RECOMMENDER_SECTIONS = {"bigrec": ("llm", "warmstart"), "tiger": ("tiger",)}  # that no other recommender reads
-
-
-class Config(Section):
+class Config(Settings):
     """All settings of a run."""
 
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of everything that is drawn.")
     data: DataConfig = Field(DataConfig(), description="Interactions, splits and samples.")
     surrogate: SurrogateConfig = Field(SurrogateConfig(), description="The surrogate recommender.")
     influence: InfluenceConfig = Field(InfluenceConfig(), description="Influence scores.")
@@ -335,6 +321,11 @@ class Config(Section):
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Evaluation.")
     fidelity: FidelityConfig = Field(FidelityConfig(), description="Check of influence against retraining.")
 
+    def unread_sections(self) -> frozenset[str]:
+        """Sections of the other recommenders."""
+        everyone = frozenset().union(*(recommender.sections for recommender in RECOMMENDERS.values()))
+        return everyone - RECOMMENDERS[self.recommender].sections
+
     @model_validator(mode="after")
     def _recommender_can_start(self) -> Self:
         if self.finetune.full and self.llm.adapter is not None:
@@ -343,8 +334,9 @@ class Config(Section):
             raise ValueError("finetune.full needs llm.dtype float32: bfloat16 would round small steps away")
         if self.data.warm_share and self.data.format == "dealrec":
             raise ValueError("data.warm_share cuts in time, and the files of format 'dealrec' have no times")
-        if self.recommender == "tiger" and not self.data.warm_share:
+        if RECOMMENDERS[self.recommender].warm_start and not self.data.warm_share:
             raise ValueError(
-                "recommender 'tiger' has learnt nothing without a warm start: set data.warm_share, e.g. to 0.8"
+                f"recommender {self.recommender!r} has learnt nothing without a warm start: set data.warm_share, e.g."
+                " to 0.8"
             )
         return self

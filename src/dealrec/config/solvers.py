@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+FOLDER_OR_ID = "a folder, or a model id of the hub"  # metadata of settings that are one of the two
+
 
 class Section(BaseModel):
     """A part of the settings; immutable, and strict about the names of its keys."""

@@ -13,6 +13,11 @@ import polars as pl
 from dealrec.columns import ITEM, ITEM_INDEX, POSITION, RATING, SPLIT, TIMESTAMP, TITLE, TRAIN_COUNT, USER
 from dealrec.errors import DataError
 
+LEAK = (
+    "split 'leave-last-out': the training part holds interactions later than some of the test part,"
+    " so the future leaks into training; results are comparable within this run only"
+)
+
 
 @dataclass(frozen=True)
 class Splits:

@@ -42,7 +42,7 @@ def on_devices(context: Context, job: Job, out: Path, *, processes: int) -> None
         # With --cpu, accelerate would start a single process; several CPUs it is told so.
         surroundings = {**os.environ, LAUNCHED: str(processes), **({} if cuda else {"ACCELERATE_USE_CPU": "true"})}
         with (
-            context.progress.bar(f"{context.name}: {out.stem}, in {processes} processes"),
+            context.progress.bar(f"{context.name}: {out.name.partition('@')[0]}, in {processes} processes"),
             _ending(subprocess.Popen(command, env=surroundings, stdout=DEVNULL, stderr=PIPE, text=True)) as launcher,
         ):
             told = launcher.communicate()[1]

@@ -1,8 +1,7 @@
-"""Manifests and fingerprints: what a stage's folder holds, and what it was made from."""
+"""Manifests: what a stage's folder holds, what it was made from, and what it cost."""
 
 import functools
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -11,18 +10,22 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from dealrec.config import RECOMMENDER_SECTIONS, Config
-from dealrec.engine.stage import Stage
+from dealrec.engine.settings import Settings, deviations, recorded
+from dealrec.engine.stage import SHARDS, UNITS, Origin, Stage, within
 from dealrec.errors import DataError
 
-FORMAT = 1  # of the run directory
+FORMAT = 2  # of the run directory
 MANIFEST = "manifest.json"
 FINGERPRINT = "fingerprint"
 LIBRARIES = ("dealrec", "torch", "transformers", "peft", "polars", "numpy")
 
 
 class Manifest(BaseModel):
-    """What is known of a complete stage. Only `outputs` and `fingerprint` decide whether it is up to date."""
+    """What is known of a complete stage. Only `outputs` and `fingerprint` decide whether it is up to date.
+
+    config: the stage's settings in full. outside: names of the inputs `outside/0` and so on. units: the fingerprint of
+    each folder of the outcome that has one of its own.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -32,8 +35,10 @@ class Manifest(BaseModel):
     fingerprint: str
     config: dict[str, Any]
     inputs: dict[str, str]
+    outside: list[str] = []
     outputs: dict[str, str]
     sizes: dict[str, int]
+    units: dict[str, str] = {}
     seed: int
     libraries: dict[str, str]
     device: str
@@ -44,15 +49,39 @@ class Manifest(BaseModel):
     facts: dict[str, Any] = {}
     warnings: list[str] = []
 
+    def outside_hashes(self) -> list[tuple[str, str]]:
+        """Name and SHA-256 of all that the stage has read from outside the run directory."""
+        return [(name, self.inputs[f"outside/{place}"]) for place, name in enumerate(self.outside)]
+
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a complete stage, or None: no folder, none of ours, or a file of it is gone or resized."""
+    manifest = _parsed(folder)
+    return manifest if manifest and _intact(folder, manifest.sizes) else None
+
+
+def intact_units(folder: Path) -> dict[str, str]:
+    """The units of a stage's folder whose files are all there, each with its fingerprint; the stage may be damaged."""
+    manifest = _parsed(folder)
+    if manifest is None:
+        return {}
+    sizes = {unit: {k: v for k, v in manifest.sizes.items() if within(k, unit)} for unit in manifest.units}
+    return {unit: key for unit, key in manifest.units.items() if _intact(folder, sizes[unit])}
+
+
+def _parsed(folder: Path) -> Manifest | None:
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-        intact = all((folder / name).stat().st_size == size for name, size in manifest.sizes.items())
     except (OSError, ValueError):
         return None
-    return manifest if intact and manifest.format == FORMAT else None
+    return manifest if manifest.format == FORMAT else None
+
+
+def _intact(folder: Path, sizes: Mapping[str, int]) -> bool:
+    try:
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except OSError:
+        return False
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -62,41 +91,21 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     staging.rename(folder / MANIFEST)
 
 
-def stage_settings(stage: Stage, config: Config) -> dict[str, Any]:
-    """The parts of the config that can change the stage's outcome, by dotted name; not those of other recommenders."""
-    dumped = config.model_dump(mode="json")
-    own = RECOMMENDER_SECTIONS[config.recommender]
-    others = {section for sections in RECOMMENDER_SECTIONS.values() for section in sections} - set(own)
-
-    def at(key: str) -> Any:
-        return functools.reduce(lambda value, part: value[part], key.split("."), dumped)
-
-    return {key: at(key) for key in stage.settings if key.partition(".")[0] not in others}
-
-
-def stage_inputs(stage: Stage, config: Config, complete: Mapping[str, Manifest]) -> dict[str, str]:
-    """SHA-256 of everything the stage reads. complete: manifests of the stages before it."""
+def stage_origin(stage: Stage, config: Settings, complete: Mapping[str, Manifest]) -> Origin:
+    """What the stage's outcome would be made from. complete: manifests of the stages before it."""
     hashes: dict[str, str] = {}
     for name in stage.inputs:
         source, _, rest = name.partition("/")
         outputs = complete[source].outputs
-        hashes |= {f"{source}/{key}": value for key, value in outputs.items() if not rest or key == rest}
+        hashes |= {f"{source}/{key}": value for key, value in outputs.items() if not rest or within(key, rest)}
     if stage.reads_manifests:
-        hashes |= {f"{name}/{MANIFEST}": _digest(manifest.model_dump_json()) for name, manifest in complete.items()}
+        hashes |= {f"{name}/{MANIFEST}": _text_hash(manifest.model_dump_json()) for name, manifest in complete.items()}
     for place, thing in enumerate(stage.outside(config)):
         # By place, not by path: a file that was moved is the same file.
         hashes[f"outside/{place}"] = file_hash(thing) if isinstance(thing, Path) else thing
-    return hashes
-
-
-def fingerprint(stage: Stage, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Digest of the stage's version, its settings and its inputs."""
-    parts = [FORMAT, stage.name, stage.version, settings, inputs]
-    return _digest(json.dumps(parts, sort_keys=True))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    hashes |= {f"machine/{place}": thing for place, thing in enumerate(stage.machine(config))}
+    settings = deviations(recorded(config, stage.settings), type(config))
+    return Origin(stage.name, stage.version, settings, hashes)
 
 
 def file_hash(path: Path) -> str:
@@ -114,21 +123,26 @@ def _file_hash(path: Path, _size: int, _changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def output_files(folder: Path) -> list[Path]:
     """The files of a stage's folder that are its outcome, sorted."""
+    aside = {MANIFEST, FINGERPRINT, SHARDS, UNITS}
     inner = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in inner if path.relative_to(folder).as_posix() not in (MANIFEST, FINGERPRINT))
+    return sorted(path for path in inner if path.relative_to(folder).parts[0] not in aside)
 
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries on which results can depend."""
-    found = {}
+    versions = {}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def thread_count() -> int:

@@ -5,6 +5,7 @@ final name is complete. What stood there before is kept until then.
 """
 
 import errno
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,24 +15,23 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dealrec.config import Config
 from dealrec.engine.manifest import (
     FINGERPRINT,
     FORMAT,
     MANIFEST,
     Manifest,
     file_hash,
-    fingerprint,
+    intact_units,
     library_versions,
     output_files,
     read_manifest,
-    stage_inputs,
-    stage_settings,
+    stage_origin,
     thread_count,
     write_manifest,
 )
 from dealrec.engine.measure import Meter
-from dealrec.engine.stage import Context, Progress, Stage
+from dealrec.engine.settings import Settings, recorded
+from dealrec.engine.stage import SHARDS, UNITS, Context, Origin, Progress, SettingsT, Stage
 from dealrec.errors import DealrecError, RunDirectoryError
 
 LOCK = ".dealrec.lock"  # also marks a directory as a run's
@@ -57,55 +57,60 @@ class Outcome:
     manifest: Manifest
 
 
-def run(config: Config, run_dir: Path, stages: Sequence[Stage], *, progress: Progress) -> list[Outcome]:
+def run(config: Settings, run_dir: Path, stages: Sequence[Stage], *, progress: Progress) -> list[Outcome]:
     """Bring `stages` up to date in `run_dir`, in their order, which is that of their dependence.
 
     Raises DealrecError for what the user can mend; results that are complete stay as they are.
     """
     with opened(run_dir):
-        complete: dict[str, Manifest] = {}
-        outcomes: list[Outcome] = []
-        for stage in stages:
-            _restore(run_dir, stage.name)
-            _refuse_foreign(run_dir / stage.name)
-            inputs = stage_inputs(stage, config, complete)
-            wanted = fingerprint(stage, stage_settings(stage, config), inputs)
-            manifest = read_manifest(run_dir / stage.name)
-            ran = manifest is None or manifest.fingerprint != wanted
-            if manifest is None or ran:
-                manifest = _execute(stage, config, run_dir, inputs, wanted, progress)
-            stage.after(config, run_dir)
-            if not outcomes:  # settings that were refused are not those of the results that stand
-                _write_config(run_dir, config)
-            complete[stage.name] = manifest
-            outcomes.append(Outcome(stage.name, ran, manifest))
-        return outcomes
+        return run_opened(config, run_dir, stages, progress=progress)
 
 
-def _execute(
-    stage: Stage, config: Config, run_dir: Path, inputs: dict[str, str], wanted: str, progress: Progress
-) -> Manifest:
-    part = run_dir / f"{stage.name}.part"
+def run_opened(config: Settings, run_dir: Path, stages: Sequence[Stage], *, progress: Progress) -> list[Outcome]:
+    """`run` in a directory that the caller has `opened`, and holds until it is left."""
+    complete: dict[str, Manifest] = {}
+    outcomes: list[Outcome] = []
+    for stage in stages:
+        _restore(run_dir, stage.name)
+        _refuse_foreign(run_dir / stage.name)
+        origin = stage_origin(stage, config, complete)
+        manifest = read_manifest(run_dir / stage.name)
+        ran = manifest is None or manifest.fingerprint != origin.digest()
+        if manifest is None or ran:
+            manifest = _execute(stage, config, run_dir, origin, progress)
+        stage.after(config, run_dir)
+        if not outcomes:  # settings that were refused are not those of the results that stand
+            _write_config(run_dir, config)
+        complete[stage.name] = manifest
+        outcomes.append(Outcome(stage.name, ran, manifest))
+    return outcomes
+
+
+def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, progress: Progress) -> Manifest:
+    part, wanted = run_dir / f"{stage.name}.part", origin.digest()
     manifest = read_manifest(part)
     if manifest is None or manifest.fingerprint != wanted:
         _prepare(part, wanted)
         progress.say(f"{stage.name} ...")
-        context = Context(stage.name, config, progress, run_dir, part, stage.inputs)
+        earlier = intact_units(run_dir / stage.name)
+        context = Context(stage.name, config, progress, run_dir, part, stage.inputs, origin, earlier)
         meter = Meter()
         stage.run(context)
         cost = meter.read()
-        shutil.rmtree(part / "shards", ignore_errors=True)
         files = output_files(part)
         names = [path.relative_to(part).as_posix() for path in files]
+        outside = [str(thing) for thing in stage.outside(config)]
         manifest = Manifest(
             stage=stage.name,
             version=stage.version,
             format=FORMAT,
             fingerprint=wanted,
-            config=stage_settings(stage, config),
-            inputs=inputs,
+            config=recorded(config, stage.settings),
+            inputs=dict(origin.hashes),
+            outside=outside,
             outputs=dict(zip(names, map(file_hash, files), strict=True)),
             sizes={name: path.stat().st_size for name, path in zip(names, files, strict=True)},
+            units=context.units,
             seed=config.seed,
             libraries=library_versions(),
             device=str(context.facts.pop("device", "cpu")),
@@ -122,26 +127,25 @@ def _execute(
 
 
 def _prepare(part: Path, wanted: str) -> None:
-    """An empty folder, or the shards of an interrupted run that was making the same thing."""
-    recorded = part / FINGERPRINT
-    if part.exists() and not (recorded.is_file() and recorded.read_text() == wanted):
-        shutil.rmtree(part)
-    if part.exists():
-        for leftover in part.iterdir():
-            if leftover.name == "shards" or leftover == recorded:
-                continue
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    """Leave nothing in the folder but what runs that were interrupted have finished, each by what it was made from."""
     part.mkdir(exist_ok=True)
+    for leftover in part.iterdir():
+        if leftover.name in (SHARDS, UNITS):
+            continue
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     staging = part / f"{FINGERPRINT}.tmp"
     staging.write_text(wanted)
-    staging.rename(recorded)
+    staging.rename(part / FINGERPRINT)
 
 
 def _publish(run_dir: Path, name: str) -> None:
-    final, old = run_dir / name, run_dir / f"{name}.old"
+    """Put a complete folder under its name; what it was put together from is dropped only now."""
+    final, old, part = (run_dir / f"{name}{suffix}" for suffix in ("", ".old", ".part"))
+    for kept in (SHARDS, UNITS):
+        shutil.rmtree(part / kept, ignore_errors=True)
     if final.exists():
         final.rename(old)
-    (run_dir / f"{name}.part").rename(final)
+    part.rename(final)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -155,7 +159,7 @@ def _restore(run_dir: Path, name: str) -> None:
             old.rename(final)
 
 
-def states(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[tuple[Stage, State, Manifest | None]]:
+def states(config: Settings, run_dir: Path, stages: Sequence[Stage]) -> Iterator[tuple[Stage, State, Manifest | None]]:
     """State of each stage under `config`. A stage after one that is not complete is out of date at best."""
     complete: dict[str, Manifest] = {}
     broken = False
@@ -174,18 +178,17 @@ def states(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[t
         yield stage, state, manifest
 
 
-def _current(stage: Stage, config: Config, complete: Mapping[str, Manifest], manifest: Manifest) -> bool:
+def _current(stage: Stage, config: Settings, complete: Mapping[str, Manifest], manifest: Manifest) -> bool:
     try:
-        inputs = stage_inputs(stage, config, complete)
+        return manifest.fingerprint == stage_origin(stage, config, complete).digest()
     except DealrecError:  # a file of the user's that is gone
         return False
-    return manifest.fingerprint == fingerprint(stage, stage_settings(stage, config), inputs)
 
 
-def recorded_config(run_dir: Path) -> Config:
+def recorded_config(run_dir: Path, kind: type[SettingsT]) -> SettingsT:
     """The settings of the last run in `run_dir`. Raises RunDirectoryError where there was none that can be read."""
     try:
-        return Config.model_validate_json((run_dir / CONFIG).read_bytes())
+        return kind.model_validate_json((run_dir / CONFIG).read_bytes())
     except ValueError:
         raise RunDirectoryError(
             f"{run_dir / CONFIG} holds settings that this version of dealrec does not know",
@@ -197,7 +200,7 @@ def recorded_config(run_dir: Path) -> Config:
         ) from None
 
 
-def _write_config(run_dir: Path, config: Config) -> None:
+def _write_config(run_dir: Path, config: Settings) -> None:
     staging = run_dir / f"{CONFIG}.tmp"
     staging.write_text(config.model_dump_json(indent=2) + "\n")
     staging.rename(run_dir / CONFIG)
@@ -223,6 +226,15 @@ def refuse_foreign_directory(run_dir: Path) -> None:
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not (folder / MANIFEST).exists():
         raise RunDirectoryError(f"{folder} is not of a run", "Move it away, or choose another --run-dir.")
+    try:
+        written = json.loads((folder / MANIFEST).read_bytes())["format"]
+    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: it is made anew
+        return
+    if written != FORMAT:
+        raise RunDirectoryError(
+            f"{folder.parent} was made by another version of dealrec (format {written}; this one has {FORMAT})",
+            "Choose a new --run-dir, or delete it.",
+        )
 
 
 @contextmanager

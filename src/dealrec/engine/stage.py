@@ -1,15 +1,21 @@
 """What a stage is: a name, what it reads, which settings can change its outcome, and a function."""
 
+import hashlib
+import json
+import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
-from dealrec.config import Config
+from typing_extensions import TypeVar
+
+from dealrec.engine.settings import Settings
 
 T = TypeVar("T")
+SettingsT = TypeVar("SettingsT", bound=Settings, default=Any)
 
 
 class Progress(Protocol):
@@ -36,22 +42,53 @@ class Silent:
         yield lambda: None
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a stage's outcome is made from, as far as it is known before the stage runs.
+
+    settings: by dotted name, but for those at their defaults. hashes: SHA-256 by name of every input, of things
+    outside the run directory, and what the machine computes on.
+    """
+
+    stage: str
+    version: int
+    settings: Mapping[str, Any]
+    hashes: Mapping[str, str]
+
+    def digest(self) -> str:
+        """The fingerprint of the outcome."""
+        return _digest([self.stage, self.version, self.settings, self.hashes])
+
+    def part(self, name: str, *, without: Collection[str], inputs: Collection[str]) -> str:
+        """The fingerprint of a unit that these settings cannot change, and that reads these inputs alone."""
+        settings = {key: value for key, value in self.settings.items() if key not in without}
+        read = (*inputs, "outside", "machine")
+        hashes = {key: value for key, value in self.hashes.items() if any(within(key, source) for source in read)}
+        return _digest([self.stage, self.version, name, settings, hashes])
+
+
 @dataclass
-class Context:
-    """What a stage works with. It can read what it declared as inputs and write into its own folder, no more."""
+class Context(Generic[SettingsT]):
+    """What a stage works with. It can read what it declared as inputs and write into its own folder, no more.
+
+    earlier: units by name of the stage's complete folder, `run_dir / name`, each with its fingerprint.
+    """
 
     name: str
-    config: Config
+    config: SettingsT
     progress: Progress
     run_dir: Path
     out: Path
     inputs: tuple[str, ...]
+    origin: Origin | None = None
+    earlier: Mapping[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    units: dict[str, str] = field(default_factory=dict)
 
     def input(self, name: str) -> Path:
         """Path of an input such as `data/items.parquet`; a KeyError if the stage has not declared it."""
-        if not any(name == declared or name.startswith(f"{declared}/") for declared in self.inputs):
+        if not any(within(name, declared) for declared in self.inputs):
             raise KeyError(f"{name} is not among the declared inputs {self.inputs}")
         return self.run_dir / name
 
@@ -67,43 +104,99 @@ class Context:
                 yield item
                 advance()
 
-    def folder_once(self, name: str, fill: Callable[[Path], None]) -> None:
-        """Have `fill` write a folder of shards, unless an interrupted run has already completed it."""
-        done, staging = self.shard(name), self.shard(f"{name}.tmp")
-        if not done.exists():
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir()
-            fill(staging)
-            staging.rename(done)
-
-    def publish(self, names: Sequence[str]) -> None:
-        """Move finished shards into the stage's folder, where they are its outcome."""
-        for name in names:
-            self.shard(name).rename(self.out / name)
-
     def shard(self, name: str) -> Path:
-        """Path of a file that survives a kill and is gone when the stage is complete."""
-        folder = self.out / "shards"
-        folder.mkdir(exist_ok=True)
+        """Path of a file or folder that an interrupted run keeps, and that is gone when the stage is complete.
+
+        It is kept under what it was made from: a run with other settings neither finds nor deletes it.
+        """
+        folder = self.out / SHARDS / (self.origin.digest()[:16] if self.origin else "shards")
+        folder.mkdir(parents=True, exist_ok=True)
         return folder / name
+
+    def shard_once(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """Have `fill` write a folder of shards, unless an interrupted run has already completed it; its path."""
+        return _filled_once(self.shard(name), fill)
+
+    def unit(
+        self,
+        name: str,
+        fill: Callable[[Path], None],
+        *,
+        without: Collection[str] = (),
+        inputs: Collection[str] | None = None,
+    ) -> Path:
+        """Have `fill` write the folder `name` of the outcome, unless it is there and was made of the same; its path.
+
+        A unit has a fingerprint of its own: what the rest of the stage is made of does not make it anew. It is taken
+        from an interrupted run or from the complete stage, whatever else has changed. without: settings of the stage
+        that cannot change it; inputs: what it reads of the stage's inputs; None: all of them.
+        """
+        reads = self.inputs if inputs is None else inputs
+        key = self.origin.part(name, without=without, inputs=reads) if self.origin else ""
+        folder = self.out / UNITS
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder / f"{name}@{key[:16]}"
+        if key and self.earlier.get(name) == key:
+            _filled_once(kept, lambda staging: linked(self.run_dir / self.name / name, staging))
+        _filled_once(kept, fill)
+        # Linked, not moved: whatever fails from here on, the unit is there for the next run.
+        linked(kept, self.out / name)
+        self.units[name] = key
+        return self.out / name
+
+
+SHARDS, UNITS = "shards", "units"  # folders of a stage that is not complete
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Generic[SettingsT]):
     """One step of the pipeline.
 
     version: raised when the code changes what comes out. inputs: files (`data/items.parquet`) or whole folders
     (`finetune`) of earlier stages. settings: dotted names of the parts of the config that can change the
-    outcome. outside: files and names outside the run directory that it depends on. after: what must hold
-    before the next stages are worth computing; checked whether the stage ran or was up to date. reads_manifests:
-    it shows what earlier stages cost and said, so that any of them that ran makes it run.
+    outcome. outside: files and names outside the run directory that it depends on. machine: what of the machine can
+    change the outcome, such as the kind of device. after: what must hold before the next stages are worth computing;
+    checked whether the stage ran or was up to date. reads_manifests: it shows what earlier stages cost and said, so
+    that any of them that ran makes it run.
     """
 
     name: str
     version: int
-    run: Callable[[Context], None]
+    run: Callable[[Context[SettingsT]], None]
     inputs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
-    outside: Callable[[Config], Iterable[Path | str]] = lambda _config: ()
-    after: Callable[[Config, Path], None] = lambda _config, _run_dir: None
+    outside: Callable[[SettingsT], Iterable[Path | str]] = lambda _config: ()
+    machine: Callable[[SettingsT], Iterable[str]] = lambda _config: ()
+    after: Callable[[SettingsT, Path], None] = lambda _config, _run_dir: None
     reads_manifests: bool = False
+
+
+def within(name: str, declared: str) -> bool:
+    """Whether a path such as `select/selected.parquet` is one that was declared, or lies in a folder that was."""
+    return name == declared or name.startswith(f"{declared}/")
+
+
+def linked(source: Path, target: Path) -> None:
+    """A copy of a folder, of hard links where the file system has them."""
+    shutil.copytree(source, target, dirs_exist_ok=True, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _filled_once(path: Path, fill: Callable[[Path], None]) -> Path:
+    staging = path.with_name(f"{path.name}.tmp")
+    if not path.exists():
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        fill(staging)
+        staging.rename(path)
+    return path
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

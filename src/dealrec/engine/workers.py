@@ -71,6 +71,6 @@ def _fill(context: Context, name: str, job: Job) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # many threads would only wait for each other, and sums would depend on their number
     try:
-        context.folder_once(name, partial(job, context))
+        context.shard_once(name, partial(job, context))
     finally:
         torch.set_num_threads(before)

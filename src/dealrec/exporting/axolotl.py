@@ -7,9 +7,10 @@ attention_mask and labels it trains on as they are.
 from pathlib import Path
 from typing import Any
 
-from dealrec.exporting.handover import Handover, Sample
-from dealrec.exporting.jsonl import write_jsonl
+from dealrec.engine.json_lines import write_jsonl
+from dealrec.exporting.handover import Handover
 from dealrec.exporting.training import common_settings, copy_start, lora, note_what_differs, write_yaml
+from dealrec.sequences import Sample
 
 CONFIG, DATA = "axolotl.yaml", "train.jsonl"
 COMMENT = f"In this folder: axolotl train {CONFIG}\nbf16: true on a GPU that has it."

@@ -8,20 +8,10 @@ from typing import Any, Literal
 
 from dealrec.config import Config
 from dealrec.errors import ConfigError
-from dealrec.sequences.batches import Encoded
-from dealrec.sequences.losses import IGNORED
+from dealrec.sequences import IGNORED, Encoded, Sample
 
 Form = Literal["text", "messages", "tokens"]
-Read = Callable[["Sample"], Encoded]  # a sample as the tokens that a stack makes of it
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sample. tokens: what our own fine-tuning reads; prompt and completion: the same as text, of an LLM."""
-
-    tokens: Encoded
-    prompt: str = ""
-    completion: str = ""
+Read = Callable[[Sample], Encoded]  # a sample as the tokens that a stack makes of it
 
 
 @dataclass

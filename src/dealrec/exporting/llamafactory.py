@@ -9,9 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dealrec.exporting.handover import Handover, Sample
+from dealrec.exporting.handover import Handover
 from dealrec.exporting.hf_datasets import save_tokens
 from dealrec.exporting.training import copy_start, lora, note_what_differs, trainer_settings, write_yaml
+from dealrec.sequences import Sample
 from dealrec.sequences.batches import Encoded
 
 CONFIG, DATA, INFO, TOKENS, NAME = "train.yaml", "train.json", "dataset_info.json", "tokens", "dealrec"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from dealrec.engine.json_lines import write_jsonl
 from dealrec.exporting.handover import Handover
-from dealrec.exporting.jsonl import write_jsonl
 
 
 def write_lines(handed: Handover, folder: Path) -> None:

@@ -13,17 +13,17 @@ import polars as pl
 
 from dealrec.columns import RANK, SAMPLE
 from dealrec.config import Config
-from dealrec.engine.manifest import Manifest, file_hash
-from dealrec.engine.runner import State, recorded_config, states
-from dealrec.engine.stage import Context, Silent
+from dealrec.config.arms import random_arms, selected_arms
+from dealrec.engine.manifest import file_hash
+from dealrec.engine.run_directory import Run, complete_run
+from dealrec.engine.runner import recorded_config
+from dealrec.engine.stage import Silent
 from dealrec.errors import ConfigError, RunDirectoryError
 from dealrec.exporting import axolotl, hf_datasets, llamafactory, plain, trl
-from dealrec.exporting.handover import Form, Handover, Sample
-from dealrec.sequences.batches import Encoded
-from dealrec.stages.pipeline import STAGES, stages_until
-from dealrec.stages.recommenders import bigrec
-from dealrec.stages.recommenders.kinds import kind
-from dealrec.stages.tables import pairs, read_samples
+from dealrec.exporting.handover import Form, Handover
+from dealrec.stages.context import Context
+from dealrec.stages.pipeline import stages_until
+from dealrec.stages.recommenders import kinds
 
 Write = Callable[[Handover, Path], str | None]  # fills a folder; the command that trains on it
 
@@ -74,18 +74,16 @@ def export(
     Raises RunDirectoryError for a run that is not up to date up to `select` and for a folder that is in the way, and
     ConfigError for what there is not.
     """
-    config = recorded_config(run_dir)
-    if to not in STACKS:
-        raise ConfigError(f"There is no stack {to!r}", f"There are: {', '.join(STACKS)}.")
-    found = _form(config, to, form)
-    manifests = _complete(config, run_dir)
-    chosen = _chosen(run_dir, arm)
-    handed = _handover(config, run_dir, chosen, found)
+    config = recorded_config(run_dir, Config)
+    wanted = _form(config, to, form)
+    run = complete_run(run_dir, stages_until("select"), Config)
+    chosen = _chosen(run, arm)
+    handed = _handover(run, chosen, wanted)
     out = (out or run_dir / "exports" / (to if arm == "selected" else f"{to}-{arm}")).resolve()
     _refuse_to_replace(out, force=force)
     with _appearing(out) as folder:
         train = STACKS[to](handed, folder)
-        provenance = _provenance(handed, manifests, chosen, stack=to, arm=arm)
+        provenance = _provenance(run, handed, chosen, stack=to, arm=arm)
         provenance["files"] = _hashes(folder)
         if to == "datasets":
             text = hf_datasets.card(provenance, licence=licence, columns=list(handed.rows()[0]))
@@ -93,109 +91,80 @@ def export(
             provenance["files"] = _hashes(folder)
         (folder / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     notes = tuple(handed.notes)
-    return Exported(out, to, found, arm, len(handed.samples), handed.differing, _hashes(out), notes, train)
+    return Exported(out, to, wanted, arm, len(handed.samples), handed.differing, _hashes(out), notes, train)
 
 
 def _form(config: Config, to: str, form: str | None) -> Form:
-    """The form that is wanted. Raises ConfigError where it is unknown, or the recommender has no text."""
+    """The form that is wanted. Raises ConfigError for a stack or form that there is not, or not of this recommender."""
+    if to not in STACKS:
+        raise ConfigError(f"There is no stack {to!r}", f"There are: {', '.join(STACKS)}.")
     if form is not None and form not in FORMS:
         raise ConfigError(f"There is no form {form!r}", f"There are: {', '.join(FORMS)}.")
-    if config.recommender == "bigrec":
-        return form or "text"
-    others = ", ".join(name for name in STACKS if name not in TRAINERS)
-    if to in TRAINERS:
+    name, forms = config.recommender, FORMS if kinds.kind(config).TEXT else FORMS[-1:]
+    if to in TRAINERS and "text" not in forms:
+        others = ", --to ".join(other for other in STACKS if other not in TRAINERS)
         raise ConfigError(
-            f"A run of recommender {config.recommender!r} cannot be handed to {to}, which trains LLMs on text: its"
-            " samples are token ids of an encoder-decoder of its own",
-            f"Choose --to {others.replace(', ', ', --to ')}; dealrec run fine-tunes it.",
+            f"A run of recommender {name!r} cannot be handed to {to}, which trains LLMs on text: its samples are token"
+            " ids of an encoder-decoder of its own",
+            f"Choose --to {others}; dealrec run fine-tunes it.",
         )
-    if form not in (None, "tokens"):
-        raise ConfigError(
-            f"Samples of recommender {config.recommender!r} have no form {form!r}", "Leave --form away: token ids."
-        )
-    return "tokens"
+    for known in forms:
+        if form in (None, known):
+            return known
+    raise ConfigError(f"Samples of recommender {name!r} have no form {form!r}", "Leave --form away: token ids.")
 
 
-def _complete(config: Config, run_dir: Path) -> dict[str, Manifest]:
-    """Manifests of the stages up to `select`, all up to date."""
-    found: dict[str, Manifest] = {}
-    for stage, state, manifest in states(config, run_dir, stages_until("select")):
-        if state is not State.COMPLETE or manifest is None:
-            raise RunDirectoryError(
-                f"The run in {run_dir} is not complete up to select: {stage.name} is {state}",
-                f"Complete it with: dealrec run CONFIG --run-dir {run_dir} --until select",
-            )
-        found[stage.name] = manifest
-    return found
-
-
-def _chosen(run_dir: Path, arm: str) -> pl.DataFrame:
+def _chosen(run: Run[Config], arm: str) -> pl.DataFrame:
     """An arm's samples: user_id, history, target and, of a selection, its scores; by rank, or else by id."""
-    tables = {path.stem: path for path in sorted((run_dir / "select").glob("*.parquet")) if path.stem != "strata"}
-    if arm not in tables:
-        raise ConfigError(f"The run has no arm {arm!r}", f"It has: {', '.join(tables)}.")
-    table = pl.read_parquet(tables[arm])
-    samples = read_samples(run_dir / "data" / "samples-train.parquet")
+    arms = [*selected_arms(run.config), *random_arms(run.config)]
+    if arm not in arms:
+        raise ConfigError(f"The run has no arm {arm!r}", f"It has: {', '.join(arms)}.")
+    table = run.table(f"select/{arm}.parquet")
     table = table.sort(RANK if RANK in table.columns else SAMPLE)
-    return table.join(samples, on=SAMPLE, how="left", maintain_order="left")
+    return table.join(run.table("data/samples-train.parquet"), on=SAMPLE, how="left", maintain_order="left")
 
 
-def _handover(config: Config, run_dir: Path, chosen: pl.DataFrame, form: Form) -> Handover:
-    inputs = ("data/items.parquet", "warmstart")
-    context = Context("export", config, Silent(), run_dir, run_dir, inputs)
-    if config.recommender != "bigrec":
-        lines = kind(config).lines(context, chosen)
-        return Handover(config, form, [Sample(Encoded(line["input_ids"], line["labels"])) for line in lines])
-    from dealrec.recommenders.bigrec.model import load_tokenizer
-
-    tokenizer = load_tokenizer(config.llm.model, revision=config.llm.revision)
-    made = bigrec.prompter(context, tokenizer)
-    samples = [
-        Sample(made.encode(history, target), made.prompt(history), made.completion(target))
-        for history, target in pairs(chosen)
-    ]
-    warm = run_dir / "warmstart" / bigrec.WARM
-    return Handover(config, form, samples, tokenizer, warm if warm.exists() else config.llm.adapter)
+def _handover(run: Run[Config], chosen: pl.DataFrame, form: Form) -> Handover:
+    kind, inputs = kinds.kind(run.config), ("data/items.parquet", "warmstart")
+    context = Context("export", run.config, Silent(), run.folder, run.folder, inputs)
+    tokenizer = kind.tokenizer(run.config)
+    return Handover(run.config, form, kind.written(context, chosen), tokenizer, kind.start_folder(context))
 
 
-def _provenance(
-    handed: Handover, manifests: dict[str, Manifest], chosen: pl.DataFrame, *, stack: str, arm: str
-) -> dict[str, Any]:
+def _provenance(run: Run[Config], handover: Handover, chosen: pl.DataFrame, *, stack: str, arm: str) -> dict[str, Any]:
     """Where the rows come from: the stages with their settings, and SHA-256 of all that was read."""
-    config = handed.config
     method = "influence and effort, coverage-enhanced sampling (DEALRec)"
-    lengths = [len(sample.tokens.input_ids) for sample in handed.samples]
+    lengths = [len(sample.tokens.input_ids) for sample in handover.samples]
     return {
         "dealrec": version("dealrec"),
         "stack": stack,
-        "form": handed.form,
+        "form": handover.form,
         "arm": arm,
         "selection": {
             "method": "Selected uniformly at random" if arm.startswith("random") else f"Selected by {method}",
-            "seed": config.seed,
+            "seed": run.config.seed,
         },
-        "recommender": config.recommender,
-        "samples": len(handed.samples),
-        "training_samples": manifests["select"].facts["samples"],
+        "recommender": run.config.recommender,
+        "samples": len(handover.samples),
+        "training_samples": run.facts("select")["samples"],
         "tokens": {"longest": max(lengths), "all": sum(lengths)},
-        "samples_read_differently": handed.differing,
+        "samples_read_differently": handover.differing,
         "stages": {
-            stage.name: {
-                "fingerprint": manifests[stage.name].fingerprint,
-                "settings": manifests[stage.name].config,
-                "outside": _outside(stage.outside(config), manifests[stage.name]),
+            name: {
+                "fingerprint": manifest.fingerprint,
+                "settings": manifest.config,
+                "outside": [
+                    {
+                        "name": Path(thing).name if Path(thing).is_absolute() else thing,
+                        "sha256": manifest.inputs[f"outside/{place}"],
+                    }
+                    for place, thing in enumerate(manifest.outside)
+                ],
             }
-            for stage in STAGES
-            if stage.name in manifests
+            for name, manifest in run.manifests.items()
         },
         "sample_ids": chosen[SAMPLE].to_list(),
     }
-
-
-def _outside(things: Any, manifest: Manifest) -> list[dict[str, str]]:
-    """Name and SHA-256 of each file that a stage has read from outside the run directory."""
-    names = [thing.name if isinstance(thing, Path) else str(thing) for thing in things]
-    return [{"name": name, "sha256": manifest.inputs[f"outside/{place}"]} for place, name in enumerate(names)]
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -8,8 +8,8 @@ Rows with input_ids and labels it trains on as they are.
 from pathlib import Path
 from typing import Any
 
-from dealrec.exporting.handover import Handover, Sample, messages
-from dealrec.exporting.jsonl import write_jsonl
+from dealrec.engine.json_lines import write_jsonl
+from dealrec.exporting.handover import Handover, messages
 from dealrec.exporting.training import (
     copy_start,
     lora,
@@ -18,6 +18,7 @@ from dealrec.exporting.training import (
     weights_dtype,
     write_yaml,
 )
+from dealrec.sequences import Sample
 from dealrec.sequences.batches import Encoded
 from dealrec.sequences.losses import IGNORED
 

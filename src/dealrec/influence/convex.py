@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from dealrec.evaluation.correlation import spearman
 from dealrec.influence.exact import Exact
-from dealrec.influence.fidelity import spearman
 from dealrec.influence.hvp import Params
 from dealrec.influence.scores import influence_scores
 
@@ -24,7 +24,7 @@ def leave_one_out(*, samples: int = 200, seed: int = 0) -> tuple[float, float]:
     keep = [torch.arange(samples) != removed for removed in range(samples)]
     risks = torch.stack([_risk(_optimum((train[0][k], train[1][k])), target) for k in keep])
     changes = risks - _risk(optimum, target)
-    return spearman(scores.numpy(), changes.numpy()), float(scores @ changes / (scores @ scores))
+    return spearman(scores.numpy(), changes.numpy()) or 0.0, float(scores @ changes / (scores @ scores))
 
 
 def _drawn(generator: torch.Generator, n: int) -> Data:

@@ -7,6 +7,14 @@ from dealrec.errors import ModelError
 NEVER_READ = {".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".md"}  # weights in other formats, prose
 
 
+def check_model(name: str, *, setting: str, revision: str | None = None) -> None:
+    """A folder holds a model; an id is one of the hub's, so that a typing error is not met after the surrogate."""
+    if Path(name).is_absolute():
+        check_directory(Path(name), setting=setting)
+    else:
+        check_hub(name, setting=setting, revision=revision)
+
+
 def check_directory(folder: Path, *, setting: str = "llm.model") -> None:
     """Raise ModelError unless the folder holds a model's configuration, safetensors weights and a tokenizer."""
     if not folder.is_dir():

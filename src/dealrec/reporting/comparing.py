@@ -9,14 +9,12 @@ from typing import Any
 import polars as pl
 
 from dealrec.columns import EFFORT, HISTORY, INFLUENCE, OVERALL, SAMPLE, TARGET, USER
-from dealrec.engine.runner import recorded_config
 from dealrec.errors import RunDirectoryError
-from dealrec.reporting import costs, coverage, results, scores
+from dealrec.evaluation.correlation import spearman
+from dealrec.reporting import costs, coverage, results
 from dealrec.reporting.results import Cell, Results
-from dealrec.reporting.runs import Run, open_run
+from dealrec.reporting.runs import Run
 from dealrec.reporting.templates import render
-from dealrec.stages.scoring import spearman
-from dealrec.stages.tables import read_samples
 
 ABSENT = "not there"
 _SAMPLES = "samples-train.parquet"
@@ -62,14 +60,14 @@ class Pair:
     same_samples: bool
 
 
-def write_comparison(first: Path, second: Path, path: Path | None = None) -> dict[str, Any]:
+def write_comparison(first: Run, second: Run, path: Path | None = None) -> dict[str, Any]:
     """Write a page on two runs, by default into the folder of the first; return its path and its main figures.
 
-    Raises RunDirectoryError for a folder without a selection of its settings.
+    Raises RunDirectoryError for a run without a selection of its settings.
     """
-    pair = opened_pair(first, second)
+    pair = matched_pair(first, second)
     shown = content(pair)
-    target = path or first / f"compared-with-{second.resolve().name}.html"
+    target = path or first.folder / f"compared-with-{second.folder.resolve().name}.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(render("comparison.html.jinja", shown), encoding="utf-8")
     found: Overlap = shown["overlap"]
@@ -85,16 +83,18 @@ def write_comparison(first: Path, second: Path, path: Path | None = None) -> dic
     }
 
 
-def opened_pair(first: Path, second: Path) -> Pair:
-    """Open two runs and match their samples."""
-    runs = _selected_run(first), _selected_run(second)
-    names = (first.resolve().name, second.resolve().name)
+def matched_pair(first: Run, second: Run) -> Pair:
+    """Match the samples of two runs."""
+    runs = (first, second)
+    for run in runs:
+        _require_selection(run)
+    names = (first.folder.resolve().name, second.folder.resolve().name)
     if names[0] == names[1]:
-        names = (str(first), str(second))
-    samples = tuple(read_samples(run.folder / "data" / _SAMPLES) for run in runs)
+        names = (str(first.folder), str(second.folder))
+    samples = (first.table(f"data/{_SAMPLES}"), second.table(f"data/{_SAMPLES}"))
     same = len({run.manifests["data"].outputs.get(_SAMPLES) for run in runs}) == 1
     identity = samples[0].select(SAMPLE, pl.col(SAMPLE).alias("other"))
-    return Pair(names, runs, (samples[0], samples[1]), identity if same else match(*samples), same)
+    return Pair(names, runs, samples, identity if same else match(*samples), same)
 
 
 def match(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
@@ -152,7 +152,7 @@ def overlap(pair: Pair) -> Overlap:
 
 def correlations(pair: Pair) -> Iterator[Correlation]:
     """Of influence over all samples that both have, of effort and overall score over the candidates of both."""
-    pools = [scores.candidates(run) for run in pair.runs]
+    pools = [run.table("select/candidates.parquet") for run in pair.runs]
     all_scored = [run.table("influence/scores.parquet") for run in pair.runs]
     for name, (left, right) in {INFLUENCE: all_scored, EFFORT: pools, OVERALL: pools}.items():
         other = right.select(pl.col(SAMPLE).alias("other"), pl.col(name).alias("theirs"))
@@ -195,15 +195,13 @@ def _costs(pair: Pair) -> Iterator[tuple[str, list[str]]]:
         yield stage, [found.get(stage, ABSENT) for found in lines]
 
 
-def _selected_run(folder: Path) -> Run:
-    run = open_run(folder, recorded_config(folder))
+def _require_selection(run: Run) -> None:
     if not run.has("influence", "effort", "select"):
         why = f" (what stands there {run.outdated['select']})" if "select" in run.outdated else ""
         raise RunDirectoryError(
-            f"{folder} holds no selection to compare{why}",
+            f"{run.folder} holds no selection to compare{why}",
             "Run it: dealrec run CONFIG --run-dir DIR --until select",
         )
-    return run
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from dealrec.columns import CANDIDATES, EFFORT, INFLUENCE, KEPT, OVERALL, PARAMETERS, RISK, SHARE, SOLVER
 from dealrec.engine.manifest import Manifest, read_manifest
+from dealrec.evaluation.correlation import spearman
 from dealrec.reporting.coverage import Group, Spread
 from dealrec.reporting.notes import Note
 from dealrec.reporting.numbers import number, percent
 from dealrec.reporting.runs import Run
 from dealrec.reporting.table import cut
-from dealrec.stages.scoring import spearman
 
 DOMINATES = 0.8  # of the variance of the overall score
 EXPECTED, MISSING = 8, 1 / 3  # least number that Random would draw of a bucket; what is too few of that

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from dealrec.columns import EFFORT, HISTORY, INFLUENCE, RANK, SAMPLE, TARGET, USER
+from dealrec.data.catalogue import Catalogue
 from dealrec.reporting.numbers import number
 from dealrec.reporting.page import headline
 from dealrec.reporting.results import results
 from dealrec.reporting.runs import Run
 from dealrec.reporting.table import HISTORY_SHOWN
 from dealrec.reporting.templates import render
-from dealrec.stages.tables import read_catalogue, read_samples
 
 SHOWN = 10
 
@@ -31,8 +31,8 @@ def _first(run: Run) -> Iterator[dict[str, Any]]:
     """The best of the selected samples; none before there is a selection."""
     if not run.has("select"):
         return
-    titles = read_catalogue(run.folder / "data" / "items.parquet").titles
-    samples = read_samples(run.folder / "data" / "samples-train.parquet")
+    titles = Catalogue.of(run.table("data/items.parquet")).titles
+    samples = run.table("data/samples-train.parquet")
     chosen = run.table("select/selected.parquet").sort(RANK).head(SHOWN)
     for row in chosen.join(samples, on=SAMPLE, how="left", maintain_order="left").iter_rows(named=True):
         items = [*row[HISTORY][-HISTORY_SHOWN:], row[TARGET]]

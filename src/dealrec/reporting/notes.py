@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from dealrec.columns import ITEM, LOSS, TARGET, TIMESTAMP, TITLE
+from dealrec.data.splits import LEAK
 from dealrec.reporting.numbers import number, percent
 from dealrec.reporting.results import AS_GOOD, FEW_USERS, Results, label, listed
 from dealrec.reporting.runs import Run, times_are
-from dealrec.stages.stages import LEAK
 
 SHORT_TITLES = -0.5
 SHARED_TITLE = "share their title with another item"  # as the data stage warns of it
@@ -117,10 +117,10 @@ def _not_better(found: Results | None) -> Iterator[Note]:
 
 def _leak(run: Run) -> Iterator[Note]:
     """Where times can be compared between users, the share of the training part that is of the test part's future."""
-    path = run.folder / "data" / "interactions-test.parquet"
-    if run.config.data.split == "time" or not path.exists() or times_are(run) != "moments":
+    test = "data/interactions-test.parquet"
+    if run.config.data.split == "time" or not (run.folder / test).exists() or times_are(run) != "moments":
         return
-    first = pl.read_parquet(path)[TIMESTAMP].min()
+    first = run.table(test)[TIMESTAMP].min()
     train = run.table("data/interactions-train.parquet")[TIMESTAMP]
     later = 0.0 if first is None else len(train.filter(train > first)) / max(1, len(train))
     if later:

@@ -3,66 +3,63 @@
 from pathlib import Path
 from typing import Any
 
-from dealrec.config import Config
 from dealrec.engine.manifest import MANIFEST, Manifest, file_hash, write_manifest
-from dealrec.engine.runner import opened, recorded_config
+from dealrec.engine.runner import opened
 from dealrec.reporting import costs, coverage, failures, notes, results, scores
 from dealrec.reporting.notes import Note
 from dealrec.reporting.numbers import percent
 from dealrec.reporting.repeat import repeat
-from dealrec.reporting.runs import STAGES, Run, open_run
+from dealrec.reporting.runs import Run
 from dealrec.reporting.table import samples_table
 from dealrec.reporting.templates import render
-from dealrec.stages.tables import read_samples
 
 PAGE = "report.html"
 
 
-def write_report(run_dir: Path, config: Config, path: Path) -> list[Note]:
+def write_report(run: Run, path: Path) -> list[Note]:
     """Write the report of a run to `path`: one HTML page that needs nothing else; return its warnings.
 
     Every stage after `data` may be missing, or be left over from other settings; the page then does without it.
-    The same run gives the same page. Raises RunDirectoryError where there is nothing to report.
+    The same run gives the same page.
     """
-    shown = content(open_run(run_dir, config))
+    shown = content(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render("page.html.jinja", shown), encoding="utf-8")
-    found: list[Note] = shown["warnings"]
-    return found
+    warnings: list[Note] = shown["warnings"]
+    return warnings
 
 
-def rewrite_report(run_dir: Path, path: Path | None = None) -> tuple[Path, list[Note]]:
-    """Write the report of a run again, with the settings it was made with; return where it stands and its warnings.
+def rewrite_report(run: Run, path: Path | None = None) -> tuple[Path, list[Note]]:
+    """Write the report of a run again; return where it stands and its warnings.
 
     path None: over the page of the report stage, or, where that has not run, to `report.html` in the run directory.
-    Raises RunDirectoryError for a folder that is no run's, or that is in use.
+    Raises RunDirectoryError for a folder that is in use.
     """
-    config = recorded_config(run_dir)
-    folder = run_dir / "report"
+    folder = run.folder / "report"
     if path is not None or not (folder / MANIFEST).exists():
-        path = path or run_dir / PAGE
-        return path, write_report(run_dir, config, path)
-    with opened(run_dir):
-        found = write_report(run_dir, config, folder / PAGE)
+        path = path or run.folder / PAGE
+        return path, write_report(run, path)
+    with opened(run.folder):
+        warnings = write_report(run, folder / PAGE)
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
         manifest.outputs[PAGE] = file_hash(folder / PAGE)
         manifest.sizes[PAGE] = (folder / PAGE).stat().st_size
         write_manifest(folder, manifest)
-    return folder / PAGE, found
+    return folder / PAGE, warnings
 
 
 def content(run: Run) -> dict[str, Any]:
     """Everything that the template shows."""
-    samples = read_samples(run.folder / "data" / "samples-train.parquet")
+    samples = run.table("data/samples-train.parquet")
     found = coverage.groups(run, samples)
     reach, spreads = coverage.reach(found), coverage.spreads(run, found)
-    pool = scores.candidates(run) if run.has("influence", "effort", "select") else None
+    pool = run.table("select/candidates.parquet") if run.has("influence", "effort", "select") else None
     evaluated, share = results.results(run), costs.share(run)
     warned, measured = _notes(run, pool, reach, spreads)
     warnings = notes.warnings(run, samples, evaluated, warned)
     return {
         "headline": headline(run, len(samples)),
-        "missing": [stage for stage in STAGES if not run.has(stage)],
+        "missing": [stage for stage in run.stages if not run.has(stage)],
         "results": evaluated,
         "warnings": warnings,
         "worries": notes.summary(warnings),

@@ -3,7 +3,6 @@
 from typing import Any
 
 from dealrec.config.files import commented
-from dealrec.data import sources
 from dealrec.reporting.runs import Run
 
 
@@ -15,7 +14,7 @@ def repeat(run: Run) -> dict[str, Any]:
         "settings": commented(run.config),
         "libraries": _agreed({stage: manifest.libraries for stage, manifest in made.items()}),
         "machine": _agreed({stage: {"threads": str(m.threads), "device": m.device} for stage, m in made.items()}),
-        "inputs": [*_data_inputs(run), *_llm_inputs(run)],
+        "inputs": [pair for stage in ("data", "effort") if stage in made for pair in made[stage].outside_hashes()],
         "outputs": [
             (f"{stage}/{name}", made[stage].outputs[name])
             for stage, name in (("select", "selected.parquet"), ("export", "train.jsonl"))
@@ -34,23 +33,3 @@ def _agreed(said: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
         (name, next(iter(by)) if len(by) == 1 else "; ".join(f"{value} ({', '.join(at)})" for value, at in by.items()))
         for name, by in found.items()
     ]
-
-
-def _data_inputs(run: Run) -> list[tuple[str, str]]:
-    digests = _outside(run, "data")
-    files = [str(file) for file in sources.files(run.config.data)]
-    names = files if len(files) == len(digests) else [f"data file {place + 1}" for place in range(len(digests))]
-    return list(zip(names, digests, strict=True))
-
-
-def _llm_inputs(run: Run) -> list[tuple[str, str]]:
-    digests = _outside(run, "effort")
-    config = run.config
-    name = f"LLM {config.llm.model}" if config.recommender == "bigrec" else f"text encoder {config.tiger.text_encoder}"
-    adapter = f" and adapter {config.llm.adapter}" if config.recommender == "bigrec" and config.llm.adapter else ""
-    return [(f"{name}{adapter}, file {place + 1}", digest) for place, digest in enumerate(digests)]
-
-
-def _outside(run: Run, stage: str) -> list[str]:
-    inputs = run.manifests[stage].inputs if stage in run.manifests else {}
-    return [digest for name, digest in inputs.items() if name.startswith("outside/")]

@@ -70,9 +70,9 @@ class Results:
 
 def results(run: Run) -> Results | None:
     """Read the evaluation of a run; None if it has not got there."""
-    if not run.has("evaluate"):
+    if not run.has("compare"):
         return None
-    comparison = run.json("evaluate/comparison.json")
+    comparison = run.json("compare/comparison.json")
     arms = {arm: one["metrics"] for arm, one in comparison["arms"].items()}
     measured = comparison["measures"]
     rows = [_row(name, list(arms.values()), measured.get(name)) for name in next(iter(arms.values()))]

@@ -6,11 +6,10 @@ import polars as pl
 from markupsafe import Markup
 from numpy.typing import ArrayLike
 
-from dealrec.columns import EFFORT, INFLUENCE, OVERALL, SAMPLE, STRATUM
+from dealrec.columns import EFFORT, INFLUENCE, OVERALL, STRATUM
 from dealrec.reporting.histogram import Histogram, Summary, draw, histogram, summary
 from dealrec.reporting.numbers import Unit, percent
 from dealrec.reporting.runs import Run
-from dealrec.stages.tables import join_scores
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Figure:
 
 
 def figures(run: Run, pool: pl.DataFrame | None) -> list[Figure]:
-    """Influence of all samples, effort and overall score of the pool (`candidates`); as far as the run has come."""
+    """Influence of all samples, effort and overall score of the pool, as far as the run has come."""
     made = [_influence(run), _effort(run), _overall(run, pool)]
     return [figure for figure in made if figure is not None]
 
@@ -70,26 +69,6 @@ def _overall(run: Run, pool: pl.DataFrame | None) -> Figure | None:
     low, high = (float(end) for end in (strata["low"][0], strata["high"][-1]))
     bars = Histogram(low, high, tuple(strata["candidates"]), tuple(strata["kept"]))
     return _figure(OVERALL, bars, summary(pool[OVERALL]), note)
-
-
-def candidates(run: Run) -> pl.DataFrame:
-    """sample_id, influence, effort, overall and stratum of the pool; no stratum: dropped as one of the hardest.
-
-    The run keeps them of the selected only; they follow from the scores.
-    """
-    from dealrec.selection import assign_strata, combine_scores, without_hardest
-
-    settings = run.config.select
-    tables = {name: run.table(f"{name}/scores.parquet") for name in (INFLUENCE, EFFORT)}
-    table = join_scores(run.table("effort/pool.parquet").select(SAMPLE), tables)
-    influence, effort = table[INFLUENCE].to_torch(), table[EFFORT].to_torch()
-    overall = combine_scores(influence, effort, effort_weight=settings.effort_weight)
-    kept = without_hardest(overall, share=settings.hard_prune)
-    strata = assign_strata(overall[kept], strata=settings.strata)
-    ids = table[SAMPLE].to_numpy()[kept.numpy()]
-    placed = pl.DataFrame({SAMPLE: ids, STRATUM: strata.numpy()}).cast({SAMPLE: table.schema[SAMPLE]})
-    scored = table.with_columns(pl.Series(OVERALL, overall.numpy()))
-    return scored.join(placed, on=SAMPLE, how="left", maintain_order="left")
 
 
 def _figure(name: str, bars: Histogram | None, found: Summary | None, note: str) -> Figure | None:

@@ -21,9 +21,9 @@ from dealrec.columns import (
     TARGET,
     USER,
 )
+from dealrec.data.catalogue import Catalogue
 from dealrec.reporting.numbers import Unit, number
 from dealrec.reporting.runs import Run
-from dealrec.stages.tables import read_catalogue
 
 ROOM = 3_600_000  # bytes of the rows that the script shows: the page stays below 5 MB
 STATIC_ROOM = 800_000  # bytes of text in the rows that are there without the script
@@ -84,7 +84,7 @@ def samples_table(run: Run, samples: pl.DataFrame, pool: pl.DataFrame | None, *,
     table = _ordered(run, samples, pool)
     reasons = _reasons(run)
     units = {name: Unit.of(table[name].drop_nulls()) for name in SCORES}
-    titles = read_catalogue(run.folder / "data" / "items.parquet").titles
+    titles = Catalogue.of(run.table("data/items.parquet")).titles
     data, states = _embed(_rows(table, reasons, units), titles, reasons, units, room)
     selected = table.filter(pl.col(RANK).is_not_null()).head(STATIC_ROWS)
     totals = table.select(pl.col("reason").replace_strict({r: reasons[r].state for r in reasons}))["reason"]

@@ -21,6 +21,15 @@ class Encoded:
     labels: list[int]
 
 
+@dataclass(frozen=True)
+class Sample:
+    """A sample as tokens and, of a recommender that reads text, as the same in text."""
+
+    tokens: Encoded
+    prompt: str = ""
+    completion: str = ""
+
+
 def plan_batches(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
     """Indices of samples, batch by batch: the longest first, each batch at most `batch_tokens` with its padding.
 

@@ -1,1 +1,7 @@
-"""The stages of the pipeline, a file each; `pipeline` lists them in order."""
+"""The stages of the pipeline, a file each; `pipeline` puts them together."""
+
+# In order. Named here as well as by the stages, since the command line must answer before it can import them.
+STAGE_NAMES = (
+    *("data", "surrogate", "influence", "warmstart", "effort", "select", "export"),
+    *("finetune", "evaluate", "compare", "report"),
+)

@@ -1,9 +1,11 @@
-"""The comparison of the arms as the stage uses it: what stands in `comparison.json`, and what it covers in words."""
+"""Comparison: the means of all arms, the selected against the random ones, and in words what that covers."""
+
+from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -11,36 +13,42 @@ from numpy.typing import NDArray
 
 from dealrec.columns import LOSS, USER
 from dealrec.config import Config
-from dealrec.config.arms import BASE, RANDOM, SELECTED, FineTuning, fine_tunings, random_arms, selected_arms
-from dealrec.engine.stage import Context
-from dealrec.evaluation import Comparison, bootstrap_crossed, compare_arms
-from dealrec.stages.evaluation import measures
+from dealrec.config.arms import ARMS, BASE, RANDOM, SELECTED, FineTuning, fine_tunings, random_arms, selected_arms
+from dealrec.engine.run_directory import read_table, write_table
+from dealrec.stages.context import Context, Stage
+from dealrec.stages.evaluate import measures
+
+if TYPE_CHECKING:
+    from dealrec.evaluation import Comparison
 
 Runs = list[list[str]]  # folders, [arms][trainings]
 
 
-def compare(context: Context) -> None:
+def run(context: Context) -> None:
     """Write `comparison.json`: the mean of each kind of arm, and selected - random with what can be said of it.
 
     arms: of base, selected and random the folders (`runs`), `metrics` (means over arms, trainings and users with
     intervals over those of which there are several) and `catalogue` (means over the runs). measures: of each the
     difference, its verdict and the p-values `users` and `arms`; empty without random arms. notes: what all this
-    covers, and which test could not have been significant.
+    covers, and which test could not have been significant. `comparison.parquet` has the mean over users of each
+    measure of each run, with its interval over users.
     """
+    from dealrec.evaluation import bootstrap_crossed, compare_arms
+
     config, settings = context.config, context.config.evaluate
-    how: dict[str, Any] = {"confidence": settings.confidence, "resamples": settings.resamples, "seed": config.seed}
+    options = _options(config)
     kinds = runs_of_arms(config)
     tables = {name: _per_user(context, name) for runs in kinds.values() for name in _flat(runs)}
     values = {kind: {name: stacked(tables, runs, name) for name in measures(settings)} for kind, runs in kinds.items()}
-    found: dict[str, Comparison] = {}
+    comparisons: dict[str, Comparison] = {}
     for name in measures(settings) if RANDOM in kinds else []:
         selected, random = values[SELECTED][name], values[RANDOM][name]
-        found[name] = compare_arms(selected, random, **how, lower_is_better=name == LOSS)
+        comparisons[name] = compare_arms(selected, random, **options, lower_is_better=name == LOSS)
     content = {
         "arms": {
             kind: {
                 "runs": _flat(runs),
-                "metrics": {name: asdict(bootstrap_crossed(array, **how)) for name, array in values[kind].items()},
+                "metrics": {name: asdict(bootstrap_crossed(array, **options)) for name, array in values[kind].items()},
                 "catalogue": _mean_catalogue(context, _flat(runs)),
             }
             for kind, runs in kinds.items()
@@ -49,19 +57,42 @@ def compare(context: Context) -> None:
         "selections": config.select.selections,
         "random_arms": config.select.random_arms,
         "training_seeds": config.finetune.seeds,
-        "measures": {name: _as_row(one) for name, one in found.items()},
-        "notes": notes(config, found) if found else [],
+        "measures": {name: _as_row(comparison) for name, comparison in comparisons.items()},
+        "notes": notes(config, comparisons) if comparisons else [],
     }
     (context.out / "comparison.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_table(context.out / "comparison.parquet", pl.DataFrame(_rows(config, tables)), key=["run", "measure"])
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """Of every bootstrap and test."""
+    return {
+        "confidence": config.evaluate.confidence,
+        "resamples": config.evaluate.resamples,
+        "seed": config.seed,
+    }
+
+
+def _rows(config: Config, tables: dict[str, pl.DataFrame]) -> Iterator[dict[str, Any]]:
+    from dealrec.evaluation import bootstrap_mean
+
+    for run_name, table in tables.items():
+        for name in measures(config.evaluate):
+            values = table[name].drop_nulls().to_numpy().astype(np.float64)
+            interval = asdict(bootstrap_mean(values, **_options(config)))
+            del interval["covers"]  # users, of all of them
+            yield {"run": run_name, "measure": name, **interval}
 
 
 def runs_of_arms(config: Config) -> dict[str, Runs]:
     """The folders of each kind of arm that there is; base stands alone."""
     of_arm: dict[str, list[FineTuning]] = {}
-    for one in fine_tunings(config):
-        of_arm.setdefault(one.arm, []).append(one)
+    for tuning in fine_tunings(config):
+        of_arm.setdefault(tuning.arm, []).append(tuning)
     arms = {SELECTED: list(selected_arms(config)), RANDOM: random_arms(config)}
-    trained = {kind: [[one.name for one in of_arm[arm]] for arm in names] for kind, names in arms.items() if names}
+    trained = {
+        kind: [[tuning.name for tuning in of_arm[arm]] for arm in names] for kind, names in arms.items() if names
+    }
     return {BASE: [[BASE]], **trained}
 
 
@@ -71,24 +102,26 @@ def stacked(tables: dict[str, pl.DataFrame], runs: Runs, measure: str) -> NDArra
     return values[:, :, ~np.isnan(values).all(axis=(0, 1))]
 
 
-def notes(config: Config, found: dict[str, Comparison]) -> list[str]:
+def notes(config: Config, comparisons: dict[str, Comparison]) -> list[str]:
     """What intervals and tests cover, what they leave out, and which could not have shown anything."""
     level = 1 - config.evaluate.confidence
-    said = [_covered(found), _held(config), _varied(config)]
+    said = [_covered(comparisons), _held(config), _varied(config)]
     said.append("p (users) flips the signs of the users' differences; it speaks of other users, not of other seeds.")
-    few = [name for name, one in found.items() if one.users.least > level * (1 + 1e-9)]
+    few = [name for name, each in comparisons.items() if each.users.least > level * (1 + 1e-9)]
     if few:
-        which = "any measure" if len(few) == len(found) else _listed(few)
+        which = "any measure" if len(few) == len(comparisons) else _listed(few)
         said.append(f"Too few users differ for p (users) to be as low as {level:.2g} on {which}.")
-    torn = [name for name, one in found.items() if one.verdict != "not distinguishable" and one.users.p > level]
+    torn = [
+        name for name, each in comparisons.items() if each.verdict != "not distinguishable" and each.users.p > level
+    ]
     if torn:
         said.append(f"On {_listed(torn)} interval and p (users) disagree: take the difference for not shown.")
-    if len(found) > 1:
+    if len(comparisons) > 1:
         said.append(
-            f"There are {len(found)} measures, and each is looked at by itself: {level:.0%} of those that do not differ"
-            " look as if they did."
+            f"There are {len(comparisons)} measures, and each is looked at by itself: {level:.0%} of those that do not"
+            " differ look as if they did."
         )
-    arms = next(iter(found.values())).arms
+    arms = next(iter(comparisons.values())).arms
     if arms is not None:
         ours, theirs = config.select.selections, config.select.random_arms
         said.append(
@@ -103,10 +136,10 @@ def notes(config: Config, found: dict[str, Comparison]) -> list[str]:
     return [text for text in said if text]
 
 
-def _covered(found: dict[str, Comparison]) -> str:
+def _covered(comparisons: dict[str, Comparison]) -> str:
     groups: dict[tuple[str, ...], list[str]] = {}
-    for name, one in found.items():
-        groups.setdefault(one.difference.covers, []).append(name)
+    for name, each in comparisons.items():
+        groups.setdefault(each.difference.covers, []).append(name)
     parts = []
     for covers, names in groups.items():
         on = f" (on {_listed(names)})" if len(groups) > 1 else ""
@@ -139,23 +172,24 @@ def _varied(config: Config) -> str:
     return f"{said[:1].upper()}{said[1:]}." if said else ""
 
 
-def _as_row(one: Comparison) -> dict[str, Any]:
+def _as_row(comparison: Comparison) -> dict[str, Any]:
     return {
-        **asdict(one.difference),
-        "verdict": one.verdict,
-        "p": {"users": asdict(one.users), "arms": None if one.arms is None else asdict(one.arms)},
+        **asdict(comparison.difference),
+        "verdict": comparison.verdict,
+        "p": {"users": asdict(comparison.users), "arms": None if comparison.arms is None else asdict(comparison.arms)},
     }
 
 
 def _per_user(context: Context, name: str) -> pl.DataFrame:
-    return pl.read_parquet(context.out / name / "per_user.parquet").sort(USER)
+    return read_table(context.input(f"evaluate/{name}/per_user.parquet")).sort(USER)
 
 
 def _mean_catalogue(context: Context, runs: Sequence[str]) -> dict[str, float]:
     """The mean over the runs of what they all have."""
-    found = [json.loads((context.out / name / "metrics.json").read_text())["catalogue"] for name in runs]
-    names = [name for name in found[0] if all(name in one for one in found)]
-    return {name: sum(one[name] for one in found) / len(found) for name in names}
+    files = [context.input(f"evaluate/{name}/metrics.json") for name in runs]
+    catalogues = [json.loads(file.read_text())["catalogue"] for file in files]
+    names = [name for name in catalogues[0] if all(name in catalogue for catalogue in catalogues)]
+    return {name: sum(catalogue[name] for catalogue in catalogues) / len(catalogues) for name in names}
 
 
 def _flat(runs: Runs) -> list[str]:
@@ -165,3 +199,12 @@ def _flat(runs: Runs) -> list[str]:
 def _listed(names: Iterable[str]) -> str:
     *before, last = names
     return f"{', '.join(before)} and {last}" if before else last
+
+
+STAGE = Stage(
+    "compare",
+    1,
+    run,
+    ("evaluate",),
+    ("seed", "evaluate.ks", "evaluate.confidence", "evaluate.resamples", "finetune.seeds", *ARMS),
+)

@@ -1,36 +1,29 @@
 """What must hold before anything costly is computed."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from dealrec.config import Config
+from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError, DataError
-from dealrec.recommenders.files import check_adapter_directory, check_directory, check_hub
-from dealrec.stages.tables import read_samples
+from dealrec.stages.recommenders import kinds
 
 
 def check_feasible(config: Config, run_dir: Path) -> None:
     """Once the data are there: the budget and the pool must fit the data, and the LLM must be there."""
     from dealrec.selection.coverage import budget_count, count_without_hardest
 
-    if config.recommender == "tiger":
-        _check_model(config.tiger.text_encoder, setting="tiger.text_encoder")
-    else:
-        _check_model(config.llm.model, setting="llm.model", revision=config.llm.revision)
-        if config.llm.adapter is not None:
-            check_adapter_directory(config.llm.adapter)
-        check_quantization(config)
+    kinds.kind(config).check(config)
     _check_warm_start(config, run_dir)
     _check_trackers(config)
-    n = len(read_samples(run_dir / "data" / "samples-train.parquet"))
+    n = len(read_table(run_dir / "data" / "samples-train.parquet"))
     if n == 0:
         raise ConfigError(
             "No user has two training interactions, the last of them after the warm start, so there is no sample",
             "Check data.split, data.warm_share and filters.",
         )
-    if not len(read_samples(run_dir / "data" / "samples-test.parquet")):
+    if not len(read_table(run_dir / "data" / "samples-test.parquet")):
         raise DataError("No user has both test items and earlier ones", "Check data.split, the shares and the filters.")
-    if config.influence.risk == "valid" and not len(read_samples(run_dir / "data" / "samples-valid.parquet")):
+    if config.influence.risk == "valid" and not len(read_table(run_dir / "data" / "samples-valid.parquet")):
         raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
     wanted, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""
     if isinstance(wanted, int) and wanted > n:
@@ -51,51 +44,21 @@ def check_feasible(config: Config, run_dir: Path) -> None:
         )
 
 
-def _check_model(name: str, *, setting: str, revision: str | None = None) -> None:
-    """A folder holds a model; an id is one of the hub's, so that a typing error is not met after the surrogate."""
-    if Path(name).is_absolute():
-        check_directory(Path(name), setting=setting)
-    else:
-        check_hub(name, setting=setting, revision=revision)
-
-
-def check_quantization(config: Config) -> None:
-    """A quantised LLM needs a GPU and bitsandbytes, and cannot be trained as a whole."""
-    wanted = config.llm.quantization
-    if wanted is None:
-        return
-    if config.finetune.full:
-        raise ConfigError(f"finetune.full would train weights that llm.quantization {wanted!r} freezes", "Drop one.")
-    import torch
-
-    if not torch.cuda.is_available():
-        raise ConfigError(f"llm.quantization {wanted!r} needs a CUDA GPU, and there is none here", "Set it to null.")
-    if find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            f"llm.quantization {wanted!r} needs bitsandbytes", "Install it: pip install 'bitsandbytes>=0.46.1'"
-        )
-
-
 def _check_warm_start(config: Config, run_dir: Path) -> None:
     """There is something to start warm from, and validation samples where training is to stop by them."""
-    if config.data.warm_share and not len(read_samples(run_dir / "data" / "samples-warm.parquet")):
+    if config.data.warm_share and not len(read_table(run_dir / "data" / "samples-warm.parquet")):
         raise ConfigError(
             f"data.warm_share {config.data.warm_share:g} leaves no user with two interactions before the cut",
             "Raise it.",
         )
-    stopping = [name for name in _trainings(config) if getattr(config, name).patience is not None]
-    if stopping and not len(read_samples(run_dir / "data" / "samples-valid.parquet")):
+    stopping = [name for name in kinds.kind(config).TRAININGS if getattr(config, name).patience is not None]
+    if stopping and not len(read_table(run_dir / "data" / "samples-valid.parquet")):
         raise ConfigError(f"There are no validation samples for {stopping[0]}.patience", "Set it to null.")
-
-
-def _trainings(config: Config) -> tuple[str, ...]:
-    """The sections of the trainings that the recommender has."""
-    return ("finetune", "warmstart") if config.recommender == "bigrec" else ("finetune",)
 
 
 def _check_trackers(config: Config) -> None:
     """transformers knows the trackers, and they are installed."""
-    wanted = {name: getattr(config, name).report_to for name in _trainings(config)}
+    wanted = {name: getattr(config, name).report_to for name in kinds.kind(config).TRAININGS}
     if all(tracker in ("none", "all") for tracker in wanted.values()):
         return
     from transformers.integrations.integration_utils import (

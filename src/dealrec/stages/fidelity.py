@@ -15,16 +15,16 @@ from typing import Any, Literal
 
 import polars as pl
 
-from dealrec.columns import ARM, GROUP, PARAMETERS, PART, RISK, SAMPLE, SEED, SHARE, SOLVER, SUBSET
+from dealrec.columns import ARM, GROUP, PARAMETERS, PART, RISK, SAMPLE, SEED, SHARE, SOLVER, SUBSET, Part
 from dealrec.config import Config, InfluenceConfig
 from dealrec.config.presets import REFERENCE
 from dealrec.config.solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig
-from dealrec.engine.stage import Context, Stage
+from dealrec.engine.run_directory import read_table, write_table
 from dealrec.engine.workers import in_parallel
 from dealrec.errors import ModelError, NotConverged
-from dealrec.stages.pipeline import STAGES
-from dealrec.stages.retrain import drawn_subset, members, retrain
-from dealrec.stages.tables import PARTS, Part, read_samples, write_table
+from dealrec.stages import retrain, surrogate
+from dealrec.stages.context import Context, Stage
+from dealrec.stages.retrain import drawn_subset, members
 
 RISKS: tuple[Literal["valid"], Literal["train"]] = ("valid", "train")
 
@@ -60,7 +60,7 @@ def sections(config: Config, defaults: Sequence[InfluenceConfig]) -> list[Influe
     return config.fidelity.compared or suited
 
 
-def fidelity(context: Context) -> None:
+def run(context: Context) -> None:
     """Scores of every unit for every group under each influence section, and how well each predicted."""
     from dealrec.influence.convex import leave_one_out
 
@@ -73,10 +73,10 @@ def fidelity(context: Context) -> None:
         if (shard / REFUSED).exists():
             context.warn(f"{name} ({', '.join(_label(arm).values())}): {(shard / REFUSED).read_text()}")
             continue
-        scores = pl.read_parquet(shard / "groups.parquet").sort(SAMPLE)
+        scores = read_table(shard / "groups.parquet")
         write_table(context.out / f"{name}.parquet", scores, key=SAMPLE)
-        seeds = pl.read_parquet(shard / "seeds.parquet").sort(SAMPLE).drop(SAMPLE).to_numpy()
-        facts = {"stability": _stability(seeds), **pl.read_parquet(shard / "facts.parquet").row(0, named=True)}
+        seeds = read_table(shard / "seeds.parquet").drop(SAMPLE).to_numpy()
+        facts = {"stability": _stability(seeds), **read_table(shard / "facts.parquet").row(0, named=True)}
         rows += [{**label, **row, **facts} for row in judged(context, scores.drop(SAMPLE).to_torch(), arm.risk)]
     for risk in RISKS:
         label = {ARM: f"own-units-{risk}", RISK: risk, PARAMETERS: "-", SOLVER: "own units"}
@@ -91,7 +91,7 @@ def _score(arm: InfluenceConfig, context: Context, out: Path) -> None:
     """Influence [n, groups] of the units, and of the mean risk from surrogates of other seeds [n, surrogates]."""
     from safetensors.torch import load_model
 
-    from dealrec.stages.surrogates import trained
+    from dealrec.stages.surrogate import trained
 
     positions = context.config.influence.batch_positions
     config = context.config.model_copy(update={"influence": arm.model_copy(update={"batch_positions": positions})})
@@ -115,7 +115,7 @@ def _group_scores(context: Context, model: Any) -> tuple[list[Any], dict[str, fl
     """Influence on each group's risk, in the order of the units, and the largest residual, the damping, the time."""
     from dealrec.influence import directional_scores
     from dealrec.influence.hvp import mean_gradient
-    from dealrec.stages.surrogates import solver
+    from dealrec.stages.influence import solver
 
     start = time.perf_counter()
     loss, params, train, target = _parts(context, model)
@@ -134,7 +134,7 @@ def _group_scores(context: Context, model: Any) -> tuple[list[Any], dict[str, fl
 def _mean_scores(context: Context, model: Any) -> Any:
     """Influence on the mean risk, in the order of the units."""
     from dealrec.influence import influence_scores
-    from dealrec.stages.surrogates import solver
+    from dealrec.stages.influence import solver
 
     loss, params, train, target = _parts(context, model)
     scores = influence_scores(loss, params, train, solver=solver(context, model), target_batches=target)
@@ -143,7 +143,8 @@ def _mean_scores(context: Context, model: Any) -> Any:
 
 def _parts(context: Context, model: Any) -> tuple[Any, dict[str, Any], Any, Any]:
     """The losses, the chosen parameters, the training batches and those of the target."""
-    from dealrec.stages.surrogates import batches, chosen_parameters
+    from dealrec.stages.influence import chosen_parameters
+    from dealrec.stages.surrogate import batches
     from dealrec.surrogate import per_sample_loss
 
     settings = context.config.influence
@@ -156,7 +157,7 @@ def judged(context: Context, scores: Any, risk: Part) -> list[dict[str, Any]]:
     """A row for each share: how well scores [n, groups] predict their own risk and the test risk, with the ceilings."""
     from dealrec.influence.fidelity import noise_ceiling, predicted_risks, score_interval
 
-    risks = pl.read_parquet(context.input("retrain/risks.parquet"))
+    risks = read_table(context.input("retrain/risks.parquet"))
     settings = context.config.fidelity
     rows = []
     for share in settings.shares:
@@ -174,10 +175,10 @@ def judged(context: Context, scores: Any, risk: Part) -> list[dict[str, Any]]:
 
 def _stability(seeds: Any) -> float | None:
     """Mean Spearman correlation of the scores [n, surrogates] of the surrogate with those of other seeds."""
-    from dealrec.influence.fidelity import spearman
+    from dealrec.evaluation.correlation import spearman
 
-    found = [spearman(seeds[:, 0], seeds[:, other]) for other in range(1, seeds.shape[1])]
-    return sum(found) / len(found) if found else None
+    values = [spearman(seeds[:, 0], seeds[:, other]) or 0.0 for other in range(1, seeds.shape[1])]
+    return sum(values) / len(values) if values else None
 
 
 def _own_units(context: Context) -> Any:
@@ -203,33 +204,8 @@ def _actual(risks: pl.DataFrame, share: float, part: str) -> Any:
 
 
 def _numbered(context: Context, columns: list[Any]) -> pl.DataFrame:
-    ids = read_samples(context.input("data/samples-train.parquet"))[SAMPLE]
+    ids = read_table(context.input("data/samples-train.parquet"))[SAMPLE]
     return pl.DataFrame({SAMPLE: ids, **{str(number): column.numpy() for number, column in enumerate(columns)}})
-
-
-_DATA = (*(f"data/samples-{part}.parquet" for part in PARTS), "data/items.parquet")
-_SURROGATE = next(stage for stage in STAGES if stage.name == "surrogate")
-_DESIGN = tuple(f"fidelity.{name}" for name in ("subsets", "shares", "seeds", "groups", "surrogates"))
-
-FIDELITY_STAGES: tuple[Stage, ...] = (
-    *(replace(stage, after=lambda *_: None) for stage in STAGES[: STAGES.index(_SURROGATE) + 1]),  # no LLM is needed
-    Stage(
-        "retrain",
-        2,
-        retrain,
-        (*_DATA, "surrogate/training.parquet"),
-        (*_SURROGATE.settings, *_DESIGN),
-        _SURROGATE.outside,
-    ),
-    Stage(
-        "fidelity",
-        2,
-        fidelity,
-        (*_DATA, "surrogate/model.safetensors", "retrain"),
-        (*_SURROGATE.settings, *_DESIGN, "fidelity.compared"),
-        _SURROGATE.outside,
-    ),
-)
 
 
 def full(config: Config) -> Config:
@@ -248,3 +224,13 @@ def quick(config: Config) -> Config:
         "compared": sections(config, _QUICK),
     }
     return config.model_copy(update={"fidelity": settings.model_copy(update=shorter)})
+
+
+STAGE = Stage(
+    "fidelity",
+    3,
+    run,
+    (*retrain.DATA, "surrogate/model.safetensors", "retrain"),
+    (*surrogate.STAGE.settings, *retrain.DESIGN, "fidelity.compared"),
+    surrogate.STAGE.outside,
+)

@@ -11,11 +11,12 @@ from typing import Any
 
 import polars as pl
 
-from dealrec.columns import EPOCH, GROUP, PART, RISK, SEED, SHARE, SUBSET, USER, VALID_MRR, VALID_NDCG
-from dealrec.engine.stage import Context
+from dealrec.columns import EPOCH, GROUP, PART, PARTS, RISK, SEED, SHARE, SUBSET, USER, VALID_MRR, VALID_NDCG, Part
+from dealrec.engine.run_directory import read_table, write_table
 from dealrec.engine.workers import in_parallel
 from dealrec.errors import ConfigError
-from dealrec.stages.tables import PARTS, Part, read_samples, write_table
+from dealrec.stages import surrogate
+from dealrec.stages.context import Context, Stage
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Training:
         return f"share-{self.share:g}-subset-{self.subset}-seed-{self.seed}"
 
 
-def retrain(context: Context) -> None:
+def run(context: Context) -> None:
     """Each group's risk after training on each subset from each seed; and surrogates of all units from other seeds."""
     settings, seed = context.config.fidelity, context.config.seed
     seeds = [seed * 1_000 + 1 + number for number in range(settings.seeds)]
@@ -43,7 +44,7 @@ def retrain(context: Context) -> None:
     require_groups(context)
     jobs = {training.name: partial(_train_again, training) for training in trainings}
     in_parallel(context, "trainings", jobs, workers=settings.workers)
-    tables = [pl.read_parquet(context.shard(training.name) / "risks.parquet") for training in trainings]
+    tables = [read_table(context.shard(training.name) / "risks.parquet") for training in trainings]
     write_table(context.out / "risks.parquet", pl.concat(tables), key=[SHARE, SUBSET, SEED, PART, GROUP])
     for number, training in enumerate(t for t in trainings if t.share == 1):
         # Copied, not moved: a shard that lost its model would be taken for complete by the run after a kill.
@@ -56,7 +57,7 @@ def retrain(context: Context) -> None:
 def _train_again(training: Training, context: Context, out: Path) -> None:
     from safetensors.torch import save_model
 
-    from dealrec.stages.surrogates import new_model, training_settings, units
+    from dealrec.stages.surrogate import new_model, training_settings, units
     from dealrec.surrogate import train
 
     seeded = replace(context, config=context.config.model_copy(update={"seed": training.seed}))
@@ -96,7 +97,7 @@ def require_groups(context: Context) -> None:
 
 def kept_epochs(context: Context) -> int:
     """Epochs that the surrogate was trained for until its best one."""
-    history = pl.read_parquet(context.input("surrogate/training.parquet"))
+    history = read_table(context.input("surrogate/training.parquet"))
     if history[VALID_NDCG].is_null().all():
         return len(history)
     best = history.sort(VALID_NDCG, VALID_MRR, -pl.col(EPOCH), descending=True)
@@ -107,7 +108,7 @@ def _risks(context: Context, model: Any, part: Part) -> Iterable[tuple[int, floa
     """The mean loss of each group's units of a part."""
     import torch
 
-    from dealrec.stages.surrogates import batches
+    from dealrec.stages.surrogate import batches
     from dealrec.surrogate import per_sample_loss
 
     made = batches(context, model, part)
@@ -121,10 +122,23 @@ def members(context: Context, part: Part) -> list[Any]:
     """Indices of each group's units in a part. A user is in the same group in every part."""
     import torch
 
-    tables = {name: read_samples(context.input(f"data/samples-{name}.parquet")) for name in PARTS}
+    tables = {name: read_table(context.input(f"data/samples-{name}.parquet")) for name in PARTS}
     users = pl.concat([table.select(USER) for table in tables.values()]).unique().sort(USER)
     generator = torch.Generator().manual_seed(context.config.seed)
     groups = torch.randperm(len(users), generator=generator) % context.config.fidelity.groups
     assigned = users.with_columns(pl.Series(GROUP, groups.numpy()))
     mine = tables[part].join(assigned, on=USER, how="left", maintain_order="left")[GROUP].to_torch()
     return [(mine == group).nonzero().flatten() for group in range(context.config.fidelity.groups)]
+
+
+DATA = (*(f"data/samples-{part}.parquet" for part in PARTS), "data/items.parquet")
+DESIGN = tuple(f"fidelity.{name}" for name in ("subsets", "shares", "seeds", "groups", "surrogates"))
+
+STAGE = Stage(
+    "retrain",
+    2,
+    run,
+    (*DATA, "surrogate/training.parquet"),
+    (*surrogate.STAGE.settings, *DESIGN),
+    surrogate.STAGE.outside,
+)

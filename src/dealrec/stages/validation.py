@@ -1,5 +1,6 @@
 """Checks before a run: everything that needs no computing."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +8,11 @@ from tempfile import TemporaryDirectory
 
 from dealrec.config import Config
 from dealrec.config.arms import fine_tunings
-from dealrec.engine.stage import Context, Silent
+from dealrec.config.recommenders import RECOMMENDERS
+from dealrec.engine.stage import Silent
+from dealrec.stages import data
+from dealrec.stages.context import Context
 from dealrec.stages.feasibility import check_feasible
-from dealrec.stages.pipeline import STAGES
 
 
 def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
@@ -17,7 +20,7 @@ def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
 
     The data stage is quick, so it is run, into a folder that is thrown away.
     """
-    stage = STAGES[0]
+    stage = data.STAGE
     with TemporaryDirectory() as folder:
         out = Path(folder) / stage.name
         out.mkdir()
@@ -26,8 +29,8 @@ def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
         check_feasible(config, Path(folder))
         facts = dict(context.facts) | _influence_facts(replace(context, inputs=("data",)))
     facts["fine_tunings"] = len(fine_tunings(config))
-    tiger = config.recommender == "tiger"
-    setting, name = ("tiger.text_encoder", config.tiger.text_encoder) if tiger else ("llm.model", config.llm.model)
+    setting = RECOMMENDERS[config.recommender].pretrained
+    name = operator.attrgetter(setting)(config)
     if not Path(name).is_dir():
         warn(f"{setting} {name!r} is no folder here; it will be taken from the model hub, which has it")
     for warning in context.warnings:
@@ -37,13 +40,14 @@ def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
 
 def _influence_facts(context: Context) -> dict[str, int]:
     """The surrogate can be made, has the parameters, and the solver takes them: what it will need."""
-    from dealrec.stages.surrogates import batches, chosen_parameters, influence_memory, new_model, solver
+    from dealrec.stages.influence import chosen_parameters, solver, solver_memory
+    from dealrec.stages.surrogate import batches, new_model
     from dealrec.surrogate import per_sample_loss
 
     model = new_model(context)
     params = chosen_parameters(model, context.config.influence.parameters)
     loss = per_sample_loss(model, loss=context.config.surrogate.loss)
-    memory = influence_memory(loss, solver(context, model), params, batches(context, model, "train"))
+    memory = solver_memory(loss, solver(context, model), params, batches(context, model, "train"))
     return {
         "surrogate_parameters": sum(value.numel() for value in model.parameters()),
         "influence_parameters": sum(value.numel() for value in params.values()),

@@ -18,7 +18,10 @@ from dealrec.surrogate.units import (
     plan_by_positions,
 )
 
+KINDS: dict[str, type[Surrogate]] = {"sasrec": SASRec, "gru4rec": GRU4Rec, "bert4rec": BERT4Rec, "mf": MF}
+
 __all__ = [
+    "KINDS",
     "MF",
     "BERT4Rec",
     "Batches",

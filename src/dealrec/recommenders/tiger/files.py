@@ -48,7 +48,7 @@ def load(folder: Path) -> tuple[Any, SemanticIds, list[Id]]:
     """Model in eval mode, semantic ids and item ids, as they were saved. Raises ModelError with the remedy."""
     transformers_logging.disable_progress_bar()
     with _explained(f"The TIGER in {folder}", "Train it again."):
-        table = pl.read_parquet(folder / IDS)
+        table = pl.read_parquet(folder / IDS, glob=False)
         sizes = tuple(json.loads((folder / SIZES).read_text())["sizes"])
         ids = SemanticIds(torch.tensor(table[CODES].to_list(), dtype=torch.int64).view(-1, len(sizes)), sizes)
         model: Any = T5ForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)

@@ -2,24 +2,55 @@
 
 from collections.abc import Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from dealrec.columns import ITEM, ITEM_INDEX, TRAIN_COUNT
+from dealrec.columns import ITEM, TRAIN_COUNT
 from dealrec.config import Config
+from dealrec.data.catalogue import Catalogue, pairs
 from dealrec.engine.launching import on_devices
-from dealrec.engine.stage import Context
-from dealrec.recommenders.files import check_adapter_directory, model_files
+from dealrec.engine.run_directory import read_table
+from dealrec.errors import ConfigError
+from dealrec.recommenders.files import check_adapter_directory, check_model, model_files
+from dealrec.stages.context import Context
 from dealrec.stages.recommenders.training import train_on
-from dealrec.stages.tables import pairs, read_catalogue, read_samples
 
 if TYPE_CHECKING:
     from dealrec.recommenders.bigrec import BIGRec, Prompter
     from dealrec.recommenders.bigrec.files import Blocks
+    from dealrec.sequences import Sample
 
 WARM = "model"
+TRAININGS: tuple[str, ...] = ("finetune", "warmstart")
+TEXT = True
+
+
+def check(config: Config) -> None:
+    """The LLM is there, and its adapter; and what quantises it."""
+    check_model(config.llm.model, setting="llm.model", revision=config.llm.revision)
+    if config.llm.adapter is not None:
+        check_adapter_directory(config.llm.adapter)
+    check_quantization(config)
+
+
+def check_quantization(config: Config) -> None:
+    """A quantised LLM needs a GPU and bitsandbytes, and cannot be trained as a whole."""
+    wanted = config.llm.quantization
+    if wanted is None:
+        return
+    if config.finetune.full:
+        raise ConfigError(f"finetune.full would train weights that llm.quantization {wanted!r} freezes", "Drop one.")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(f"llm.quantization {wanted!r} needs a CUDA GPU, and there is none here", "Set it to null.")
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"llm.quantization {wanted!r} needs bitsandbytes", "Install it: pip install 'bitsandbytes>=0.46.1'"
+        )
 
 
 def files(config: Config) -> Iterator[Path | str]:
@@ -36,12 +67,11 @@ def files(config: Config) -> Iterator[Path | str]:
 
 def warm_start(context: Context) -> None:
     """Fine-tune on the earlier part of the training period, where the settings set one apart."""
-    samples = read_samples(context.input("data/samples-warm.parquet"))
+    samples = read_table(context.input("data/samples-warm.parquet"))
     context.facts["samples"] = len(samples)
     if len(samples):
         job = partial(_train_warm, samples=samples)
-        context.folder_once(WARM, partial(on_devices, context, job, processes=context.config.warmstart.processes))
-        context.publish([WARM])
+        context.unit(WARM, partial(on_devices, context, job, processes=context.config.warmstart.processes))
 
 
 def _train_warm(context: Context, out: Path, *, samples: pl.DataFrame) -> None:
@@ -74,12 +104,35 @@ def fine_tuned(context: Context, folder: Path | None) -> "BIGRec":
 
 def lines(context: Context, samples: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """Prompt and completion, as text."""
+    prompts = prompter(context, tokenizer(context.config))
+    return (
+        {"prompt": prompts.prompt(history), "completion": prompts.completion(target)}
+        for history, target in pairs(samples)
+    )
+
+
+def written(context: Context, samples: pl.DataFrame) -> "list[Sample]":
+    """Each sample as tokens and as text."""
+    from dealrec.sequences import Sample
+
+    prompts = prompter(context, tokenizer(context.config))
+    return [
+        Sample(prompts.encode(history, target), prompts.prompt(history), prompts.completion(target))
+        for history, target in pairs(samples)
+    ]
+
+
+def tokenizer(config: Config) -> Any:
+    """The LLM's."""
     from dealrec.recommenders.bigrec.model import load_tokenizer
 
-    made = prompter(context, load_tokenizer(context.config.llm.model, revision=context.config.llm.revision))
-    return (
-        {"prompt": made.prompt(history), "completion": made.completion(target)} for history, target in pairs(samples)
-    )
+    return load_tokenizer(config.llm.model, revision=config.llm.revision)
+
+
+def start_folder(context: Context) -> Path | None:
+    """The adapter or model of the warm start; without one the adapter of the settings."""
+    warm = context.input("warmstart") / WARM
+    return warm if warm.exists() else context.config.llm.adapter
 
 
 def _fresh(context: Context) -> "BIGRec":
@@ -103,7 +156,7 @@ def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
     # Whole models learn in float32: in bfloat16 small steps would be rounded away.
     dtype: Dtype = "float32" if config.finetune.full and config.llm.dtype == "auto" else config.llm.dtype
     with context.progress.bar(f"{context.name}: loading the LLM"):
-        base, tokenizer = load_llm(
+        base, words = load_llm(
             config.llm.model, revision=config.llm.revision, dtype=dtype, quantization=config.llm.quantization
         )
         model = base
@@ -114,11 +167,11 @@ def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
         if trainable and config.finetune.full:
             model.requires_grad_(True)
     context.facts |= {"device": str(model.device), "dtype": str(base.dtype).removeprefix("torch.")}
-    items = pl.read_parquet(context.input("data/items.parquet")).sort(ITEM_INDEX)
+    items = read_table(context.input("data/items.parquet"))
     return BIGRec(
         model,
-        tokenizer,
-        prompter(context, tokenizer),
+        words,
+        prompter(context, words),
         items[ITEM].to_list(),
         base=base,
         catalogue=lambda recommender: _catalogue(context, recommender),
@@ -133,7 +186,7 @@ def prompter(context: Context, tokenizer: Any) -> "Prompter":
     """Prompts as the settings want them, with the titles of the run's catalogue."""
     from dealrec.recommenders.bigrec import Prompter
 
-    catalogue = read_catalogue(context.input("data/items.parquet"))
+    catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
     return Prompter(tokenizer, catalogue.titles, **context.config.llm.prompt.model_dump())
 
 

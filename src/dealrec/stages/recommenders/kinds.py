@@ -1,20 +1,37 @@
 """The recommenders that a run can be about: what the stages ask of each, and which one the settings name."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
 from dealrec.config import Config
-from dealrec.engine.stage import Context
+from dealrec.stages.context import Context
+from dealrec.stages.recommenders import bigrec, tiger
 
 if TYPE_CHECKING:
     from dealrec.recommenders.protocol import Recommender
+    from dealrec.sequences import Sample
+
+# Settings that can change how a recommender computes; those of the others are left out (`Config.unread_sections`).
+SETTINGS = ("recommender", "llm.dtype", "llm.quantization", "llm.lora", "llm.prompt", "tiger", "finetune.full")
+WRITING = ("recommender", "llm.prompt", "tiger")  # those that a line of a training file depends on
 
 
 class Kind(Protocol):
-    """A module of this folder. It imports what is heavy inside its functions."""
+    """A module of this folder. It imports what is heavy inside its functions.
+
+    TRAININGS: the sections of its trainings on the Trainer of transformers. TEXT: whether it reads text, or tokens of
+    its own.
+    """
+
+    TRAININGS: tuple[str, ...]
+    TEXT: bool
+
+    def check(self, config: Config) -> None:
+        """Raise DealrecError for what would stop it, before anything is computed."""
+        ...
 
     def files(self, config: Config) -> Iterator[Path | str]:
         """What decides how it computes, outside of the run directory."""
@@ -40,10 +57,27 @@ class Kind(Protocol):
         """Each sample as the line of a training file, in the order of the rows."""
         ...
 
+    def written(self, context: Context, samples: pl.DataFrame) -> "list[Sample]":
+        """Each sample as tokens and, where it reads text, as text; in the order of the rows."""
+        ...
+
+    def tokenizer(self, config: Config) -> Any:
+        """What makes tokens of text; None where it reads none."""
+        ...
+
+    def start_folder(self, context: Context) -> Path | None:
+        """The adapter or model that fine-tuning starts from; None: the pretrained model as it is."""
+        ...
+
+
+_KINDS: dict[str, Kind] = {"bigrec": bigrec, "tiger": tiger}
+
 
 def kind(config: Config) -> Kind:
     """The module of the recommender that the settings name."""
-    from dealrec.stages.recommenders import bigrec, tiger
+    return _KINDS[config.recommender]
 
-    found: dict[str, Kind] = {"bigrec": bigrec, "tiger": tiger}
-    return found[config.recommender]
+
+def files(config: Config) -> Iterable[Path | str]:
+    """What decides how the recommender computes, outside of the run directory."""
+    return kind(config).files(config)

@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from dealrec.config import Config
-from dealrec.engine.stage import Context
-from dealrec.recommenders.files import model_files
-from dealrec.stages.tables import index_sequences, pairs, read_catalogue, read_samples
+from dealrec.data.catalogue import Catalogue, pairs
+from dealrec.engine.run_directory import read_table
+from dealrec.recommenders.files import check_model, model_files
+from dealrec.stages.context import Context
 
 if TYPE_CHECKING:
     from dealrec.recommenders.tiger import TIGER, SemanticIds
+    from dealrec.sequences import Sample
 
+TRAININGS: tuple[str, ...] = ("finetune",)
+TEXT = False
 WARM, CHECKPOINT = "model", "checkpoint.safetensors"
+
+
+def check(config: Config) -> None:
+    """The text encoder is there."""
+    check_model(config.tiger.text_encoder, setting="tiger.text_encoder")
 
 
 def files(config: Config) -> Iterator[Path | str]:
@@ -35,15 +44,14 @@ def warm_start(context: Context) -> None:
 
     settings = context.config.tiger
     warm, valid = _rows(context, "warm"), _rows(context, "valid", most=settings.validation_samples)
-    catalogue = read_catalogue(context.input("data/items.parquet"))
+    catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
 
     def untrained(folder: Path) -> None:
         ids = _semantic_ids(context, warm)
         model = new_model(ids.vocab_size, **settings.t5.model_dump(), seed=context.config.seed)
         save(folder, model, ids, catalogue.ids)
 
-    context.folder_once("untrained", untrained)
-    model, ids, items = load(context.shard("untrained"))
+    model, ids, items = load(context.shard_once("untrained", untrained))
     checkpoint = context.shard(CHECKPOINT)
     started = load_checkpoint(checkpoint) if checkpoint.exists() else None
     with context.progress.bar("warmstart: epochs (fewer if it stops early)", settings.max_epochs) as advance:
@@ -104,6 +112,22 @@ def lines(context: Context, samples: pl.DataFrame) -> Iterator[dict[str, Any]]:
     return ({"input_ids": sample.input_ids, "labels": sample.labels} for sample in encoded)
 
 
+def written(context: Context, samples: pl.DataFrame) -> "list[Sample]":
+    """Each sample as tokens: there is no text."""
+    from dealrec.sequences import Encoded, Sample
+
+    return [Sample(Encoded(line["input_ids"], line["labels"])) for line in lines(context, samples)]
+
+
+def tokenizer(config: Config) -> None:
+    """None: semantic ids are its tokens."""
+
+
+def start_folder(context: Context) -> Path:
+    """The warm model."""
+    return context.input("warmstart") / WARM
+
+
 def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
     """Ids of the whole catalogue, from codes that are fitted to the items of the earlier part alone."""
     import torch
@@ -112,7 +136,7 @@ def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
     from dealrec.recommenders.tiger.files import load_text_encoder
 
     settings = context.config.tiger
-    catalogue = read_catalogue(context.input("data/items.parquet"))
+    catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
     with context.progress.bar("warmstart: embedding the titles"):
         texts = [catalogue.titles[item] for item in catalogue.ids]
         embeddings = embed_texts(*load_text_encoder(settings.text_encoder), texts)
@@ -130,8 +154,8 @@ def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
 
 def _rows(context: Context, part: str, *, most: int | None = None) -> list[list[int]]:
     """Each sample as rows of the catalogue, the target last; at most so many, drawn from the seed."""
-    catalogue = read_catalogue(context.input("data/items.parquet"))
-    samples = read_samples(context.input(f"data/samples-{part}.parquet"))
+    catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
+    samples = read_table(context.input(f"data/samples-{part}.parquet"))
     if most is not None and most < len(samples):
         samples = samples.sample(most, seed=context.config.seed)
-    return [[index - 1 for index in sequence] for sequence in index_sequences(samples, catalogue)]
+    return [[index - 1 for index in sequence] for sequence in catalogue.sequences(samples)]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from dealrec.config import TrainingConfig
-from dealrec.engine.stage import Context
-from dealrec.stages.tables import pairs, read_samples
+from dealrec.data.catalogue import pairs
+from dealrec.engine.run_directory import read_table
+from dealrec.stages.context import Context
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,6 +135,6 @@ def _validation(context: Context, recommender: "Recommender", settings: Training
     """Validation samples drawn from the seed, where training is to stop by them."""
     if settings.patience is None:
         return None
-    samples = read_samples(context.input("data/samples-valid.parquet"))
+    samples = read_table(context.input("data/samples-valid.parquet"))
     most = min(settings.validation_samples, len(samples))
     return encode(recommender, samples.sample(most, seed=context.config.seed)) or None

@@ -1,4 +1,4 @@
-"""Effort as its stage scores it: norms a shard at a time, the exponent of length, and what effort goes with."""
+"""Effort: the recommender's gradient norm for a pool of candidates."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,10 +10,11 @@ import polars as pl
 
 from dealrec.columns import EFFORT, INFLUENCE, ITEM, LOSS, NORM, SAMPLE, TARGET, TOKENS, TRAIN_COUNT
 from dealrec.engine.measure import peak_memory_of
-from dealrec.engine.stage import Context
+from dealrec.engine.run_directory import merge_shards, read_table, write_table
 from dealrec.errors import ConfigError, NonFinite
-from dealrec.stages.recommenders.kinds import kind
-from dealrec.stages.tables import write_table
+from dealrec.stages.context import Context, Stage
+from dealrec.stages.recommenders import kinds
+from dealrec.stages.recommenders.training import encode
 
 if TYPE_CHECKING:
     from dealrec.recommenders.protocol import Recommender
@@ -23,12 +24,37 @@ EXPONENTS = (0.0, 0.5, 1.0)
 MIB = 2**20
 
 
-def score_effort(context: Context, samples: pl.DataFrame) -> list[Path]:
-    """Score the samples a shard at a time: files of sample_id, norm, loss, tokens. Interrupted, a run keeps them."""
-    from dealrec.stages.recommenders.training import encode
+def run(context: Context) -> None:
+    """Draw the pool, stratified by influence, and score it."""
+    from dealrec.effort.length import correct_length, fitted_exponent
+    from dealrec.evaluation.correlation import spearman
+    from dealrec.selection import budget_count, coverage_sample
 
+    scores = read_table(context.input("influence/scores.parquet"))
+    size = budget_count(context.config.effort.pool, len(scores))
+    picked = coverage_sample(scores[INFLUENCE].to_torch(), size, seed=context.config.seed)
+    pool = scores[picked.numpy()].select(SAMPLE)
+    write_table(context.out / "pool.parquet", pool, key=SAMPLE)
+    samples = read_table(context.input("data/samples-train.parquet")).join(pool, on=SAMPLE, how="semi")
+    details = merge_shards(score_shards(context, samples), key=SAMPLE, expected=pool[SAMPLE])
+    write_table(context.out / "details.parquet", details, key=SAMPLE)
+    norms, tokens = details[NORM].to_torch(), details[TOKENS].to_torch()
+    fitted, wanted = fitted_exponent(norms, tokens), context.config.effort.length_exponent
+    exponent = fitted if wanted == "fitted" else wanted
+    corrected = correct_length(norms, tokens, exponent=exponent)
+    scored = details.select(SAMPLE, pl.Series(EFFORT, corrected.numpy()))
+    write_table(context.out / "scores.parquet", scored, key=SAMPLE)
+    scored = scored.join(details, on=SAMPLE).join(scores, on=SAMPLE)
+    table = correlations(context, samples, scored, exponents=(exponent, fitted))
+    write_table(context.out / "correlations.parquet", table, key=["exponent", "with"])
+    context.facts |= {"pool": len(pool), "samples": len(scores), "length_exponent": exponent}
+    context.facts["spearman_effort_completion_tokens"] = spearman(scored[EFFORT], details[TOKENS])
+
+
+def score_shards(context: Context, samples: pl.DataFrame) -> list[Path]:
+    """Score the samples a shard at a time: files of sample_id, norm, loss, tokens. Interrupted, a run keeps them."""
     size = context.config.effort.shard_size
-    recommender = kind(context.config).start(context)
+    recommender = kinds.kind(context.config).start(context)
     encoded = encode(recommender, samples)
     shards = [encoded[start : start + size] for start in range(0, len(encoded), size)]
     batch_tokens = batch_tokens_for(context, recommender, shards)
@@ -139,8 +165,9 @@ def correlations(
     constant. popularity: training interactions of the target.
     """
     from dealrec.effort.length import correct_length
+    from dealrec.evaluation.correlation import spearman
 
-    items = pl.read_parquet(context.input("data/items.parquet")).select(ITEM, TRAIN_COUNT)
+    items = read_table(context.input("data/items.parquet")).select(ITEM, TRAIN_COUNT)
     table = scored.join(samples.select(SAMPLE, TARGET), on=SAMPLE).join(items, left_on=TARGET, right_on=ITEM)
     norms, tokens = table[NORM].to_torch(), table[TOKENS].to_torch()
     rows = []
@@ -151,7 +178,11 @@ def correlations(
     return pl.DataFrame(rows, schema={"exponent": pl.Float64, "with": pl.String, "spearman": pl.Float64})
 
 
-def spearman(left: pl.Series, right: pl.Series) -> float | None:
-    """Rank correlation; None where one of them is constant."""
-    value = pl.select(pl.corr(left.cast(pl.Float64), right.cast(pl.Float64), method="spearman")).item()
-    return None if value is None or value != value else float(value)
+STAGE = Stage(
+    "effort",
+    3,
+    run,
+    ("data/samples-train.parquet", "data/items.parquet", "influence/scores.parquet", "warmstart"),
+    ("seed", "effort", *kinds.SETTINGS),
+    kinds.files,
+)

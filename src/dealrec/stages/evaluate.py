@@ -1,7 +1,7 @@
-"""Evaluation as the stage uses it: the users, and the measures of one training of an arm."""
+"""Evaluation: test loss and ranking without fine-tuning and of each training, for the same users."""
 
 import json
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +10,31 @@ import polars as pl
 
 from dealrec.columns import GENERATED, HISTORY, ITEM, LOSS, RANK, TARGET, USER
 from dealrec.config import Config, EvaluateConfig
-from dealrec.config.arms import BASE
-from dealrec.engine.stage import Context
+from dealrec.config.arms import ARMS, BASE, fine_tunings
+from dealrec.engine.run_directory import read_table, write_table
 from dealrec.errors import NonFinite
-from dealrec.evaluation import bootstrap_mean, catalogue_metrics, ranking_metrics
-from dealrec.stages.recommenders.kinds import kind
+from dealrec.stages.context import Context, Stage
+from dealrec.stages.recommenders import kinds
 from dealrec.stages.recommenders.training import encode, mean_token_losses
-from dealrec.stages.tables import write_table
 
 if TYPE_CHECKING:
     from dealrec.recommenders.protocol import Recommender
+
+_SHARED = (
+    *(f"data/interactions-{part}.parquet" for part in ("train", "valid", "test")),
+    *("data/samples-test.parquet", "data/items.parquet", "warmstart"),
+)
+_OF_COMPARISON = ("confidence", "resamples")  # settings of the stage after this one
+
+
+def run(context: Context) -> None:
+    """Evaluate what is not evaluated yet."""
+    users = test_users(read_table(context.input("data/samples-test.parquet")), context.config)
+    _warn_of_repeats(context, users)
+    for name in (BASE, *(tuning.name for tuning in fine_tunings(context.config))):
+        model = () if name == BASE else (f"finetune/{name}",)
+        evaluate = partial(_evaluate, context, name, users)
+        context.unit(name, evaluate, without=("finetune.seeds", *ARMS), inputs=(*_SHARED, *model))
 
 
 def test_users(samples: pl.DataFrame, config: Config) -> pl.DataFrame:
@@ -29,11 +44,13 @@ def test_users(samples: pl.DataFrame, config: Config) -> pl.DataFrame:
     return samples[order[:most]]
 
 
-def evaluate_arm(context: Context, arm: str, users: pl.DataFrame, out: Path) -> None:
+def _evaluate(context: Context, arm: str, users: pl.DataFrame, out: Path) -> None:
     """Write `per_user.parquet` and `metrics.json` of one training of an arm; `base` is without fine-tuning."""
+    from dealrec.evaluation import catalogue_metrics, ranking_metrics
+
     settings = context.config.evaluate
     folder = None if arm == BASE else context.input(f"finetune/{arm}")
-    recommender = kind(context.config).fine_tuned(context, folder)
+    recommender = kinds.kind(context.config).fine_tuned(context, folder)
     scored = users[: _at_most(settings.loss_users, users)]
     losses = pl.DataFrame({USER: scored[USER], LOSS: _losses(context, arm, recommender, scored)})
     ranked = users[: _at_most(settings.ranking_users, users)]
@@ -42,9 +59,9 @@ def evaluate_arm(context: Context, arm: str, users: pl.DataFrame, out: Path) -> 
     metrics = metrics.join(pl.DataFrame({USER: ranked[USER], GENERATED: written}), on=USER, how="left")
     per_user = losses.join(metrics, on=USER, how="full", coalesce=True)
     write_table(out / "per_user.parquet", per_user, key=USER)
-    means = {name: asdict(_interval(per_user[name], context.config)) for name in measures(settings)}
-    items = pl.read_parquet(context.input("data/items.parquet"))
-    trained_on = pl.read_parquet(context.input("data/interactions-train.parquet"))
+    means = {name: {"mean": per_user[name].mean(), "n": per_user[name].count()} for name in measures(settings)}
+    items = read_table(context.input("data/items.parquet"))
+    trained_on = read_table(context.input("data/interactions-train.parquet"))
     everyone = catalogue_metrics(recommended, items, trained_on, ks=settings.ks) if len(recommended) else {}
     content = {"arm": arm, "metrics": means, "catalogue": everyone}
     (out / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
@@ -55,7 +72,7 @@ def measures(settings: EvaluateConfig) -> list[str]:
     return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg", "mrr"))]
 
 
-def warn_of_repeats(context: Context, users: pl.DataFrame) -> None:
+def _warn_of_repeats(context: Context, users: pl.DataFrame) -> None:
     """Warn of test items that cannot be recommended since the user had them before."""
     settings = context.config.evaluate
     relevant = _relevant(context, users[: _at_most(settings.ranking_users, users)])
@@ -69,20 +86,14 @@ def warn_of_repeats(context: Context, users: pl.DataFrame) -> None:
 
 def _relevant(context: Context, users: pl.DataFrame) -> pl.DataFrame:
     """Test items of the users: user_id, item_id."""
-    test = pl.read_parquet(context.input("data/interactions-test.parquet"))
+    test = read_table(context.input("data/interactions-test.parquet"))
     return test.join(users, on=USER, how="semi").select(USER, ITEM)
 
 
 def _before(context: Context) -> pl.DataFrame:
     """What users had before the test part: user_id, item_id."""
-    parts = [pl.read_parquet(context.input(f"data/interactions-{part}.parquet")) for part in ("train", "valid")]
+    parts = [read_table(context.input(f"data/interactions-{part}.parquet")) for part in ("train", "valid")]
     return pl.concat(parts).select(USER, ITEM)
-
-
-def _interval(values: pl.Series, config: Config) -> Any:
-    settings = config.evaluate
-    measured = values.drop_nulls().to_numpy().astype(np.float64)
-    return bootstrap_mean(measured, confidence=settings.confidence, resamples=settings.resamples, seed=config.seed)
 
 
 def _at_most(wanted: int | None, users: pl.DataFrame) -> int:
@@ -131,3 +142,18 @@ def _seen(context: Context, users: pl.DataFrame) -> list[list[Any]]:
     before = _before(context).join(users, on=USER, how="semi").group_by(USER).agg(pl.col(ITEM).unique())
     held = dict(zip(before[USER].to_list(), before[ITEM].to_list(), strict=True))
     return [sorted(held[user]) for user in users[USER].to_list()]
+
+
+STAGE = Stage(
+    "evaluate",
+    4,
+    run,
+    (*_SHARED, "finetune"),
+    (
+        *("seed", "finetune.seeds"),
+        *(f"evaluate.{name}" for name in EvaluateConfig.model_fields if name not in _OF_COMPARISON),
+        *kinds.SETTINGS,
+        *ARMS,
+    ),
+    kinds.files,
+)

@@ -1,0 +1,84 @@
+"""Data: interactions, items and samples of the three parts."""
+
+from typing import Any
+
+import polars as pl
+
+from dealrec.columns import CATEGORY, ITEM, ITEM_INDEX, PARTS, POSITION, SAMPLE, USER
+from dealrec.config import DataConfig
+from dealrec.data import sources
+from dealrec.engine.run_directory import write_table
+from dealrec.stages.context import Context, Stage
+from dealrec.stages.feasibility import check_feasible
+
+
+def run(context: Context) -> None:
+    """Interactions, items and samples of the three parts."""
+    from dealrec.data import samples, splits
+
+    settings = context.config.data
+    with context.progress.bar("data: reading"):
+        source = sources.read(settings, warn=context.warn)
+    interactions = source.interactions
+    if settings.min_rating is not None:
+        interactions = splits.min_rating(interactions, minimum=settings.min_rating)
+    if settings.split == "column" or settings.format == "dealrec":
+        parts = splits.split_by_column(interactions)
+    elif settings.split == "time":
+        parts = splits.split_by_time(interactions, valid_share=settings.valid_share, test_share=settings.test_share)
+    else:
+        parts = splits.split_leave_last_out(interactions)
+        context.warn(splits.LEAK)
+    parts = splits.with_positions(splits.k_core(parts, settings.k_core))
+    items = splits.catalogue(source.items, parts.train, restrict=settings.k_core > 0)
+    if absent := len(splits.absent_items(source.items, parts.train)):
+        context.warn(f"{absent:,} training items are not in the items file; their ids stand in as titles")
+    known = parts.map(lambda table: table.filter(pl.col(ITEM).is_in(items[ITEM].implode())))
+    keep = {"samples_per_user": settings.samples_per_user, "max_history": settings.max_history}
+    earlier, later = splits.split_warm(parts.train, share=settings.warm_share)
+    made = {
+        "warm": samples.training_samples(earlier, samples_per_user=1, max_history=max(1, len(earlier))),
+        "train": samples.training_samples(parts.train, among=later, **keep),
+        "valid": samples.held_out_samples(known.train, known.valid, max_history=settings.max_history),
+        "test": samples.held_out_samples(
+            pl.concat([known.train, known.valid]), known.test, max_history=settings.max_history
+        ),
+    }
+    for part, table in {"train": parts.train, "valid": parts.valid, "test": parts.test}.items():
+        write_table(context.out / f"interactions-{part}.parquet", table, key=[USER, POSITION])
+    for part, table in made.items():
+        write_table(context.out / f"samples-{part}.parquet", table, key=SAMPLE)
+    write_table(context.out / "items.parquet", items, key=ITEM_INDEX)
+    context.facts |= _data_facts(parts, items, made)
+    if source.categories is not None:  # a table of its own, as only the report reads it
+        write_table(context.out / "categories.parquet", source.categories, key=ITEM)
+        context.facts["categories"] = source.categories[CATEGORY].explode().drop_nulls().n_unique()
+    if unknown := len(parts.valid) + len(parts.test) - len(known.valid) - len(known.test):
+        context.warn(
+            f"{unknown:,} validation and test interactions are of items in neither the items file nor the training"
+            " part; they are no targets, and in testing they count as misses"
+        )
+    if short := context.facts["users_too_short"]:
+        context.warn(f"{short:,} users have fewer than two training interactions and yield no training sample")
+
+
+def _data_facts(parts: Any, items: pl.DataFrame, made: dict[str, pl.DataFrame]) -> dict[str, int]:
+    users = parts.train[USER].n_unique()
+    return {
+        "training_users": users,
+        "users_too_short": parts.train.group_by(USER).len().filter(pl.col("len") < 2).height,
+        "items": len(items),
+        **{f"{part}_interactions": len(getattr(parts, part)) for part in PARTS},
+        **{f"{part}_samples": len(table) for part, table in made.items()},
+        "test_items_not_in_catalogue": len(parts.test.join(items, on=ITEM, how="anti")),
+    }
+
+
+STAGE = Stage(
+    "data",
+    2,
+    run,
+    settings=tuple(f"data.{name}" for name in DataConfig.model_fields if name not in ("interactions", "items")),
+    outside=lambda config: iter(sources.files(config.data)),
+    after=check_feasible,
+)

@@ -1,0 +1,152 @@
+"""Surrogate: the small recommender on which influence is computed, trained on all units."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from dealrec.columns import EPOCH, PARTS, TRAIN_LOSS, VALID_MRR, VALID_NDCG, Part
+from dealrec.config import Config, SurrogateConfig
+from dealrec.data.catalogue import Catalogue
+from dealrec.engine.python_files import imported_files
+from dealrec.engine.run_directory import read_table, write_table
+from dealrec.stages.context import Context, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from dealrec.surrogate import Batches, Surrogate, Units
+
+_EPOCHS = {EPOCH: pl.Int64, TRAIN_LOSS: pl.Float64, VALID_NDCG: pl.Float64, VALID_MRR: pl.Float64}
+
+
+def run(context: Context) -> None:
+    """The surrogate recommender, trained on the units and kept at its best epoch."""
+    from safetensors.torch import save_model
+
+    from dealrec.surrogate import Epoch, train
+
+    train_units, valid = units(context, "train"), units(context, "valid")
+    if not len(valid):
+        context.warn("there are no validation samples: all surrogate.max_epochs are trained and the last is kept")
+    model = new_model(context)
+    history = train(
+        model,
+        train_units,
+        valid if len(valid) else None,
+        **training_settings(context.config),
+        seed=context.config.seed,
+        watch=lambda epochs: context.track(epochs, "epochs (fewer if it stops early)"),
+    )
+    save_model(model, str(context.out / "model.safetensors"))
+    table = pl.DataFrame([asdict(epoch) for epoch in history], schema=_EPOCHS)
+    write_table(context.out / "training.parquet", table, key=EPOCH)
+    best = max(history, key=Epoch.quality)
+    if best.valid_ndcg == 0:
+        context.warn(
+            "no validation target is among the surrogate's first ten items in any epoch: it has learnt little,"
+            " and influence says as much"
+        )
+    context.facts |= {"units": len(train_units), "epochs": len(history), "best_epoch": best.epoch}
+    context.facts |= {"valid_ndcg@10": best.valid_ndcg, "device": str(next(model.parameters()).device)}
+
+
+def units(context: Context, part: Part) -> Units:
+    """Training units, or validation samples as units whose last item alone counts."""
+    from dealrec.surrogate import make_units
+
+    catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
+    samples = read_table(context.input(f"data/samples-{part}.parquet"))
+    whole = part == "train" and context.config.data.samples_per_user == 1
+    return make_units(catalogue.sequences(samples), whole=whole)
+
+
+def batches(context: Context, model: Surrogate, part: Part, *, batch_size: int | None = None) -> Batches:
+    """All units with negatives, and hidden items where the model fills them in, drawn once from the seed.
+
+    batch_size: units per batch, for steps over random batches; None: influence.batch_positions, for whole passes.
+    """
+    from dealrec.surrogate import Batches, draw_cloze, draw_negatives, plan, plan_by_positions
+
+    planned = units(context, part)
+    settings, seed = context.config.surrogate, context.config.seed + PARTS.index(part)
+    negatives = draw_negatives(planned, n_items=model.n_items, per_position=settings.negatives, seed=seed)
+    cloze = None
+    if model.hidden_item is not None:
+        cloze = draw_cloze(planned, index=model.hidden_item, share=settings.hidden_share, seed=seed)
+    if batch_size is None:
+        order = plan_by_positions(planned, positions=context.config.influence.batch_positions)
+    else:
+        order = plan(planned, batch_size=batch_size)
+    return Batches(planned, negatives, order, cloze, compute_device())
+
+
+def new_model(context: Context) -> Surrogate:
+    """An untrained surrogate, its weights drawn from the seed."""
+    import torch
+
+    items = read_table(context.input("data/items.parquet"))
+    with torch.random.fork_rng():
+        torch.manual_seed(context.config.seed)
+        model = build(context.config.surrogate, len(items), max_history=context.config.data.max_history)
+    return model.to(compute_device())
+
+
+def build(settings: SurrogateConfig, n_items: int, *, max_history: int) -> Surrogate:
+    """A surrogate of the kind that the settings name, its weights from torch's global generator."""
+    from dealrec.surrogate import KINDS
+    from dealrec.surrogate.custom import load_custom
+
+    if settings.module is not None:
+        return load_custom(settings.module, n_items, max_length=max_history + 1)
+    kind = KINDS[settings.kind]
+    shape = inspect.signature(kind).parameters
+    options = {name: value for name, value in settings.model_dump().items() if name in shape}
+    # A cloze has the target among its positions.
+    return kind(n_items, **options, max_length=max_history + kind.cloze)
+
+
+def training_settings(config: Config) -> dict[str, Any]:
+    """What `dealrec.surrogate.train` takes of the settings."""
+    from dealrec.surrogate import train
+
+    parameters = inspect.signature(train).parameters
+    return {name: value for name, value in config.surrogate.model_dump().items() if name in parameters}
+
+
+def trained(context: Context) -> Surrogate:
+    """The model that the surrogate stage kept."""
+    from safetensors.torch import load_model
+
+    model = new_model(context)
+    load_model(model, context.input("surrogate/model.safetensors"))
+    return model.eval()
+
+
+def compute_device() -> Any:
+    """The GPU if there is one."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def module_files(config: Config) -> Iterable[Path]:
+    """The user's own code of a custom surrogate: what it holds can change the outcome."""
+    return imported_files(config.surrogate.module) if config.surrogate.module else ()
+
+
+STAGE = Stage(
+    "surrogate",
+    2,
+    run,
+    ("data/samples-train.parquet", "data/items.parquet", "data/samples-valid.parquet"),
+    (
+        *("seed", "data.max_history", "data.samples_per_user"),
+        *(f"surrogate.{name}" for name in SurrogateConfig.model_fields if name != "module"),
+    ),
+    module_files,
+)
