@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from dealrec.columns import TARGET
 from dealrec.config import Config
 from dealrec.config_file import parse
 from dealrec.demo.assets import fetch
@@ -129,9 +130,10 @@ def simple_ranks(units: Units, popularity: Tensor, *, recent: bool, exclude_seen
 
 
 def test_units(context: Context) -> Units:
-    """Each test user's history and first test item."""
+    """Each test user's history and first test item that can be recommended."""
     catalogue = read_catalogue(context.input("data/items.parquet"))
-    return make_units(index_sequences(read_samples(context.input("data/samples-test.parquet")), catalogue), whole=False)
+    samples = read_samples(context.input("data/samples-test.parquet")).drop_nulls(TARGET)
+    return make_units(index_sequences(samples, catalogue), whole=False)
 
 
 def metrics(ranks: Tensor) -> dict[str, float]:

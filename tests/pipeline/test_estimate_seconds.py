@@ -268,7 +268,7 @@ def test_the_pieces_of_evaluate(write_config: Write, tmp_path: Path, stage: Any,
     overrides = ("evaluate.batch_size=4", "finetune.seeds=2", "select.random_arms=3")
     bench = selected_bench(write_config(), tmp_path / "bench", *overrides)
     recommender, _ = recommenders._started(bench)
-    users = users_of(read_samples(bench.folder / "data" / "samples-test.parquet"), bench.config)
+    _, users = users_of(read_samples(bench.folder / "data" / "samples-test.parquet"), bench.config)
     stage(recommenders, seconds=(8.0, 1.0, 10.0, 100.0))
     assert recommenders._recommending(bench, recommender, users) == 8 / 4
     count = len(measures(bench.config.evaluate))

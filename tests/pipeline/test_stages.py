@@ -258,6 +258,57 @@ def test_held_out_items_of_no_catalogue_are_no_targets_and_count_as_misses(
     )  # one of the two test items cannot be recommended
 
 
+def test_a_test_user_whose_items_nobody_can_recommend_has_a_row(
+    write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of four users with a test item each, two have one outside of the catalogue: they miss, and have no loss."""
+    path = write_config(
+        data={"split": "column", "columns": {"split": "part"}}, evaluate={"loss_users": 2, "ranking_users": None}
+    )
+    rows = [(user, item, item, "train") for user in "abcdefgh" for item in range(3)]
+    rows += [(user, 3, 3, "valid") for user in "abcdefgh"]
+    rows += [("a", 4, 4, "test"), ("b", 99, 4, "test"), ("c", 98, 4, "test"), ("c", 97, 5, "test"), ("d", 5, 4, "test")]
+    rows += [("new", 4, 4, "test")]
+    names = ["user_id", "item_id", "timestamp", "part"]
+    pl.DataFrame(rows, schema=names, orient="row").write_parquet(path.parent / "interactions.parquet")
+    config = load(path, ["evaluate.ks=[26]", "effort.pool=8", "select.budget=4"])  # all items that are not seen
+    outcomes = run(config, tmp_path / "run", STAGES, progress=Silent())
+    facts, warnings = outcomes[0].manifest.facts, outcomes[0].manifest.warnings
+    assert (facts["test_samples"], facts["test_users_without_loss"], facts["test_users_without_history"]) == (4, 2, 1)
+    assert any("2 test users have no test item that can be recommended" in text for text in warnings)
+    for arm in ("base", "selected", "random-0"):
+        per_user = pl.read_parquet(tmp_path / "run" / "evaluate" / arm / "per_user.parquet")
+        assert per_user["user_id"].to_list() == ["a", "b", "c", "d"]
+        assert per_user["loss"].is_null().to_list() == [False, True, True, False]
+        for measure in ("recall", "ndcg", "mrr"):
+            values = per_user[f"{measure}@26"].to_list()
+            assert values[1:3] == [0, 0]
+            assert min(values[0], values[3]) > 0
+        assert per_user["generated"].null_count() == 0
+    found = json.loads((tmp_path / "run" / "evaluate" / "comparison.json").read_text())
+    assert found["arms"]["base"]["metrics"]["recall@26"]["mean"] == 2 / 4
+    assert {name: measure["n"] for name, measure in found["measures"].items()} == {
+        "loss": 2,
+        **{f"{measure}@26": 4 for measure in ("recall", "ndcg", "mrr")},
+    }
+
+
+def test_a_test_part_of_unknown_items_alone_is_refused_before_anything_is_computed(
+    write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    from dealrec.errors import DataError
+
+    path = write_config()
+    last = pl.col("timestamp") == pl.col("timestamp").max().over("user_id")
+    unknown = made_interactions().with_columns(
+        pl.when(last).then(pl.lit(999)).otherwise(pl.col("item_id")).alias("item_id")
+    )
+    unknown.write_parquet(path.parent / "interactions.parquet")
+    with pytest.raises(DataError, match="No test item of a user with earlier ones"):
+        run(load(path), tmp_path / "run", STAGES, progress=Silent())
+    assert not (tmp_path / "run" / "surrogate").exists()
+
+
 def test_no_test_sample_is_refused_before_anything_is_computed(
     write_config: Callable[..., Path], tmp_path: Path
 ) -> None:

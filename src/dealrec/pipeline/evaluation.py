@@ -22,21 +22,22 @@ if TYPE_CHECKING:
     from dealrec.recommenders.protocol import Recommender
 
 
-def test_users(samples: pl.DataFrame, config: Config) -> pl.DataFrame:
-    """Test samples in an order drawn from the seed: the first ones are those that are evaluated."""
-    order = np.random.default_rng(config.seed).permutation(len(samples))
-    most = max(_at_most(config.evaluate.loss_users, samples), _at_most(config.evaluate.ranking_users, samples))
-    return samples[order[:most]]
+def test_users(samples: pl.DataFrame, config: Config) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The test samples whose loss is measured, and those of the users who are ranked for.
+
+    Both are the first ones in an order drawn from the seed. A user none of whose test items can be recommended has no
+    target, hence no loss, but is ranked for: what is recommended misses.
+    """
+    drawn = samples[np.random.default_rng(config.seed).permutation(len(samples))]
+    return drawn.drop_nulls(TARGET)[: config.evaluate.loss_users], drawn[: config.evaluate.ranking_users]
 
 
-def evaluate_arm(context: Context, arm: str, users: pl.DataFrame, out: Path) -> None:
+def evaluate_arm(context: Context, arm: str, scored: pl.DataFrame, ranked: pl.DataFrame, out: Path) -> None:
     """Write `per_user.parquet` and `metrics.json` of one training of an arm; `base` is without fine-tuning."""
     settings = context.config.evaluate
     folder = None if arm == BASE else context.input(f"finetune/{arm}")
     recommender = kind(context.config).fine_tuned(context, folder)
-    scored = users[: _at_most(settings.loss_users, users)]
     losses = pl.DataFrame({USER: scored[USER], LOSS: _losses(context, arm, recommender, scored)})
-    ranked = users[: _at_most(settings.ranking_users, users)]
     recommended, written = _recommend(context, arm, recommender, ranked)
     metrics = ranking_metrics(recommended, _relevant(context, ranked), ks=settings.ks)
     metrics = metrics.join(pl.DataFrame({USER: ranked[USER], GENERATED: written}), on=USER, how="left")
@@ -55,12 +56,11 @@ def measures(settings: EvaluateConfig) -> list[str]:
     return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg", "mrr"))]
 
 
-def warn_of_repeats(context: Context, users: pl.DataFrame) -> None:
+def warn_of_repeats(context: Context, ranked: pl.DataFrame) -> None:
     """Warn of test items that cannot be recommended since the user had them before."""
-    settings = context.config.evaluate
-    relevant = _relevant(context, users[: _at_most(settings.ranking_users, users)])
+    relevant = _relevant(context, ranked)
     repeats = len(relevant.join(_before(context), on=[USER, ITEM], how="semi"))
-    if repeats and settings.exclude_seen:
+    if repeats and context.config.evaluate.exclude_seen:
         context.warn(
             f"{repeats:,} of {len(relevant):,} test interactions are of items that the user had before; with"
             " evaluate.exclude_seen they cannot be recommended and count as misses"
@@ -83,10 +83,6 @@ def _interval(values: pl.Series, config: Config) -> Any:
     settings = config.evaluate
     measured = values.drop_nulls().to_numpy().astype(np.float64)
     return bootstrap_mean(measured, confidence=settings.confidence, resamples=settings.resamples, seed=config.seed)
-
-
-def _at_most(wanted: int | None, users: pl.DataFrame) -> int:
-    return len(users) if wanted is None else min(wanted, len(users))
 
 
 def _losses(context: Context, arm: str, recommender: "Recommender", users: pl.DataFrame) -> list[float]:

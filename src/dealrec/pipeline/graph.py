@@ -53,7 +53,7 @@ _ARMS = ("select.selections", "select.random_arms")
 STAGES: tuple[Stage, ...] = (
     Stage(
         "data",
-        1,
+        2,
         data,
         settings=_SETTINGS,
         outside=lambda config: iter(sources.files(config.data)),

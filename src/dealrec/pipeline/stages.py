@@ -70,7 +70,9 @@ def data(context: Context) -> None:
     items = splits.catalogue(source.items, parts.train, restrict=settings.k_core > 0)
     if absent := len(splits.absent_items(source.items, parts.train)):
         context.warn(f"{absent:,} training items are not in the items file; their ids stand in as titles")
-    known = parts.map(lambda table: table.filter(pl.col(ITEM).is_in(items[ITEM].implode())))
+    in_catalogue = pl.col(ITEM).is_in(items[ITEM].implode())
+    known = parts.map(lambda table: table.filter(in_catalogue))
+    tested = parts.test.with_columns(pl.when(in_catalogue).then(pl.col(ITEM)))
     keep = {"samples_per_user": settings.samples_per_user, "max_history": settings.max_history}
     earlier, later = splits.split_warm(parts.train, share=settings.warm_share)
     made = {
@@ -78,7 +80,7 @@ def data(context: Context) -> None:
         "train": samples.training_samples(parts.train, among=later, **keep),
         "valid": samples.held_out_samples(known.train, known.valid, max_history=settings.max_history),
         "test": samples.held_out_samples(
-            pl.concat([known.train, known.valid]), known.test, max_history=settings.max_history
+            pl.concat([known.train, known.valid]), tested, max_history=settings.max_history
         ),
     }
     for part, table in {"train": parts.train, "valid": parts.valid, "test": parts.test}.items():
@@ -95,6 +97,11 @@ def data(context: Context) -> None:
             f"{unknown:,} validation and test interactions are of items in neither the items file nor the training"
             " part; they are no targets, and in testing they count as misses"
         )
+    if missed := context.facts["test_users_without_loss"]:
+        context.warn(
+            f"{missed:,} test users have no test item that can be recommended: they score 0 in the ranking, and have no"
+            " test loss"
+        )
     if short := context.facts["users_too_short"]:
         context.warn(f"{short:,} users have fewer than two training interactions and yield no training sample")
 
@@ -108,6 +115,8 @@ def _data_facts(parts: Any, items: pl.DataFrame, made: dict[str, pl.DataFrame]) 
         **{f"{part}_interactions": len(getattr(parts, part)) for part in PARTS},
         **{f"{part}_samples": len(table) for part, table in made.items()},
         "test_items_not_in_catalogue": len(parts.test.join(items, on=ITEM, how="anti")),
+        "test_users_without_loss": made["test"][TARGET].null_count(),
+        "test_users_without_history": parts.test[USER].n_unique() - len(made["test"]),
     }
 
 
@@ -298,11 +307,11 @@ def evaluate(context: Context) -> None:
     from dealrec.pipeline.comparison import compare
     from dealrec.pipeline.evaluation import evaluate_arm, test_users, warn_of_repeats
 
-    users = test_users(read_samples(context.input("data/samples-test.parquet")), context.config)
-    warn_of_repeats(context, users)
+    scored, ranked = test_users(read_samples(context.input("data/samples-test.parquet")), context.config)
+    warn_of_repeats(context, ranked)
     evaluated = [BASE, *(one.name for one in fine_tunings(context.config))]
     for name in evaluated:
-        context.folder_once(name, partial(evaluate_arm, context, name, users))
+        context.folder_once(name, partial(evaluate_arm, context, name, scored, ranked))
     context.publish(evaluated)
     compare(context)
 
