@@ -258,6 +258,38 @@ def test_held_out_items_of_no_catalogue_are_no_targets_and_count_as_misses(
     )  # one of the two test items cannot be recommended
 
 
+@pytest.mark.parametrize(
+    ("repeats", "targets", "dropped"),
+    [
+        ("keep", {"a": ([1, 2, 2], 2), "b": ([3], 3)}, 0),
+        ("dedupe", {"a": ([1], 2), "b": ([3], 3)}, 2),
+        ("collapse", {"a": ([1], 2)}, 3),
+        ("first", {"a": ([1], 2)}, 3),
+    ],
+)
+def test_an_item_twice_at_one_time_is_no_target_after_itself(
+    write_config: Callable[..., Path], tmp_path: Path, repeats: str, targets: dict[str, object], dropped: int
+) -> None:
+    """User a has item 2 three times at one moment; user b comes back to item 3 later."""
+    path = write_config(
+        data={"split": "column", "columns": {"split": "part"}, "repeats": repeats},
+        influence={"risk": "train"},
+        select={"budget": 1, "random_arms": 0},
+        effort={"pool": 1},
+    )
+    rows = [("a", 1, 0), ("a", 2, 1), ("a", 2, 1), ("a", 2, 1), ("b", 3, 0), ("b", 3, 9)]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").with_columns(
+        part=pl.lit("train")
+    )
+    held_out = pl.DataFrame({"user_id": ["a"], "item_id": [4], "timestamp": [20], "part": ["test"]})
+    pl.concat([log, held_out]).write_parquet(path.parent / "interactions.parquet")
+    (outcome,) = run(load(path), tmp_path / "run", STAGES[:1], progress=Silent())
+    samples = pl.read_parquet(tmp_path / "run" / "data" / "samples-train.parquet")
+    assert {row["user_id"]: (row["history"], row["target"]) for row in samples.to_dicts()} == targets
+    warning = f"{dropped} interactions repeat earlier ones and are dropped: data.repeats is {repeats}"
+    assert (warning in outcome.manifest.warnings) == (dropped > 0)
+
+
 def test_a_test_user_whose_items_nobody_can_recommend_has_a_row(
     write_config: Callable[..., Path], tmp_path: Path
 ) -> None:

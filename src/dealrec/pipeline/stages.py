@@ -59,7 +59,14 @@ def data(context: Context) -> None:
     interactions = source.interactions
     if settings.min_rating is not None:
         interactions = splits.min_rating(interactions, minimum=settings.min_rating)
-    if settings.split == "column" or settings.format == "dealrec":
+    by_column = settings.split == "column" or settings.format == "dealrec"
+    distinct = splits.drop_repeats(interactions, repeats=settings.repeats, by_part=by_column)
+    if repeated := len(interactions) - len(distinct):
+        context.warn(
+            f"{repeated:,} interactions repeat earlier ones and are dropped: data.repeats is {settings.repeats}"
+        )
+    interactions = distinct
+    if by_column:
         parts = splits.split_by_column(interactions)
     elif settings.split == "time":
         parts = splits.split_by_time(interactions, valid_share=settings.valid_share, test_share=settings.test_share)
