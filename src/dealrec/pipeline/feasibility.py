@@ -1,5 +1,6 @@
 """What must hold before anything costly is computed."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from dealrec.columns import TARGET
 from dealrec.config import Config
 from dealrec.errors import ConfigError, DataError
 from dealrec.pipeline.tables import read_samples
-from dealrec.recommenders.files import check_adapter_directory, check_directory, check_hub
+from dealrec.recommenders.files import check_adapter_directory, check_directory, check_encoder, check_hub
 
 
 def check_feasible(config: Config, run_dir: Path) -> None:
@@ -15,7 +16,7 @@ def check_feasible(config: Config, run_dir: Path) -> None:
     from dealrec.selection.coverage import budget_count, count_without_hardest
 
     if config.recommender == "tiger":
-        _check_model(config.tiger.text_encoder, setting="tiger.text_encoder")
+        _check_model(config.tiger.text_encoder, setting="tiger.text_encoder", check=check_encoder)
     else:
         _check_model(config.llm.model, setting="llm.model", revision=config.llm.revision)
         if config.llm.adapter is not None:
@@ -58,10 +59,12 @@ def check_feasible(config: Config, run_dir: Path) -> None:
         )
 
 
-def _check_model(name: str, *, setting: str, revision: str | None = None) -> None:
+def _check_model(
+    name: str, *, setting: str, revision: str | None = None, check: Callable[..., None] = check_directory
+) -> None:
     """A folder holds a model; an id is one of the hub's, so that a typing error is not met after the surrogate."""
     if Path(name).is_absolute():
-        check_directory(Path(name), setting=setting)
+        check(Path(name), setting=setting)
     else:
         check_hub(name, setting=setting, revision=revision)
 

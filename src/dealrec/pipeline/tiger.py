@@ -9,7 +9,7 @@ import polars as pl
 from dealrec.config import Config
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import index_sequences, pairs, read_catalogue, read_samples
-from dealrec.recommenders.files import model_files
+from dealrec.recommenders.files import encoder_files
 
 if TYPE_CHECKING:
     from dealrec.recommenders.tiger import TIGER, SemanticIds
@@ -21,7 +21,7 @@ def files(config: Config) -> Iterator[Path | str]:
     """The files of the text encoder's directory, or its name on the hub."""
     folder = Path(config.tiger.text_encoder)
     if folder.is_dir():
-        yield from model_files(folder)
+        yield from encoder_files(folder)
     else:
         yield config.tiger.text_encoder
 
@@ -115,7 +115,7 @@ def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
     catalogue = read_catalogue(context.input("data/items.parquet"))
     with context.progress.bar("warmstart: embedding the titles"):
         texts = [catalogue.titles[item] for item in catalogue.ids]
-        embeddings = embed_texts(*load_text_encoder(settings.text_encoder), texts)
+        embeddings = embed_texts(load_text_encoder(settings.text_encoder, warn=context.warn), texts)
     known = torch.zeros(len(catalogue), dtype=torch.bool)
     known[[row for sequence in warm for row in sequence]] = True
     with context.progress.bar("warmstart: fitting the codes"):
