@@ -221,15 +221,11 @@ def status(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.")], as_json: AsJson = False
 ) -> None:
     """Show the stages of a run: state, time and memory."""
-    from dealrec.pipeline.fidelity import FIDELITY_STAGES
-    from dealrec.pipeline.graph import STAGES
-    from dealrec.pipeline.runner import recorded_config, states
+    from dealrec.pipeline.fidelity import states_with_check
+    from dealrec.pipeline.runner import recorded_config
     from dealrec.showing import show_states
 
-    config = recorded_config(run_dir)
-    checked = any(run_dir.glob("retrain*"))
-    found = list(states(config, run_dir, FIDELITY_STAGES if checked else STAGES))
-    show_states(found, as_json=as_json)
+    show_states(states_with_check(recorded_config(run_dir), run_dir), as_json=as_json)
 
 
 @app.command()

@@ -20,7 +20,9 @@ from dealrec.config import Config, InfluenceConfig
 from dealrec.config_solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig
 from dealrec.errors import ModelError, NotConverged
 from dealrec.pipeline.graph import STAGES
+from dealrec.pipeline.manifest import Manifest
 from dealrec.pipeline.retraining import drawn_subset, members, retrain
+from dealrec.pipeline.runner import State, states
 from dealrec.pipeline.stage import Context, Stage
 from dealrec.pipeline.tables import PARTS, Part, read_samples, write_table
 from dealrec.pipeline.workers import in_parallel
@@ -230,6 +232,20 @@ FIDELITY_STAGES: tuple[Stage, ...] = (
         _SURROGATE.outside,
     ),
 )
+
+
+def states_with_check(config: Config, run_dir: Path) -> list[tuple[Stage, State, Manifest | None]]:
+    """The states of the pipeline's stages, then of the check's own where it was begun; of a check alone no others."""
+    pipeline = list(states(config, run_dir, STAGES))
+    shared = {stage.name for stage in STAGES} & {stage.name for stage in FIDELITY_STAGES}
+    # A run in the same folder records no form of the check: it is current if it is so in one of the two.
+    forms = [list(states(form(config), run_dir, FIDELITY_STAGES))[len(shared) :] for form in (full, quick)]
+    check = max(forms, key=lambda rows: sum(state == State.COMPLETE for _, state, _ in rows))
+    if all(state == State.MISSING for _, state, _ in check):
+        return pipeline
+    if all(state == State.MISSING for stage, state, _ in pipeline if stage.name not in shared):
+        return pipeline[: len(shared)] + check
+    return pipeline + check
 
 
 def full(config: Config) -> Config:
