@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dealrec.cli.progress import TerminalProgress
-from dealrec.columns import EFFORT, HISTORY, INFLUENCE, LOSS, SAMPLE, TOKENS
+from dealrec.columns import EFFORT, HISTORY, INFLUENCE, LOSS, SAMPLE, TARGET, TOKENS
 from dealrec.config import Config
 from dealrec.config.files import load
 from dealrec.demo import TIGER, assets
@@ -85,7 +85,7 @@ def falls(context: Context, subsets: int, size: int) -> np.ndarray[Any, np.dtype
     known = {(line["made"], line["size"], line["subset"], line["seed"]): line["fall"] for line in lines}
     made = start_digest(context)
     samples = read_table(context.input("data/samples-train.parquet"))
-    test = read_table(context.input("data/samples-test.parquet"))
+    test = read_table(context.input("data/samples-test.parquet")).drop_nulls(TARGET)
     before = mean_loss(kind(context.config).start(context), test)
     found = np.empty((len(SEEDS), subsets))
     for subset in context.track(range(subsets), "subsets"):

@@ -22,6 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from dealrec.cli.progress import TerminalProgress
+from dealrec.columns import TARGET
 from dealrec.config import Config
 from dealrec.config.files import parse
 from dealrec.data.catalogue import Catalogue
@@ -130,9 +131,10 @@ def simple_ranks(units: Units, popularity: Tensor, *, recent: bool, exclude_seen
 
 
 def test_units(context: Context) -> Units:
-    """Each test user's history and first test item."""
+    """Each test user's history and first test item that can be recommended."""
     catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
-    return make_units(catalogue.sequences(read_table(context.input("data/samples-test.parquet"))), whole=False)
+    samples = read_table(context.input("data/samples-test.parquet")).drop_nulls(TARGET)
+    return make_units(catalogue.sequences(samples), whole=False)
 
 
 def metrics(ranks: Tensor) -> dict[str, float]:

@@ -158,7 +158,7 @@ def semantic_ids(
 ) -> SemanticIds:
     """Ids of the whole catalogue from a residual VAE that is fitted to the items of the training part."""
     name = encoder or str(fetch(progress=TerminalProgress(), llm=False, text_encoder=True) / MINILM)
-    embeddings = embed_texts(*load_text_encoder(name), [catalogue.titles[item] for item in catalogue.ids])
+    embeddings = embed_texts(load_text_encoder(name), [catalogue.titles[item] for item in catalogue.ids])
     known = torch.zeros(len(catalogue), dtype=torch.bool)
     known[[row for sequence in sequences for row in sequence]] = True
     model = fit(embeddings[known], **options)

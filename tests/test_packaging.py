@@ -89,7 +89,7 @@ def test_the_metadata_is_that_of_the_project(built: Built, tmp_path: Path) -> No
     assert Path(found["at"]) == built.site
     assert found["version"] == PROJECT["version"]
     assert set(found["extras"]) == set(PROJECT["optional-dependencies"])
-    assert {"all", "export", "quantization", "tracking"} <= set(found["extras"])
+    assert {"all", "demo", "export", "quantization", "tracking"} <= set(found["extras"])
     assert (found["python"], found["licence"]) == (">=3.11", "Apache-2.0")
     assert found["readme"].strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
     assert found["scripts"] == ["dealrec=dealrec.cli:main"]

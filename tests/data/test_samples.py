@@ -98,6 +98,13 @@ def test_held_out_samples_are_those_of_a_loop_over_users(
     assert held_out_samples(*shuffled, max_history=max_history).rows() == expected
 
 
+def test_a_held_out_item_of_null_is_a_target_only_where_the_user_has_no_other() -> None:
+    earlier = table([(1, 5, 0), (2, 6, 0), (3, 7, 0)])
+    held_out = pl.DataFrame({USER: [1, 1, 2, 2, 4], ITEM: [None, 8, None, None, 9], POSITION: [1, 2, 1, 2, 0]})
+    samples = held_out_samples(earlier, held_out, max_history=50)
+    assert samples.rows() == [(0, 1, [5], 8), (1, 2, [6], None)]  # user 3 has nothing held out, user 4 nothing before
+
+
 @given(data=st.data())
 @settings(max_examples=50, deadline=None)
 def test_row_order_does_not_matter_when_times_are_distinct(data: st.DataObject) -> None:

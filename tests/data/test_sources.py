@@ -228,11 +228,13 @@ def test_files_are_those_that_are_read(tmp_path: Path) -> None:
 
 
 def test_repeated_interactions_are_counted_and_kept(load: Reader) -> None:
-    source, warnings = load("user_id,item_id,timestamp\n1,a,1\n1,a,2\n2,a,1\n1,a,3\n1,b,1\n")
+    log = "user_id,item_id,timestamp\n1,a,1\n1,a,2\n2,a,1\n1,a,3\n1,b,1\n"
+    source, warnings = load(log)
     assert source.interactions.height == 5
     (warning,) = warnings
     assert warning.startswith("2 of 5 interactions repeat an earlier one of the same user and item; ")
     assert "evaluate.exclude_seen" in warning
+    assert load(log, repeats="first")[1] == []  # none will be left
 
 
 def test_peculiar_titles_are_mended_and_counted(load: Reader) -> None:

@@ -1,6 +1,7 @@
 """Splits, filters and catalogue: by hand, against slow twins, and what must not depend on what."""
 
 from collections import Counter
+from typing import Any
 
 import polars as pl
 import pytest
@@ -13,6 +14,7 @@ from dealrec.data.splits import (
     Splits,
     absent_items,
     catalogue,
+    drop_repeats,
     k_core,
     min_rating,
     split_by_column,
@@ -140,6 +142,49 @@ def test_k_core_is_what_removing_one_at_a_time_leaves(train: list[Event], held_o
     assert sorted(core.train.rows()) == sorted(kept)
     assert core.valid.rows() == later
     assert core.test.rows() == later
+
+
+# A user plays 7, 8 and 7 at one moment, then 7, 7 and 8 later; another one 8 at that moment. The file mixes them.
+REPEATS = log([(1, 7, 50), (1, 7, 10), (2, 8, 10), (1, 8, 10), (1, 7, 10), (1, 7, 40), (1, 8, 60)])
+
+
+@pytest.mark.parametrize(
+    ("repeats", "expected"),
+    [
+        ("keep", [(7, 10), (8, 10), (7, 10), (7, 40), (7, 50), (8, 60)]),
+        ("dedupe", [(7, 10), (8, 10), (7, 40), (7, 50), (8, 60)]),
+        ("collapse", [(7, 10), (8, 10), (7, 10), (8, 60)]),
+        ("first", [(7, 10), (8, 10)]),
+    ],
+)
+def test_repeats_by_hand(repeats: Any, expected: list[tuple[int, int]]) -> None:
+    left = drop_repeats(REPEATS, repeats=repeats).sort(USER, TIMESTAMP, maintain_order=True)
+    assert left.filter(pl.col(USER) == 1).select(ITEM, TIMESTAMP).rows() == expected
+    assert left.filter(pl.col(USER) == 2).rows() == [(2, 8, 10)]
+
+
+@given(events=EVENTS, repeats=st.sampled_from(["dedupe", "collapse", "first"]))
+@settings(max_examples=100, deadline=None)
+def test_what_is_dropped_is_what_a_loop_over_users_drops(events: list[Event], repeats: Any) -> None:
+    expected: list[Event] = []
+    for user, item, time in sorted(events, key=lambda event: (event[0], event[2])):
+        before = [event for event in expected if event[0] == user]
+        again = {
+            "dedupe": (user, item, time) in before,
+            "collapse": bool(before) and before[-1][1] == item,
+            "first": any(event[1] == item for event in before),
+        }
+        if not again[repeats]:
+            expected.append((user, item, time))
+    assert drop_repeats(log(events), repeats=repeats).rows() == expected
+
+
+@pytest.mark.parametrize("repeats", ["dedupe", "collapse", "first"])
+def test_of_a_split_column_s_parts_the_earlier_one_keeps_the_item(repeats: Any) -> None:
+    """By time the test part's 7 is the first; but the split says that it comes last."""
+    parts = pl.Series(SPLIT, ["test", "valid", "train", "train"])
+    marked = log([(1, 7, 5), (1, 7, 5), (1, 7, 5), (1, 8, 1)]).with_columns(parts)
+    assert drop_repeats(marked, repeats=repeats, by_part=True).rows() == [(1, 8, 1, "train"), (1, 7, 5, "train")]
 
 
 def test_positions_run_on_from_train_to_valid_to_test() -> None:

@@ -1,6 +1,7 @@
 """Units of a stage: each is made once, and whatever fails after it, it is there for the next run."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def train(context: Context[Study], after: Callable[[Context[Study]], None] = lam
         (folder / "model.txt").write_text(f"{drawn}, {context.config.steps} steps")
 
     for arm in range(context.config.arms):
-        context.unit(f"{arm}", lambda out, arm=arm: fill(out, arm), without=("arms",), inputs=(f"draw/{arm}.txt",))
+        context.unit(f"{arm}", partial(fill, arm=arm), without=("arms",), inputs=(f"draw/{arm}.txt",))
     after(context)
 
 

@@ -1,5 +1,6 @@
 """Permutation tests against all permutations, scipy, and the level they promise."""
 
+import tracemalloc
 from itertools import combinations, product
 from typing import Any
 
@@ -96,6 +97,22 @@ def test_many_runs_are_sampled() -> None:
     assert not found.exact
     assert found.p >= found.least == 2 / 200
     assert round(found.p * 200, 9) % 1 == 0
+
+
+def test_runs_that_differ_by_rounding_alone_are_equal() -> None:
+    alone = label_test(np.array([0.1 + 0.2]), np.array([0.3, 0.3, 0.2]), resamples=100, seed=0)
+    assert alone.p == 1.0  # 0.3 is the highest of four, and of three of them: 2 * min(3/4, 4/4)
+    several = label_test(np.array([0.1 + 0.2, 0.3]), np.array([0.3, 0.2]), resamples=100, seed=0)
+    assert several.p == 1.0  # three of six choices are as high, and six as low
+
+
+def test_many_users_are_not_held_at_once() -> None:
+    values = np.random.default_rng(5).normal(size=300_000)
+    tracemalloc.start()
+    sign_flip_test(values, resamples=100, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150 * 2**20  # all flips at once: 400 MiB
 
 
 def test_nothing_and_nan_are_refused() -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from dealrec.api.prune import Pruned
-from dealrec.cli.commands import STACK_NAMES
+from dealrec.cli.options import STACK_NAMES
 from dealrec.columns import RANK, SAMPLE
 from dealrec.config import Config
 from dealrec.config.files import load

@@ -183,6 +183,17 @@ def test_other_verdicts(make_run: MakeRun, config: Config, found: dict[str, Any]
     assert f"Few test users. Test loss over {found['n']}." in page.text
 
 
+@pytest.mark.parametrize(("lost", "remedy"), [(0, "Raise evaluate.loss_users"), (291, "There are no more of them")])
+def test_few_users_with_a_test_loss_are_all_there_are_if_the_others_have_none(
+    make_run: MakeRun, config: Config, lost: int, remedy: str
+) -> None:
+    measures = {"loss": {"mean": 0.5, "low": 0.2, "high": 0.7, "n": 9, "verdict": "worse", "p": {"users": {"p": 0.5}}}}
+    facts = {"data": {"test_samples": 300, "test_users_without_loss": lost}}
+    _, page = page_of(make_run(measures=measures, facts=facts), config)
+    assert "Few test users. Test loss over 9." in page.text
+    assert remedy in page.text
+
+
 def test_without_a_random_arm_there_is_no_verdict(make_run: MakeRun, config: Config) -> None:
     _, page = page_of(make_run(measures={}), config)
     assert "No random selection was fine-tuned" in page.text

@@ -19,8 +19,8 @@ from dealrec.engine.runner import run
 from dealrec.engine.stage import Context, Silent
 from dealrec.stages import fidelity as checks
 from dealrec.stages import retrain as retraining
-from dealrec.stages.pipeline import FIDELITY_STAGES
-from tests.conftest import made_interactions, made_items, small_settings
+from dealrec.stages.pipeline import FIDELITY_STAGES, STAGES
+from tests.conftest import Cli, made_interactions, made_items, small_settings
 
 SETTINGS = {
     "subsets": 4,
@@ -66,6 +66,34 @@ def test_every_training_gives_every_group_a_risk_in_every_part(done: Path) -> No
     assert table.filter(pl.col("share") == 1).group_by("seed").len()["len"].to_list() == [3 * 3]
     assert table["risk"].is_finite().all()
     assert table["risk"].n_unique() == len(table)
+
+
+def test_status_of_a_check_alone_shows_nothing_else(done: Path, cli: Cli) -> None:
+    assert shown(cli, done / "run") == dict.fromkeys(["data", "surrogate", "retrain", "fidelity"], "complete")
+
+
+def test_status_shows_pipeline_and_check_that_share_a_folder(done: Path, tmp_path: Path, cli: Cli) -> None:
+    """What `run` has recorded says nothing of the form of the check; brackets in the folder's name are no pattern."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(done / "run", run_dir)
+    config = load(done / "config.yaml", ["fidelity.compared=null"])
+    run(checks.quick(config), run_dir, FIDELITY_STAGES, progress=Silent())
+    run(config, run_dir, (*FIDELITY_STAGES[:2], STAGES[2]), progress=Silent())
+    run_dir = run_dir.rename(tmp_path / "run[1]")
+    states = shown(cli, run_dir)
+    assert list(states) == [*(stage.name for stage in STAGES), "retrain", "fidelity"]
+    begun = ["data", "surrogate", "influence", "retrain", "fidelity"]
+    assert states == {name: "complete" if name in begun else "not run" for name in states}
+    shutil.rmtree(run_dir / "retrain")
+    assert shown(cli, run_dir)["fidelity"] == "out of date"
+    shutil.rmtree(run_dir / "fidelity")
+    assert list(shown(cli, run_dir)) == [stage.name for stage in STAGES]
+
+
+def shown(cli: Cli, run_dir: Path) -> dict[str, str]:
+    status, out, _ = cli("status", run_dir, "--json")
+    assert status == 0
+    return {row["stage"]: row["state"] for row in json.loads(out)}
 
 
 def test_there_is_a_row_for_each_section_and_share(done: Path) -> None:

@@ -275,6 +275,89 @@ def test_held_out_items_of_no_catalogue_are_no_targets_and_count_as_misses(
     )  # one of the two test items cannot be recommended
 
 
+@pytest.mark.parametrize(
+    ("repeats", "targets", "dropped"),
+    [
+        ("keep", {"a": ([1, 2, 2], 2), "b": ([3], 3)}, 0),
+        ("dedupe", {"a": ([1], 2), "b": ([3], 3)}, 2),
+        ("collapse", {"a": ([1], 2)}, 3),
+        ("first", {"a": ([1], 2)}, 3),
+    ],
+)
+def test_an_item_twice_at_one_time_is_no_target_after_itself(
+    write_config: Callable[..., Path], tmp_path: Path, repeats: str, targets: dict[str, object], dropped: int
+) -> None:
+    """User a has item 2 three times at one moment; user b comes back to item 3 later."""
+    path = write_config(
+        data={"split": "column", "columns": {"split": "part"}, "repeats": repeats},
+        influence={"risk": "train"},
+        select={"budget": 1, "random_arms": 0},
+        effort={"pool": 1},
+    )
+    rows = [("a", 1, 0), ("a", 2, 1), ("a", 2, 1), ("a", 2, 1), ("b", 3, 0), ("b", 3, 9)]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").with_columns(
+        part=pl.lit("train")
+    )
+    held_out = pl.DataFrame({"user_id": ["a"], "item_id": [4], "timestamp": [20], "part": ["test"]})
+    pl.concat([log, held_out]).write_parquet(path.parent / "interactions.parquet")
+    (outcome,) = run(load(path), tmp_path / "run", STAGES[:1], progress=Silent())
+    samples = pl.read_parquet(tmp_path / "run" / "data" / "samples-train.parquet")
+    assert {row["user_id"]: (row["history"], row["target"]) for row in samples.to_dicts()} == targets
+    warning = f"{dropped} interactions repeat earlier ones and are dropped: data.repeats is {repeats}"
+    assert (warning in outcome.manifest.warnings) == (dropped > 0)
+
+
+def test_a_test_user_whose_items_nobody_can_recommend_has_a_row(
+    write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of four users with a test item each, two have one outside of the catalogue: they miss, and have no loss."""
+    path = write_config(
+        data={"split": "column", "columns": {"split": "part"}}, evaluate={"loss_users": 2, "ranking_users": None}
+    )
+    rows = [(user, item, item, "train") for user in "abcdefgh" for item in range(3)]
+    rows += [(user, 3, 3, "valid") for user in "abcdefgh"]
+    rows += [("a", 4, 4, "test"), ("b", 99, 4, "test"), ("c", 98, 4, "test"), ("c", 97, 5, "test"), ("d", 5, 4, "test")]
+    rows += [("new", 4, 4, "test")]
+    names = ["user_id", "item_id", "timestamp", "part"]
+    pl.DataFrame(rows, schema=names, orient="row").write_parquet(path.parent / "interactions.parquet")
+    config = load(path, ["evaluate.ks=[26]", "effort.pool=8", "select.budget=4"])  # all items that are not seen
+    outcomes = run(config, tmp_path / "run", STAGES, progress=Silent())
+    facts, warnings = outcomes[0].manifest.facts, outcomes[0].manifest.warnings
+    assert (facts["test_samples"], facts["test_users_without_loss"], facts["test_users_without_history"]) == (4, 2, 1)
+    assert any("2 test users have no test item that can be recommended" in text for text in warnings)
+    for arm in ("base", "selected", "random-0"):
+        per_user = pl.read_parquet(tmp_path / "run" / "evaluate" / arm / "per_user.parquet")
+        assert per_user["user_id"].to_list() == ["a", "b", "c", "d"]
+        assert per_user["loss"].is_null().to_list() == [False, True, True, False]
+        for measure in ("recall", "ndcg", "mrr"):
+            values = per_user[f"{measure}@26"].to_list()
+            assert values[1:3] == [0, 0]
+            assert min(values[0], values[3]) > 0
+        assert per_user["generated"].null_count() == 0
+    found = json.loads((tmp_path / "run" / "evaluate" / "comparison.json").read_text())
+    assert found["arms"]["base"]["metrics"]["recall@26"]["mean"] == 2 / 4
+    assert {name: measure["n"] for name, measure in found["measures"].items()} == {
+        "loss": 2,
+        **{f"{measure}@26": 4 for measure in ("recall", "ndcg", "mrr")},
+    }
+
+
+def test_a_test_part_of_unknown_items_alone_is_refused_before_anything_is_computed(
+    write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    from dealrec.errors import DataError
+
+    path = write_config()
+    last = pl.col("timestamp") == pl.col("timestamp").max().over("user_id")
+    unknown = made_interactions().with_columns(
+        pl.when(last).then(pl.lit(999)).otherwise(pl.col("item_id")).alias("item_id")
+    )
+    unknown.write_parquet(path.parent / "interactions.parquet")
+    with pytest.raises(DataError, match="No test item of a user with earlier ones"):
+        run(load(path), tmp_path / "run", STAGES, progress=Silent())
+    assert not (tmp_path / "run" / "surrogate").exists()
+
+
 def test_no_test_sample_is_refused_before_anything_is_computed(
     write_config: Callable[..., Path], tmp_path: Path
 ) -> None:

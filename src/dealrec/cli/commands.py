@@ -208,13 +208,10 @@ def status(
     """Show the stages of a run: state, time and memory."""
     from dealrec.cli.tables import show_states
     from dealrec.config import Config
-    from dealrec.engine.runner import recorded_config, states
-    from dealrec.stages.pipeline import FIDELITY_STAGES, STAGES
+    from dealrec.engine.runner import recorded_config
+    from dealrec.stages.pipeline import states_with_check
 
-    config = recorded_config(run_dir, Config)
-    checked = any(run_dir.glob("retrain*"))
-    found = list(states(config, run_dir, FIDELITY_STAGES if checked else STAGES))
-    show_states(found, as_json=as_json)
+    show_states(states_with_check(recorded_config(run_dir, Config), run_dir), as_json=as_json)
 
 
 @app.command()

@@ -87,7 +87,8 @@ class TIGERConfig(Section):
 
     text_encoder: Annotated[str, FOLDER_OR_ID] = Field(
         "sentence-transformers/all-MiniLM-L6-v2",
-        description="Embeds the titles: a directory in Hugging Face format, or a model id of its hub.",
+        description="Embeds the titles: a directory of sentence-transformers, whose modules.json says how it pools, or"
+        " a model id of the hub. Any other encoder in Hugging Face format will do; its token states are averaged.",
     )
     codes: CodesConfig = Field(CodesConfig(), description="The semantic ids.")
     t5: T5Config = Field(T5Config(), description="The model.")

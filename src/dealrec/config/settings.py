@@ -81,6 +81,12 @@ class DataConfig(Section):
     valid_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the interactions for validation; split 'time'.")
     test_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the interactions for testing; split 'time'.")
     min_rating: float | None = Field(None, description="Interactions rated lower are dropped. null: all are kept.")
+    repeats: Literal["keep", "dedupe", "collapse", "first"] = Field(
+        "dedupe",
+        description="What becomes of interactions of one user with an item that they had before. keep: all stay."
+        " dedupe: the same item at the same time counts once. collapse: the same item several times in a row, at"
+        " whatever times, counts once. first: only the first interaction with each item stays.",
+    )
     k_core: int = Field(
         0, ge=0, description="Users and items with fewer training interactions are dropped, repeatedly. 0: none."
     )

@@ -35,16 +35,17 @@ def training_samples(
 def held_out_samples(earlier: pl.DataFrame, held_out: pl.DataFrame, *, max_history: int) -> pl.DataFrame:
     """Make one sample of each user with held-out items and earlier ones; the target is the first held-out item.
 
-    Both tables: user_id, item_id, position, in any order. Returns the columns of `training_samples`.
+    Both tables: user_id, item_id, position, in any order. A held-out item of null is none that can be recommended: it
+    is passed over, and is the target where the user has no other. Returns the columns of `training_samples`.
 
     >>> earlier = pl.DataFrame({USER: [1, 1], ITEM: [7, 8], POSITION: [0, 1]})
-    >>> held_out = pl.DataFrame({USER: [1, 1, 2], ITEM: [9, 5, 7], POSITION: [2, 3, 0]})
+    >>> held_out = pl.DataFrame({USER: [1, 1, 1, 2], ITEM: [None, 9, 5, 7], POSITION: [2, 3, 4, 0]})
     >>> held_out_samples(earlier, held_out, max_history=50).rows()
     [(0, 1, [7, 8], 9)]
     """
     ordered = earlier.sort(USER, POSITION).with_row_index(_ROW).with_columns(pl.col(_ROW).cast(pl.Int64))
     own = ordered.group_by(USER).agg(pl.col(_ROW).min().alias(_FIRST), (pl.col(_ROW).max() + 1).alias(_STOP))
-    targets = held_out.sort(USER, POSITION).unique(USER, keep="first", maintain_order=True)
+    targets = held_out.sort(USER, pl.col(ITEM).is_null(), POSITION).unique(USER, keep="first", maintain_order=True)
     spans = targets.join(own, on=USER, how="inner", maintain_order="left").rename({ITEM: TARGET})
     return _with_history(spans, ordered[ITEM], max_history=max_history)
 

@@ -60,7 +60,7 @@ def read(config: DataConfig, *, warn: Callable[[str], None]) -> Source:
     used, known = values.reconcile(item_ids, listed)
     interactions = interactions.with_columns(used.alias(columns.ITEM))
     repeated = interactions.height - interactions.select(columns.USER, columns.ITEM).n_unique()
-    if repeated:
+    if repeated and config.repeats != "first":
         warn(
             f"{repeated:,} of {interactions.height:,} interactions repeat an earlier one of the same user and item;"
             " where that is a test item, evaluate.exclude_seen makes it a miss: set it to false if people do come back"

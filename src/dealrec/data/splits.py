@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import polars as pl
 
@@ -40,6 +41,29 @@ def min_rating(interactions: pl.DataFrame, *, minimum: float) -> pl.DataFrame:
     if kept.height == 0:
         raise DataError(f"no interaction is rated {minimum:g} or higher", "Lower data.min_rating.")
     return kept
+
+
+def drop_repeats(
+    interactions: pl.DataFrame, *, repeats: Literal["keep", "dedupe", "collapse", "first"], by_part: bool = False
+) -> pl.DataFrame:
+    """Drop interactions of a user with an item that they had before; the first of each stays.
+
+    dedupe: those at the same time; such a pair would make a sample whose target ends its own history, which is how
+    the log was written and not what anybody chose. collapse: those that follow one another, at whatever times, in the
+    order of time. first: all. keep: none. by_part: the split column comes before time in a user's order.
+
+    >>> log = pl.DataFrame({USER: [1] * 5, ITEM: [7, 8, 7, 7, 7], TIMESTAMP: [10, 10, 10, 20, 30]})
+    >>> {how: drop_repeats(log, repeats=how)[ITEM].to_list() for how in ("dedupe", "collapse", "first")}
+    {'dedupe': [7, 8, 7, 7], 'collapse': [7, 8, 7], 'first': [7, 8]}
+    """
+    if repeats == "keep":
+        return interactions
+    part = [pl.col(SPLIT).cast(pl.Enum(["train", "valid", "test"]))] if by_part else []
+    ordered = interactions.sort(USER, *part, TIMESTAMP, maintain_order=True)
+    if repeats == "collapse":
+        return ordered.filter(pl.col(ITEM).ne_missing(pl.col(ITEM).shift()).over(USER))
+    same = [USER, ITEM] if repeats == "first" else [USER, ITEM, TIMESTAMP]
+    return ordered.unique(same, keep="first", maintain_order=True)
 
 
 def split_by_time(interactions: pl.DataFrame, *, valid_share: float, test_share: float) -> Splits:

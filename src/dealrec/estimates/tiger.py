@@ -83,7 +83,7 @@ def _coding_seconds(bench: Bench, titles: Sequence[str], *, known: int) -> float
     loading = time.perf_counter() - start
     some = titles[:: -(-len(titles) // TITLES)]
     embedded: list[Tensor] = []
-    embedding = seconds_of(lambda: embedded.append(embed_texts(*encoder, some))) * len(titles) / len(some)
+    embedding = seconds_of(lambda: embedded.append(embed_texts(encoder, some))) * len(titles) / len(some)
     points = torch.randn(min(known, 8 * settings.batch_size), embedded[0].shape[1])
     options: dict[str, Any] = {**settings.model_dump(), "seed": bench.config.seed}
     fit(points, **options | {"epochs": 1})  # makes what later calls use again

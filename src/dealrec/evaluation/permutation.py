@@ -1,14 +1,15 @@
 """Permutation tests of the hypothesis that two arms are the same."""
 
 from dataclasses import dataclass
-from itertools import combinations
 from math import comb
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import monte_carlo_test, permutation_test
 
-_ROUNDING = 1e-12  # sums that are equal but for the order of their terms count as equal
-_SIGNS_AT_ONCE = 5_000_000
+_DIGITS = 12  # of a statistic that count: sums that are equal but for the order of their terms are equal
+_VALUES_AT_ONCE = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,27 @@ def sign_flip_test(differences: NDArray[np.float64], *, resamples: int, seed: in
     if len(differences) == 0 or not np.isfinite(differences).all():
         raise ValueError("expected finite differences, one per user")
     moved = differences[differences != 0]  # a flipped 0 is the same, so leaving it out changes no share
-    if len(moved) == 0:
+    if len(moved) < 2:
         return PermutationTest(1.0, exact=True, least=1.0)
-    bar = abs(moved.sum()) - _ROUNDING * np.abs(moved).sum()
+    total, scale = moved.sum(), np.abs(moved).sum()
+
+    def distance(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(np.round(np.abs(sums) / scale, _DIGITS))
+
+    batch = max(1, _VALUES_AT_ONCE // len(moved))
+    how: dict[str, Any] = {"n_resamples": resamples, "batch": batch, "vectorized": True, "alternative": "greater"}
     if 2 ** len(moved) <= resamples:
-        sums = moved[:1]  # the first sign can stay, as turning all signs round keeps the distance from 0
-        for value in moved[1:]:
-            sums = np.concatenate([sums + value, sums - value])
-        return PermutationTest(float((np.abs(sums) >= bar).mean()), exact=True, least=1 / len(sums))
+        exact = permutation_test((moved,), lambda d, axis: distance(d.sum(axis)), permutation_type="samples", **how)
+        return PermutationTest(float(exact.pvalue), exact=True, least=2 / 2 ** len(moved))
     draw = np.random.default_rng(seed)
-    beyond, rows = 0, max(1, _SIGNS_AT_ONCE // len(moved))
-    for start in range(0, resamples, rows):
-        flipped = draw.random((min(rows, resamples - start), len(moved)), dtype=np.float32) < 0.5
-        beyond += int((np.abs(moved.sum() - 2 * (flipped @ moved)) >= bar).sum())
-    return PermutationTest((beyond + 1) / (resamples + 1), exact=False, least=1 / (resamples + 1))
+
+    def flipped(*, size: tuple[int, ...]) -> NDArray[np.float64]:
+        # permutation_test would shuffle each user's two signs in turn, which takes hundreds of times as long.
+        flips = draw.random((size[0], len(moved)), dtype=np.float32) < 0.5
+        return distance(total - 2 * (flips @ moved))[:, None]
+
+    drawn = monte_carlo_test([float(distance(total))], flipped, lambda d, axis: d.sum(axis), **how)
+    return PermutationTest(float(drawn.pvalue), exact=False, least=1 / (resamples + 1))
 
 
 def label_test(ours: NDArray[np.float64], theirs: NDArray[np.float64], *, resamples: int, seed: int) -> PermutationTest:
@@ -61,16 +69,20 @@ def label_test(ours: NDArray[np.float64], theirs: NDArray[np.float64], *, resamp
     """
     if min(len(ours), len(theirs)) == 0 or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         raise ValueError("expected finite values, at least one of each kind of arm")
-    values, k = np.concatenate([ours, theirs]), len(ours)
-    bar, slack = values[:k].sum(), _ROUNDING * np.abs(values).sum()  # the sum of ours decides the difference of means
-    exact = comb(len(values), k) <= resamples
-    if exact:
-        chosen = np.array(list(combinations(range(len(values)), k)))
-    else:
-        chosen = np.random.default_rng(seed).random((resamples, len(values))).argsort(axis=1)[:, :k]
-    sums = values[chosen].sum(axis=1)
-    beyond = min(int((sums >= bar - slack).sum()), int((sums <= bar + slack).sum()))
-    counted, seen = len(sums), 0 if exact else 1  # drawn at random, the choice seen is counted besides
-    return PermutationTest(
-        min(1.0, 2 * (beyond + seen) / (counted + seen)), exact=exact, least=min(1.0, 2 / (counted + seen))
+    values = np.concatenate([ours, theirs])
+    scale = np.abs(values).sum() or 1.0
+    if min(len(ours), len(theirs)) == 1:  # scipy takes no sample of one; its rank says all
+        values, alone = (np.round(v / scale, _DIGITS) for v in (values, ours if len(ours) == 1 else theirs))
+        side = min((values >= alone).mean(), (values <= alone).mean())
+        return PermutationTest(min(1.0, 2 * float(side)), exact=True, least=min(1.0, 2 / len(values)))
+    choices = comb(len(values), len(ours))
+    test = permutation_test(
+        (ours, theirs),
+        lambda x, y, axis: np.round((x.mean(axis) - y.mean(axis)) / scale, _DIGITS),
+        n_resamples=resamples,
+        batch=max(1, _VALUES_AT_ONCE // len(values)),
+        vectorized=True,
+        rng=np.random.default_rng(seed),
     )
+    counted = choices if choices <= resamples else resamples + 1  # drawn at random, the choice seen is counted besides
+    return PermutationTest(float(test.pvalue), exact=choices <= resamples, least=min(1.0, 2 / counted))

@@ -189,8 +189,10 @@ def _few_users(run: Run) -> Iterator[Note]:
     if not few:
         return
     said = " and ".join(f"{label(name).lower()} over {n:,}" for name, n in few.items())
-    there = run.facts("data").get("test_samples", 0)
-    keys = [f"evaluate.{name}_users" for name, n in few.items() if n < there]
+    facts = run.facts("data")
+    there = facts.get("test_samples", 0)
+    with_loss = there - facts.get("test_users_without_loss", 0)
+    keys = [f"evaluate.{name}_users" for name, n in few.items() if n < (with_loss if name == LOSS else there)]
     yield Note(
         "evaluate",
         f"{said[:1].upper()}{said[1:]}. With fewer than {FEW_USERS} the intervals are themselves rough, and only a"

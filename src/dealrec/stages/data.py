@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from dealrec.columns import CATEGORY, ITEM, ITEM_INDEX, PARTS, POSITION, SAMPLE, USER
+from dealrec.columns import CATEGORY, ITEM, ITEM_INDEX, PARTS, POSITION, SAMPLE, TARGET, USER
 from dealrec.config import DataConfig
 from dealrec.data import sources
 from dealrec.engine.run_directory import write_table
@@ -22,7 +22,14 @@ def run(context: Context) -> None:
     interactions = source.interactions
     if settings.min_rating is not None:
         interactions = splits.min_rating(interactions, minimum=settings.min_rating)
-    if settings.split == "column" or settings.format == "dealrec":
+    by_column = settings.split == "column" or settings.format == "dealrec"
+    distinct = splits.drop_repeats(interactions, repeats=settings.repeats, by_part=by_column)
+    if repeated := len(interactions) - len(distinct):
+        context.warn(
+            f"{repeated:,} interactions repeat earlier ones and are dropped: data.repeats is {settings.repeats}"
+        )
+    interactions = distinct
+    if by_column:
         parts = splits.split_by_column(interactions)
     elif settings.split == "time":
         parts = splits.split_by_time(interactions, valid_share=settings.valid_share, test_share=settings.test_share)
@@ -33,7 +40,9 @@ def run(context: Context) -> None:
     items = splits.catalogue(source.items, parts.train, restrict=settings.k_core > 0)
     if absent := len(splits.absent_items(source.items, parts.train)):
         context.warn(f"{absent:,} training items are not in the items file; their ids stand in as titles")
-    known = parts.map(lambda table: table.filter(pl.col(ITEM).is_in(items[ITEM].implode())))
+    in_catalogue = pl.col(ITEM).is_in(items[ITEM].implode())
+    known = parts.map(lambda table: table.filter(in_catalogue))
+    tested = parts.test.with_columns(pl.when(in_catalogue).then(pl.col(ITEM)))
     keep = {"samples_per_user": settings.samples_per_user, "max_history": settings.max_history}
     earlier, later = splits.split_warm(parts.train, share=settings.warm_share)
     made = {
@@ -41,7 +50,7 @@ def run(context: Context) -> None:
         "train": samples.training_samples(parts.train, among=later, **keep),
         "valid": samples.held_out_samples(known.train, known.valid, max_history=settings.max_history),
         "test": samples.held_out_samples(
-            pl.concat([known.train, known.valid]), known.test, max_history=settings.max_history
+            pl.concat([known.train, known.valid]), tested, max_history=settings.max_history
         ),
     }
     for part, table in {"train": parts.train, "valid": parts.valid, "test": parts.test}.items():
@@ -58,6 +67,11 @@ def run(context: Context) -> None:
             f"{unknown:,} validation and test interactions are of items in neither the items file nor the training"
             " part; they are no targets, and in testing they count as misses"
         )
+    if missed := context.facts["test_users_without_loss"]:
+        context.warn(
+            f"{missed:,} test users have no test item that can be recommended: they score 0 in the ranking, and have no"
+            " test loss"
+        )
     if short := context.facts["users_too_short"]:
         context.warn(f"{short:,} users have fewer than two training interactions and yield no training sample")
 
@@ -71,6 +85,8 @@ def _data_facts(parts: Any, items: pl.DataFrame, made: dict[str, pl.DataFrame]) 
         **{f"{part}_interactions": len(getattr(parts, part)) for part in PARTS},
         **{f"{part}_samples": len(table) for part, table in made.items()},
         "test_items_not_in_catalogue": len(parts.test.join(items, on=ITEM, how="anti")),
+        "test_users_without_loss": made["test"][TARGET].null_count(),
+        "test_users_without_history": parts.test[USER].n_unique() - len(made["test"]),
     }
 
 

@@ -29,31 +29,32 @@ _OF_COMPARISON = ("confidence", "resamples")  # settings of the stage after this
 
 def run(context: Context) -> None:
     """Evaluate what is not evaluated yet."""
-    users = test_users(read_table(context.input("data/samples-test.parquet")), context.config)
-    _warn_of_repeats(context, users)
+    scored, ranked = test_users(read_table(context.input("data/samples-test.parquet")), context.config)
+    _warn_of_repeats(context, ranked)
     for name in (BASE, *(tuning.name for tuning in fine_tunings(context.config))):
         model = () if name == BASE else (f"finetune/{name}",)
-        evaluate = partial(_evaluate, context, name, users)
+        evaluate = partial(_evaluate, context, name, scored, ranked)
         context.unit(name, evaluate, without=("finetune.seeds", *ARMS), inputs=(*_SHARED, *model))
 
 
-def test_users(samples: pl.DataFrame, config: Config) -> pl.DataFrame:
-    """Test samples in an order drawn from the seed: the first ones are those that are evaluated."""
-    order = np.random.default_rng(config.seed).permutation(len(samples))
-    most = max(_at_most(config.evaluate.loss_users, samples), _at_most(config.evaluate.ranking_users, samples))
-    return samples[order[:most]]
+def test_users(samples: pl.DataFrame, config: Config) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The test samples whose loss is measured, and those of the users who are ranked for.
+
+    Both are the first ones in an order drawn from the seed. A user none of whose test items can be recommended has no
+    target, hence no loss, but is ranked for: what is recommended misses.
+    """
+    drawn = samples[np.random.default_rng(config.seed).permutation(len(samples))]
+    return drawn.drop_nulls(TARGET)[: config.evaluate.loss_users], drawn[: config.evaluate.ranking_users]
 
 
-def _evaluate(context: Context, arm: str, users: pl.DataFrame, out: Path) -> None:
+def _evaluate(context: Context, arm: str, scored: pl.DataFrame, ranked: pl.DataFrame, out: Path) -> None:
     """Write `per_user.parquet` and `metrics.json` of one training of an arm; `base` is without fine-tuning."""
     from dealrec.evaluation import catalogue_metrics, ranking_metrics
 
     settings = context.config.evaluate
     folder = None if arm == BASE else context.input(f"finetune/{arm}")
     recommender = kinds.kind(context.config).fine_tuned(context, folder)
-    scored = users[: _at_most(settings.loss_users, users)]
     losses = pl.DataFrame({USER: scored[USER], LOSS: _losses(context, arm, recommender, scored)})
-    ranked = users[: _at_most(settings.ranking_users, users)]
     recommended, written = _recommend(context, arm, recommender, ranked)
     metrics = ranking_metrics(recommended, _relevant(context, ranked), ks=settings.ks)
     metrics = metrics.join(pl.DataFrame({USER: ranked[USER], GENERATED: written}), on=USER, how="left")
@@ -72,12 +73,11 @@ def measures(settings: EvaluateConfig) -> list[str]:
     return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg", "mrr"))]
 
 
-def _warn_of_repeats(context: Context, users: pl.DataFrame) -> None:
+def _warn_of_repeats(context: Context, ranked: pl.DataFrame) -> None:
     """Warn of test items that cannot be recommended since the user had them before."""
-    settings = context.config.evaluate
-    relevant = _relevant(context, users[: _at_most(settings.ranking_users, users)])
+    relevant = _relevant(context, ranked)
     repeats = len(relevant.join(_before(context), on=[USER, ITEM], how="semi"))
-    if repeats and settings.exclude_seen:
+    if repeats and context.config.evaluate.exclude_seen:
         context.warn(
             f"{repeats:,} of {len(relevant):,} test interactions are of items that the user had before; with"
             " evaluate.exclude_seen they cannot be recommended and count as misses"
@@ -94,10 +94,6 @@ def _before(context: Context) -> pl.DataFrame:
     """What users had before the test part: user_id, item_id."""
     parts = [read_table(context.input(f"data/interactions-{part}.parquet")) for part in ("train", "valid")]
     return pl.concat(parts).select(USER, ITEM)
-
-
-def _at_most(wanted: int | None, users: pl.DataFrame) -> int:
-    return len(users) if wanted is None else min(wanted, len(users))
 
 
 def _losses(context: Context, arm: str, recommender: "Recommender", users: pl.DataFrame) -> list[float]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dealrec.columns import TARGET
 from dealrec.config import Config
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError, DataError
@@ -21,8 +22,14 @@ def check_feasible(config: Config, run_dir: Path) -> None:
             "No user has two training interactions, the last of them after the warm start, so there is no sample",
             "Check data.split, data.warm_share and filters.",
         )
-    if not len(read_table(run_dir / "data" / "samples-test.parquet")):
+    targets = read_table(run_dir / "data" / "samples-test.parquet")[TARGET]
+    if not len(targets):
         raise DataError("No user has both test items and earlier ones", "Check data.split, the shares and the filters.")
+    if not targets.count():
+        raise DataError(
+            "No test item of a user with earlier ones is in the items file or the training part",
+            "Check that ids are written alike in both files, and data.split.",
+        )
     if config.influence.risk == "valid" and not len(read_table(run_dir / "data" / "samples-valid.parquet")):
         raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
     wanted, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""

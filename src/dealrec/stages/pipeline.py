@@ -1,7 +1,11 @@
 """The stages in their order, each in a file of its own that says what it reads and what can change its outcome."""
 
 from dataclasses import replace
+from pathlib import Path
 
+from dealrec.config import Config
+from dealrec.engine.manifest import Manifest
+from dealrec.engine.runner import State, states
 from dealrec.errors import ConfigError
 from dealrec.stages import (
     compare,
@@ -40,6 +44,21 @@ FIDELITY_STAGES: tuple[Stage, ...] = (
     retrain.STAGE,
     fidelity.STAGE,
 )
+
+
+def states_with_check(config: Config, run_dir: Path) -> list[tuple[Stage, State, Manifest | None]]:
+    """The states of the pipeline's stages, then of the check's own where it was begun; of a check alone no others."""
+    pipeline = list(states(config, run_dir, STAGES))
+    shared = {stage.name for stage in STAGES} & {stage.name for stage in FIDELITY_STAGES}
+    # A run in the same folder records no form of the check: it is current if it is so in one of the two.
+    forms = (fidelity.full(config), fidelity.quick(config))
+    own = [list(states(form, run_dir, FIDELITY_STAGES))[len(shared) :] for form in forms]
+    check = max(own, key=lambda rows: sum(state == State.COMPLETE for _, state, _ in rows))
+    if all(state == State.MISSING for _, state, _ in check):
+        return pipeline
+    if all(state == State.MISSING for stage, state, _ in pipeline if stage.name not in shared):
+        return pipeline[: len(shared)] + check
+    return pipeline + check
 
 
 def stages_until(name: str) -> tuple[Stage, ...]:

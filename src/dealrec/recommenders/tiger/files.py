@@ -1,7 +1,7 @@
 """TIGER on the disk: the T5 in Hugging Face format, its semantic ids and its training beside it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -9,30 +9,48 @@ from typing import Any
 
 import polars as pl
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import AutoModel, AutoTokenizer, T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from dealrec.columns import ITEM
 from dealrec.errors import ModelError
+from dealrec.recommenders.files import encoder_modules
 from dealrec.recommenders.tiger.semantic_ids import SemanticIds
 from dealrec.recommenders.tiger.training import Checkpoint, Epoch
 
 Id = int | str
+ENCODER_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # of the hub's; pickles are not even fetched
+MAX_TOKENS = 256  # of a title, where the encoder does not say
 IDS, SIZES, CODES = "semantic_ids.parquet", "semantic_ids.json", "codes"
 
 
-def load_text_encoder(name: str, *, revision: str | None = None) -> tuple[Any, Any]:
-    """A text encoder such as all-MiniLM-L6-v2 in float32 and eval mode, on the GPU if there is one, and its tokenizer.
+def load_text_encoder(name: str, *, revision: str | None = None, warn: Callable[[str], None] = lambda _: None) -> Any:
+    """A SentenceTransformer such as all-MiniLM-L6-v2 in float32 and eval mode, on the GPU if there is one.
 
-    name: a directory in Hugging Face format, or a model id of its hub. Only safetensors are read. Raises ModelError.
+    name: a directory, or a model id of the hub. Its modules.json says how token states become an embedding; without
+    one, `warn` is told so, and they are averaged (of a decoder the last one is taken). Only safetensors are read,
+    and no code that comes with the model is run. Raises ModelError.
     """
+    from sentence_transformers import SentenceTransformer
+
     transformers_logging.disable_progress_bar()
     with _explained(f"The text encoder {name!r}", "Give a directory with config.json, safetensors and a tokenizer."):
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        model = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32, use_safetensors=True)
-    return model.to(_device()).eval(), tokenizer
+        folder = Path(name)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=ENCODER_FILES))
+        modules = encoder_modules(folder)
+        options = {"dtype": torch.float32, "use_safetensors": True}
+        encoder = SentenceTransformer(str(folder), device=str(_device()), model_kwargs=options, local_files_only=True)
+    if modules is None:
+        encoder.max_seq_length = min(MAX_TOKENS, encoder.max_seq_length or MAX_TOKENS)
+        warn(
+            f"the text encoder {name!r} has no modules.json, which would say how it pools: the states of a title's"
+            " tokens are averaged (of a decoder the last one is taken)"
+        )
+    return encoder.eval()
 
 
 def save(folder: Path, model: Any, ids: SemanticIds, items: Sequence[Id]) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 from dealrec.config import Config
 from dealrec.data.catalogue import Catalogue, pairs
 from dealrec.engine.run_directory import read_table
-from dealrec.recommenders.files import check_model, model_files
+from dealrec.recommenders.files import check_encoder, check_model, encoder_files
 from dealrec.stages.context import Context
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ WARM, CHECKPOINT = "model", "checkpoint.safetensors"
 
 def check(config: Config) -> None:
     """The text encoder is there."""
-    check_model(config.tiger.text_encoder, setting="tiger.text_encoder")
+    check_model(config.tiger.text_encoder, setting="tiger.text_encoder", check=check_encoder)
 
 
 def files(config: Config) -> Iterator[Path | str]:
     """The files of the text encoder's directory, or its name on the hub."""
     folder = Path(config.tiger.text_encoder)
     if folder.is_dir():
-        yield from model_files(folder)
+        yield from encoder_files(folder)
     else:
         yield config.tiger.text_encoder
 
@@ -139,7 +139,7 @@ def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
     catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
     with context.progress.bar("warmstart: embedding the titles"):
         texts = [catalogue.titles[item] for item in catalogue.ids]
-        embeddings = embed_texts(*load_text_encoder(settings.text_encoder), texts)
+        embeddings = embed_texts(load_text_encoder(settings.text_encoder, warn=context.warn), texts)
     known = torch.zeros(len(catalogue), dtype=torch.bool)
     known[[row for sequence in warm for row in sequence]] = True
     with context.progress.bar("warmstart: fitting the codes"):
