@@ -8,7 +8,7 @@ from typing import Any
 
 from dealrec.config import Config
 from dealrec.config_file import commented, overridden, parse, printable
-from dealrec.drafting.finding import Found, find, reachable
+from dealrec.drafting.files import Files, files, reachable
 from dealrec.drafting.forecast import SplitChoice, choose_split
 from dealrec.drafting.guessing import Choose, Roles, guess
 from dealrec.drafting.options import Given, separator_of
@@ -65,7 +65,7 @@ def draft(
     raw = overridden({}, overrides)
     said = dict(_leaves(raw))
     _refuse_files(said)
-    found_files = find(paths)
+    found_files = files(paths)
     roles = _guessed(found_files, _given_columns(said), choose)
     guesses = [*_files(roles, folder), *_columns(roles)]
     data = parse({"data": _merged(_nested(guesses), raw)["data"]}, base=folder).data
@@ -115,9 +115,9 @@ def _refuse_files(said: Mapping[str, Any]) -> None:
             )
 
 
-def _guessed(found: Found, given: Given, choose: Choose | None) -> Roles:
+def _guessed(found: Files, given: Given, choose: Choose | None) -> Roles:
     try:
-        return guess(found.looks, named=found.named, given=given, choose=choose)
+        return guess(found.previews, named=found.named, given=given, choose=choose)
     except DataError as error:  # what was left out may be the cause
         raise DataError("; ".join([error.cause, *(note.rstrip(".") for note in found.notes)]), error.remedy) from None
 

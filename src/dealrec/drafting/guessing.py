@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from dealrec.columns import ITEM
-from dealrec.drafting.looking import Look
 from dealrec.drafting.naming import Role, name_score
 from dealrec.drafting.options import (
     Given,
@@ -22,6 +21,7 @@ from dealrec.drafting.options import (
     title_options,
     unreadable_times,
 )
+from dealrec.drafting.preview import Preview as Look
 from dealrec.drafting.profiles import Profile, profiles
 from dealrec.errors import DataError
 

@@ -1,0 +1,161 @@
+"""How a text file quotes its fields, told from all of its lines: one stray quote mark swallows rows in silence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dealrec.data.blocks import SIZE, Text
+from dealrec.data.faults import unreadable
+from dealrec.errors import DataError
+
+_REMEDY = (
+    "Write it with a program that quotes as CSV does (a quote mark within quotes is doubled), or as Parquet;"
+    " tab-separated text that quotes nothing may hold quote marks as they are."
+)
+
+
+@dataclass(frozen=True)
+class Quoting:
+    """quotes: whether quote marks enclose fields, or are text like any other; escaped: lines with \\" for a quote."""
+
+    quotes: bool
+    escaped: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class _Marks:
+    """What the lines with quote marks look like. broken: not well-formed by themselves, as they are and unescaped."""
+
+    lines: int = 0
+    broken: int = 0
+    broken_unescaped: int = 0
+    opened: int = 0  # of the broken ones, those with a field that begins with a quote mark
+    escaped: int = 0
+    proof: bool = False  # a field that had to be quoted, and is
+
+
+def quoting(text: Text, separator: str) -> Quoting:
+    """How the file quotes, so that no row is lost.
+
+    Quote marks enclose fields where every line is well-formed so. Where some are not, they are text in tab-separated
+    files that show no sign of quoting and have as many fields in each line, and in those without a field that begins
+    with one. Otherwise fields may run over line ends; then each such row must be well-formed.
+    Raises DataError, with the row, where that does not add up.
+    """
+    form = _Form(separator)
+    marks = _marks(text, form)
+    if not marks.broken:
+        return Quoting(quotes=marks.lines > 0)
+    if not marks.opened and not marks.proof:
+        return Quoting(quotes=False)
+    if marks.escaped and not marks.broken_unescaped:
+        return _escaped(text, marks.escaped)
+    if separator == "\t" and not marks.proof and _regular(text, form):
+        return Quoting(quotes=False)
+    return _multi_line(text, form, marks)
+
+
+class _Form:
+    """The form of a line in a file that quotes."""
+
+    def __init__(self, separator: str) -> None:
+        mark = re.escape(separator)
+        quoted = r'"[^"]*(?:""[^"]*)*"'
+        # Within a field that is not quoted, quote marks come in pairs, such as in: a so-called "hit".
+        plain = rf'[^"{mark}]+(?:"[^"{mark}]*"[^"{mark}]*)*'
+        field = rf"(?:{quoted}|{plain})?"
+        self.separator = separator.encode()
+        self.row = re.compile(rf"{field}(?:{mark}{field})*\r?".encode(), re.DOTALL)
+        self.opened = re.compile(rf'(?:^|{mark})"'.encode())
+        self.proof = re.compile(rf'(?:^|{mark})"[^"]*(?:""|{mark})[^"]*(?:""[^"]*)*"(?:{mark}|\r?$)'.encode())
+
+
+def _marks(text: Text, form: _Form) -> _Marks:
+    marks, header = _Marks(), True
+    for block in text.blocks():
+        if b'"' in block:
+            for line in block.split(b"\n"):
+                if b'"' in line:
+                    _count(marks, line, form, header=header)
+                header = False
+        header = False
+    return marks
+
+
+def _count(marks: _Marks, line: bytes, form: _Form, *, header: bool) -> None:
+    marks.lines += 1
+    if form.row.fullmatch(line):
+        marks.proof = marks.proof or header or bool(form.proof.search(line))
+        return
+    marks.broken += 1
+    marks.opened += bool(form.opened.search(line))
+    marks.escaped += b'\\"' in line
+    marks.broken_unescaped += not form.row.fullmatch(line.replace(b'\\"', b'""'))
+
+
+def _escaped(text: Text, lines: int) -> Quoting:
+    warning = (
+        f'{text.path}: {lines:,} of its lines have \\" for a quote mark within quotes, as Spark writes it, and it is'
+        ' read so; CSV doubles it: .option("escape", "\\"") in Spark'
+    )
+    return Quoting(quotes=True, escaped=lines, warnings=(warning,))
+
+
+def _regular(text: Text, form: _Form) -> bool:
+    counts = {line.count(form.separator) for line in text.lines() if line}
+    return len(counts) == 1
+
+
+def _multi_line(text: Text, form: _Form, marks: _Marks) -> Quoting:
+    """Check each row that runs over line ends: it is well-formed, and not several rows that a stray mark has joined."""
+    joined, first, fields = 0, 0, -1
+    for number, row in enumerate(_rows(text, escaped=marks.escaped > 0)):
+        fields = row.count(form.separator) if fields < 0 else fields
+        if b'"' not in row:
+            continue
+        if not form.row.fullmatch(row):
+            raise _broken(text, number)
+        lines = row.split(b"\n")
+        if len(lines) > 1 and all(line.count(form.separator) == fields for line in lines):
+            joined, first = joined + 1, first or number
+    # A row over line ends has two broken lines or more. Prose may by chance have as many commas in each line.
+    if 4 * joined > marks.broken:
+        raise _swallowing(text, first)
+    warnings = _escaped(text, marks.escaped).warnings if marks.escaped else ()
+    if joined:
+        warnings += (
+            f"{text.path}: {joined:,} rows with a quoted field that runs over line ends could be several rows each"
+            f" that a stray quote mark has joined, the first in data row {first:,}: look at it",
+        )
+    return Quoting(quotes=True, escaped=marks.escaped, warnings=warnings)
+
+
+def _rows(text: Text, *, escaped: bool) -> Iterator[bytes]:
+    """Lines, joined while a quote is open."""
+    row: list[bytes] = []
+    opened, size = 0, 0
+    for line in text.lines(escaped=escaped):
+        row.append(line)
+        opened, size = (opened + line.count(b'"')) % 2, size + len(line)
+        if not opened or size > SIZE:
+            yield b"\n".join(row)
+            row, opened, size = [], 0, 0
+    if row and text.share == 1.0:
+        yield b"\n".join(row)
+
+
+def _broken(text: Text, row: int) -> DataError:
+    place = f"data row {row:,}" if row else "the header"
+    return unreadable(text.path, f"the quote marks in {place} do not add up, so that rows may be lost", _REMEDY)
+
+
+def _swallowing(text: Text, row: int) -> DataError:
+    return unreadable(
+        text.path,
+        f"in data row {row:,} a quoted field runs over a line end, and its lines look like rows of their own,"
+        " which a stray quote mark has joined",
+        _REMEDY,
+    )
