@@ -70,7 +70,20 @@ class _Form:
         self.separator = separator.encode()
         self.row = re.compile(rf"{field}(?:{mark}{field})*\r?".encode(), re.DOTALL)
         self.opened = re.compile(rf'(?:^|{mark})"'.encode())
-        self.proof = re.compile(rf'(?:^|{mark})"[^"]*(?:""|{mark})[^"]*(?:""[^"]*)*"(?:{mark}|\r?$)'.encode())
+
+    def quoted(self, line: bytes) -> tuple[bool, bool]:
+        """Whether the line is of the form with quote marks around fields alone, and whether one of them had to be."""
+        pieces = line.removesuffix(b"\r").split(b'"')
+        if len(pieces) % 2 == 0:
+            return False, False
+        first, *between, last = pieces[::2]
+        mark = self.separator
+        form = (
+            (not first or first.endswith(mark))
+            and (not last or last.startswith(mark))
+            and all(not piece or (piece.startswith(mark) and piece.endswith(mark)) for piece in between)
+        )
+        return form, form and (b"" in between or any(mark in piece for piece in pieces[1::2]))
 
 
 def _marks(text: Text, form: _Form) -> _Marks:
@@ -87,8 +100,9 @@ def _marks(text: Text, form: _Form) -> _Marks:
 
 def _count(marks: _Marks, line: bytes, form: _Form, *, header: bool) -> None:
     marks.lines += 1
-    if form.row.fullmatch(line):
-        marks.proof = marks.proof or header or bool(form.proof.search(line))
+    quoted, proof = form.quoted(line)
+    if quoted or form.row.fullmatch(line):  # the pattern is slow
+        marks.proof = marks.proof or (header and quoted) or proof
         return
     marks.broken += 1
     marks.opened += bool(form.opened.search(line))
@@ -113,13 +127,19 @@ def _multi_line(text: Text, form: _Form, marks: _Marks) -> Quoting:
     """Check each row that runs over line ends: it is well-formed, and not several rows that a stray mark has joined."""
     joined, first, fields = 0, 0, -1
     for number, row in enumerate(_rows(text, escaped=marks.escaped > 0)):
-        fields = row.count(form.separator) if fields < 0 else fields
+        outside, inside = row.split(b'"')[::2], row.split(b'"')[1::2]
+        count = sum(piece.count(form.separator) for piece in outside)
+        fields = count if fields < 0 else fields
         if b'"' not in row:
             continue
-        if not form.row.fullmatch(row):
+        if not (form.quoted(row)[0] or form.row.fullmatch(row)) or (b"\n" in row and count != fields):
             raise _broken(text, number)
         lines = row.split(b"\n")
-        if len(lines) > 1 and all(line.count(form.separator) == fields for line in lines):
+        alike = len(lines) > 1 and all(line.count(form.separator) == fields for line in lines)
+        tabs = (
+            form.separator == b"\t" and not marks.proof and any(b"\n" in piece and b"\t" in piece for piece in inside)
+        )
+        if alike or tabs:
             joined, first = joined + 1, first or number
     # A row over line ends has two broken lines or more. Prose may by chance have as many commas in each line.
     if 4 * joined > marks.broken:
