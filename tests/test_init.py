@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from dealrec.config_file import load
 from dealrec.drafting import preview
 from dealrec.drafting.draft import draft
-from dealrec.drafting.naming import Role, name_score
+from dealrec.drafting.names import Role, name_score
 from dealrec.errors import DataError
 from tests.conftest import Cli
 

@@ -26,9 +26,9 @@ _SPELT = (
 )
 _SCIENTIFIC = r"^\s*\d(?:[.,]\d+)?[eE]\+\d+\s*$"
 _EXACT = 2**53  # Beyond it, a float no longer holds every integer, and two ids may have become one.
-_EARLIEST, _LATEST = 315_532_800, 4_102_444_800  # 1980 and 2100 in seconds: numbers between are taken for times
+EARLIEST, LATEST = 315_532_800, 4_102_444_800  # 1980 and 2100 in seconds: numbers between are taken for times
 _YEAR_2, _YEAR_9999 = -62_104_060_800 * 10**6, 253_370_764_800 * 10**6 - 1  # microseconds
-_PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _TIMES = "Use numbers, dates, or ISO 8601 text such as 2024-05-31T18:30:00."
 
 
@@ -182,10 +182,10 @@ def _refuse_two_units(column: Column, times: pl.Series) -> None:
 
     Beside them those before 1970, such as 0 and -1, and after 2100 mark missing times.
     """
-    within = {unit: times.is_between(_EARLIEST * per, _LATEST * per) for unit, per in _PER_SECOND.items()}
+    within = {unit: times.is_between(EARLIEST * per, LATEST * per) for unit, per in PER_SECOND.items()}
     main = max(within, key=lambda unit: int(within[unit].sum()))
     known = pl.DataFrame(within).select(pl.any_horizontal(pl.all())).to_series()
-    absent = ~known & ((times <= 0) | (times > _LATEST * _PER_SECOND[main]))
+    absent = ~known & ((times <= 0) | (times > LATEST * PER_SECOND[main]))
     if 2 * known.sum() < len(times) or not (known | absent).all():
         return
     fault = f"is in another unit of time than the {main} of the other rows"
