@@ -10,7 +10,7 @@ from typing import IO, cast
 
 from dealrec.data.faults import not_utf8
 
-SIZE = 4 * 2**20
+SIZE = 2**20
 _BOM = b"\xef\xbb\xbf"
 
 

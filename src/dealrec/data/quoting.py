@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from dealrec.data.blocks import SIZE, Text
 from dealrec.data.faults import unreadable
-from dealrec.errors import DataError
 
 _REMEDY = (
     "Write it with a program that quotes as CSV does (a quote mark within quotes is doubled), or as Parquet;"
@@ -27,11 +26,10 @@ class Quoting:
 
 @dataclass
 class _Marks:
-    """What the lines with quote marks look like. broken: not well-formed by themselves, as they are and unescaped."""
+    """What the lines with quote marks look like. broken: not well-formed by themselves."""
 
     lines: int = 0
     broken: int = 0
-    broken_unescaped: int = 0
     opened: int = 0  # of the broken ones, those with a field that begins with a quote mark
     escaped: int = 0
     proof: bool = False  # a field that had to be quoted, and is
@@ -51,11 +49,14 @@ def quoting(text: Text, separator: str) -> Quoting:
         return Quoting(quotes=marks.lines > 0)
     if not marks.opened and not marks.proof:
         return Quoting(quotes=False)
-    if marks.escaped and not marks.broken_unescaped:
-        return _escaped(text, marks.escaped)
-    if separator == "\t" and not marks.proof and _regular(text, form):
+    if separator == "\t" and not marks.proof and not marks.escaped and _regular(text, form):
         return Quoting(quotes=False)
-    return _multi_line(text, form, marks)
+    broken, warnings = _multi_line(text, form, marks, escaped=False)
+    if broken is None:
+        return Quoting(quotes=True, warnings=warnings)
+    if marks.escaped and _multi_line(text, form, marks, escaped=True)[0] is None:
+        return _escaped(text, marks.escaped)
+    raise unreadable(text.path, f"the quote marks in {broken} do not add up, so that rows may be lost", _REMEDY)
 
 
 class _Form:
@@ -107,7 +108,6 @@ def _count(marks: _Marks, line: bytes, form: _Form, *, header: bool) -> None:
     marks.broken += 1
     marks.opened += bool(form.opened.search(line))
     marks.escaped += b'\\"' in line
-    marks.broken_unescaped += not form.row.fullmatch(line.replace(b'\\"', b'""'))
 
 
 def _escaped(text: Text, lines: int) -> Quoting:
@@ -123,17 +123,20 @@ def _regular(text: Text, form: _Form) -> bool:
     return len(counts) == 1
 
 
-def _multi_line(text: Text, form: _Form, marks: _Marks) -> Quoting:
-    """Check each row that runs over line ends: it is well-formed, and not several rows that a stray mark has joined."""
+def _multi_line(text: Text, form: _Form, marks: _Marks, *, escaped: bool) -> tuple[str | None, tuple[str, ...]]:
+    """Check each row, which may run over line ends: it is well-formed, and not several that a stray mark has joined.
+
+    Returns the place of the first that is not well-formed, and warnings. Raises DataError for rows that look joined.
+    """
     joined, first, fields = 0, 0, -1
-    for number, row in enumerate(_rows(text, escaped=marks.escaped > 0)):
+    for number, row in enumerate(_rows(text, escaped=escaped)):
         outside, inside = row.split(b'"')[::2], row.split(b'"')[1::2]
         count = sum(piece.count(form.separator) for piece in outside)
         fields = count if fields < 0 else fields
         if b'"' not in row:
             continue
         if not (form.quoted(row)[0] or form.row.fullmatch(row)) or (b"\n" in row and count != fields):
-            raise _broken(text, number)
+            return (f"data row {number:,}" if number else "the header"), ()
         lines = row.split(b"\n")
         alike = len(lines) > 1 and all(line.count(form.separator) == fields for line in lines)
         tabs = (
@@ -143,14 +146,13 @@ def _multi_line(text: Text, form: _Form, marks: _Marks) -> Quoting:
             joined, first = joined + 1, first or number
     # A row over line ends has two broken lines or more. Prose may by chance have as many commas in each line.
     if 4 * joined > marks.broken:
-        raise _swallowing(text, first)
-    warnings = _escaped(text, marks.escaped).warnings if marks.escaped else ()
-    if joined:
-        warnings += (
-            f"{text.path}: {joined:,} rows with a quoted field that runs over line ends could be several rows each"
-            f" that a stray quote mark has joined, the first in data row {first:,}: look at it",
-        )
-    return Quoting(quotes=True, escaped=marks.escaped, warnings=warnings)
+        fault = f"in data row {first:,} a quoted field runs over a line end, and its lines look like rows of their own"
+        raise unreadable(text.path, f"{fault}, which a stray quote mark has joined", _REMEDY)
+    warning = (
+        f"{text.path}: {joined:,} rows with a quoted field that runs over line ends could be several rows each"
+        f" that a stray quote mark has joined, the first in data row {first:,}: look at it"
+    )
+    return None, (warning,) if joined else ()
 
 
 def _rows(text: Text, *, escaped: bool) -> Iterator[bytes]:
@@ -165,17 +167,3 @@ def _rows(text: Text, *, escaped: bool) -> Iterator[bytes]:
             row, opened, size = [], 0, 0
     if row and text.share == 1.0:
         yield b"\n".join(row)
-
-
-def _broken(text: Text, row: int) -> DataError:
-    place = f"data row {row:,}" if row else "the header"
-    return unreadable(text.path, f"the quote marks in {place} do not add up, so that rows may be lost", _REMEDY)
-
-
-def _swallowing(text: Text, row: int) -> DataError:
-    return unreadable(
-        text.path,
-        f"in data row {row:,} a quoted field runs over a line end, and its lines look like rows of their own,"
-        " which a stray quote mark has joined",
-        _REMEDY,
-    )

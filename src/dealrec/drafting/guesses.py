@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
 
@@ -16,6 +16,7 @@ from dealrec.drafting.options import (
     Option,
     category_options,
     item_options,
+    ranked,
     rating_options,
     split_options,
     tells_apart,
@@ -161,7 +162,7 @@ def _match(interactions: _File, items: _File, given: Given) -> _Match:
     once = item[0].partner.distinct / item[0].partner.rows if best.name in items.names else 0.0
     often = 1 - best.distinct / best.rows
     title = max((name_score("title", profile.name) for profile in items.columns), default=0.0)
-    score = item[0].score + (user[0].score if user else -3.0) + 2 * once + often + title
+    score = item[0].score + (user[0].score if user else -3.0) + 2 * once + often + title + 0.5 * (interactions is items)
     return _Match(interactions, items, score, item, user)
 
 
@@ -176,10 +177,16 @@ def _items(interactions: _File, items: _File, given: Given) -> list[Option]:
     options = item_options(interactions.columns, items.columns, given, where=where, whole=whole)
     if interactions is not items or "item" in given:
         return options
-    titled = [(option, title_options(items.columns, option, given, one_file=True)) for option in options]
-    # What has no titles but itself is rather the title of something else.
-    best = [(option.score - (titles[0].profile is option.profile), option) for option, titles in titled if titles]
-    return [option for _, option in sorted(best, key=lambda pair: -pair[0])] or options
+    best = []
+    for option in options:
+        titles = title_options(items.columns, option, given, one_file=True)
+        if titles and titles[0].profile is option.profile:
+            # A name is the id where nothing else has titles; of two names, the one with more values.
+            name = name_score("title", option.name) + math.log10(option.profile.distinct) / 2
+            best.append(replace(option, score=option.score + name - 2))
+        elif titles:
+            best.append(option)
+    return ranked(best) or options
 
 
 def _not_used(files: Sequence[_File], match: _Match, chosen: Mapping[Role, Option]) -> list[str]:
@@ -270,13 +277,9 @@ def _without_users(match: _Match, given: Given) -> DataError:
 
 
 def _without_titles(match: _Match, item: Option) -> DataError:
-    few = [
-        profile for profile in match.items.columns if profile.wordy >= 0.5 and not tells_apart(profile, item.partner)
-    ]
-    values_of = ", ".join(f"{profile.distinct:,} of '{profile.name}'" for profile in few)
-    but = (
-        f" that tells the {item.partner.distinct:,} of '{item.partner.name}' apart ({values_of} do not)" if few else ""
-    )
+    texts = [profile for profile in match.items.columns if profile.wordy >= 0.5]
+    few = ", ".join(f"{text.distinct:,} of '{text.name}'" for text in texts if not tells_apart(text, item.partner))
+    but = f" that tell the {item.partner.distinct:,} of '{item.partner.name}' apart ({few} do not)" if few else ""
     roles: tuple[Role, ...] = ("item", "title") if match.one_file else ("title",)
     return _without(f"the titles of the items{but}", roles, match.items, match, "items")
 

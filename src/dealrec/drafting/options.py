@@ -14,6 +14,7 @@ from dealrec.drafting.profiles import Profile
 
 Given = Mapping[str, str | None]  # columns that the user has named, by role; None: there is none
 _TITLE = 1.5  # the least score of a title
+_ACTIONS = 3  # a name of no more values than this is what was done (viewed, bought), not what to
 _TRIED = 1000  # ids of one table that are looked up in the other
 
 
@@ -184,7 +185,7 @@ def _may_be_title(profile: Profile, item: Profile, *, one_file: bool) -> bool:
     if name_score("title", profile.name) < 0.9 and profile.wordy < 0.5:
         return False
     if profile is item:
-        return profile.spoken >= 0.5 and profile.wordy >= 0.5
+        return min(profile.spoken, profile.wordy) >= 0.5 and profile.distinct > _ACTIONS
     if one_file and _pairs(item, profile) > 1.2 * item.distinct:
         return False
     return tells_apart(profile, item)
