@@ -168,7 +168,12 @@ def test_wide_rows_are_sampled_by_their_size_and_nested_columns_never_read(
     frame.write_parquet(tmp_path / "a.parquet", row_group_size=64)
     read: list[list[str] | None] = []
     reader = pl.read_parquet
-    monkeypatch.setattr(pl, "read_parquet", lambda *a, **k: read.append(k.get("columns")) or reader(*a, **k))
+
+    def noted(path: Path, **options: Any) -> pl.DataFrame:
+        read.append(options.get("columns"))
+        return reader(path, **options)
+
+    monkeypatch.setattr(pl, "read_parquet", noted)
     seen = previewed(tmp_path / "a.parquet")
     assert seen.table.frame.estimated_size() <= 200_000
     assert (seen.whole, seen.rows, seen.nested) == (False, 1000, ["vector"])
