@@ -592,7 +592,7 @@ def test_a_large_parquet_file_is_read_in_stretches(tmp_path: Path, monkeypatch: 
     assert found.table.frame["user"].to_list()[:7] == [0, 1, 2, 3, 4, 111, 112]
     assert found.table.frame["user"].to_list()[-1] == 999
     assert (found.table.frame.columns, found.rows) == (["user", "item"], 1000)
-    assert found.seen == "50 of 1,000 rows, in 10 stretches from first to last"
+    assert found.seen() == "50 of 1,000 rows, in 10 stretches from first to last"
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.inter"])
@@ -616,7 +616,7 @@ def test_of_a_large_text_file_the_beginning_is_read(tmp_path: Path, monkeypatch:
     assert 30 < height < 150
     # What is packed is read ahead by more than this whole file, so that its end seems near.
     assert height < found.rows if name.endswith("gz") else found.rows == pytest.approx(2000, rel=0.1)
-    assert found.seen.startswith(f"the first {height:,} of about ")
+    assert found.seen().startswith(f"the first {height:,} of about ")
 
 
 def test_what_was_read_of_large_files_is_said(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,7 @@ def test_wide_rows_are_sampled_by_their_size_and_nested_columns_never_read(
     monkeypatch.setattr(pl, "read_parquet", noted)
     seen = previewed(tmp_path / "a.parquet")
     assert seen.table.frame.estimated_size() <= 200_000
-    assert (seen.whole, seen.rows, seen.nested) == (False, 1000, ["vector"])
+    assert (seen.whole, seen.rows, seen.nested) == (False, 1000, {"vector"})
     frame.head(50).write_parquet(tmp_path / "b.parquet")
     assert previewed(tmp_path / "b.parquet").whole
     assert read[-1] == ["item", "text"]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,18 +128,13 @@ def _given_columns(said: Mapping[str, Any]) -> Given:
 
 
 def _files(roles: Roles, folder: Path) -> list[Guess]:
-    form = roles.interactions.format
-    why = {"table": "as the names of the files end", "recbole": "the files end in .inter and .item"}
-    why["dealrec"] = "a folder of sequential_*.txt"
-    one = roles.interactions.path == roles.items.path
+    log, items = roles.interactions, roles.items
+    endings = {"table": "as the names of the files end", "recbole": "the files end in .inter and .item"}
+    titled = "the same file, as it has titles" if log.path == items.path else f"has titles; {items.seen()}"
     return [
-        Guess("data.format", form, why[form]),
-        Guess("data.interactions", _relative(roles.interactions.path, folder), f"has users; {roles.interactions.seen}"),
-        Guess(
-            "data.items",
-            _relative(roles.items.path, folder),
-            "the same file, as it has titles" if one else f"has titles; {roles.items.seen}",
-        ),
+        Guess("data.format", log.format, endings.get(log.format, "a folder of sequential_*.txt")),
+        Guess("data.interactions", _relative(log.path, folder), f"has users; {log.seen()}"),
+        Guess("data.items", _relative(items.path, folder), titled),
     ]
 
 
@@ -163,18 +158,15 @@ def _columns(roles: Roles) -> list[Guess]:
 
 def _sizes(roles: Roles, chosen: SplitChoice) -> list[Guess]:
     guesses = [Guess("data.split", chosen.split, chosen.reason)]
-    if chosen.samples is not None and not chosen.samples.valid:
+    if chosen.samples and not chosen.samples["valid"]:
         guesses.append(Guess("influence.risk", "train", "the split leaves no samples for validation"))
-    exact = chosen.samples is not None
-    samples = chosen.samples.train if chosen.samples else roles.chosen["user"].profile.distinct
-    of = f"{samples:,} training samples" if exact else f"{samples:,} users or more"
+    samples = chosen.samples["train"] if chosen.samples else roles.chosen["user"].profile.distinct
+    of = f"{samples:,} training samples" if chosen.samples else f"{samples:,} users or more"
     if samples >= MANY:
-        guesses.append(Guess("effort.pool", POOL, "4 times the budget, a usual pool"))
-        guesses.append(Guess("select.budget", BUDGET, f"as in the paper; {BUDGET / samples:.1%} of {of}"))
-    else:
-        guesses.append(Guess("effort.pool", 0.4, f"4 times the budget; of {of}"))
-        guesses.append(Guess("select.budget", 0.1, f"of {of}; the share of the paper, 2 %, would be few"))
-    return guesses
+        pool = Guess("effort.pool", POOL, "4 times the budget, a usual pool")
+        return [*guesses, pool, Guess("select.budget", BUDGET, f"as in the paper; {BUDGET / samples:.1%} of {of}")]
+    few = Guess("select.budget", 0.1, f"of {of}; the share of the paper, 2 %, would be few")
+    return [*guesses, Guess("effort.pool", 0.4, f"4 times the budget; of {of}"), few]
 
 
 def _model(llm: str, folder: Path) -> str:
@@ -235,7 +227,7 @@ def _whole_union(key: str) -> str:
 
 def _head(roles: Roles) -> str:
     tables = (roles.interactions, roles.items)
-    seen = " and ".join(printable(f"{table.path.name} ({table.seen})") for table in tables)
+    seen = " and ".join(printable(f"{table.name} ({table.seen()})") for table in tables)
     return (
         f"# From a look at {seen}.\n"
         "# Lines that begin with `guessed` say what a value comes from: check them. Here are the settings that are\n"
@@ -253,16 +245,16 @@ def _warnings(roles: Roles, chosen: SplitChoice, config: Config) -> list[str]:
     for role, option in roles.chosen.items():
         table = roles.items if role in ("title", "category") else roles.interactions
         if option.profile.missing and table is not roles.items:
-            notes.append(f"{option.profile.missing:,} rows of {table.path.name} have no '{option.name}'; {refused}")
+            notes.append(f"{option.profile.missing:,} rows of {table.name} have no '{option.name}'; {refused}")
         if role == "item" and option.partner is not option.profile and option.partner.missing:
-            rows = f"{option.partner.missing:,} rows of {roles.items.path.name}"
+            rows = f"{option.partner.missing:,} rows of {roles.items.name}"
             notes.append(f"{rows} have no '{option.partner.name}'; {refused}")
         if f"{option.name}_duplicated_0" in table.table.names:
-            notes.append(f"two columns of {table.path.name} are called '{option.name}'; {refused}")
+            notes.append(f"two columns of {table.name} are called '{option.name}'; {refused}")
     complete = not any(option.profile.missing for option in roles.chosen.values())
     if chosen.samples is None and roles.interactions.whole and complete:
         notes.append("the split leaves training, validation or test empty: `dealrec validate` will say more")
-    if chosen.samples is not None and not chosen.samples.train:
+    if chosen.samples is not None and not chosen.samples["train"]:
         notes.append(
             "no user has two interactions for training, so there are no training samples: `dealrec validate` will"
             " refuse the data"
@@ -281,6 +273,6 @@ def _figures(roles: Roles, chosen: SplitChoice) -> dict[str, Any]:
         "listed_items": roles.items.rows,
         "first": first,
         "last": last,
-        "samples": asdict(chosen.samples) if chosen.samples else None,
-        "sampled": {table.path.name: table.seen for table in (roles.interactions, roles.items) if not table.whole},
+        "samples": chosen.samples,
+        "sampled": {table.name: table.seen() for table in (roles.interactions, roles.items) if not table.whole},
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import permutations
 
 from dealrec.columns import ITEM
@@ -14,6 +13,7 @@ from dealrec.drafting.names import Role, name_score
 from dealrec.drafting.options import (
     Given,
     Option,
+    allowed,
     category_options,
     item_options,
     ranked,
@@ -25,7 +25,7 @@ from dealrec.drafting.options import (
     user_options,
 )
 from dealrec.drafting.preview import Preview
-from dealrec.drafting.profiles import Profile, profiles
+from dealrec.drafting.profiles import Profile
 from dealrec.errors import DataError
 
 _CLOSE = 0.6  # a runner-up that is nearer in score makes the guess ambiguous
@@ -56,28 +56,11 @@ class Roles:
 
 
 @dataclass(frozen=True)
-class _File:
-    preview: Preview
-    columns: list[Profile]
-
-    @property
-    def name(self) -> str:
-        return self.preview.path.name
-
-    @cached_property
-    def names(self) -> set[str]:
-        return {profile.name for profile in self.columns}
-
-    def listed(self) -> str:
-        return "; ".join(profile.described() for profile in self.columns)
-
-
-@dataclass(frozen=True)
 class _Match:
-    """Two files in their parts. score: how well they fit; item, user: options, the best first."""
+    """Two files in their parts, or one in both. score: how well they fit; item, user: options, the best first."""
 
-    interactions: _File
-    items: _File
+    interactions: Preview
+    items: Preview
     score: float
     item: list[Option]
     user: list[Option]
@@ -89,9 +72,12 @@ class _Match:
     def titles(self, item: Option, given: Given) -> list[Option]:
         return title_options(self.items.columns, item, given, one_file=self.one_file)
 
+    def has_users(self, given: Given) -> bool:
+        return bool(self.user) and ("user" in given or self.user[0].score >= _USER)
+
 
 def guess(
-    previews: Sequence[Preview],
+    files: Sequence[Preview],
     *,
     named: Preview | None = None,
     given: Given | None = None,
@@ -104,54 +90,51 @@ def guess(
     Raises DataError where a column that must be there is found in no file, with what was found in its place.
     """
     given, choose = given or {}, choose or (lambda question: question.options[0])
-    files = [_File(preview, profiles(preview.table)) for preview in previews]
     _refuse_unknown(files, given)
     match = _best(files, named, given)
-    if not match.user or ("user" not in given and match.user[0].score < _USER):
+    log, items = match.interactions, match.items
+    if not match.has_users(given):
         raise _without_users(match, given)
-    chosen: dict[Role, Option] = {"item": _chosen("item", match.item, match.interactions, choose)}
+    chosen: dict[Role, Option] = {"item": _chosen("item", match.item, log, choose)}
     _refuse_two_names(match, chosen["item"], given)
     others = [option for option in match.user if option.name != chosen["item"].name or "user" in given]
-    chosen["user"] = _chosen("user", others, match.interactions, choose)
-    release = match.interactions.preview.format == "dealrec"  # which has columns of its own
-    notes = [] if release else _optional(match, given, chosen, choose)
+    chosen["user"] = _chosen("user", others, log, choose)
+    # The release has columns of its own.
+    notes = [] if log.format == "dealrec" else _optional(log, given, chosen, choose)
     titles = match.titles(chosen["item"], given)
     if not titles:
         raise _without_titles(match, chosen["item"])
-    chosen["title"] = _chosen("title", titles, match.items, choose)
+    chosen["title"] = _chosen("title", titles, items, choose)
     if not match.one_file and given.get("category", "") is not None:
-        left = [profile for profile in match.items.columns if profile.name != chosen["title"].name]
+        left = [profile for profile in items.columns if profile.name != chosen["title"].name]
         if options := category_options(left, given):  # the report alone shows them: not worth a question
             chosen["category"] = options[0]
-    notes += _not_used(files, match, chosen)
-    return Roles(match.interactions.preview, match.items.preview, chosen, tuple(notes))
+    return Roles(log, items, chosen, (*notes, *_not_used(files, match, chosen)))
 
 
-def _best(files: Sequence[_File], named: Preview | None, given: Given) -> _Match:
+def _best(files: Sequence[Preview], named: Preview | None, given: Given) -> _Match:
     """The pair that fits best; a file that was named alone may also be both."""
     pairs = list(permutations(files, 2)) if len(files) > 1 else [(files[0], files[0])]
     if named is not None:
-        pairs = [pair for pair in pairs if any(file.preview is named for file in pair)]
-    fitting = [match for pair in pairs if _same_format(*pair) and (match := _match(*pair, given)).item]
-    if named is not None and len(files) > 1:
-        own = next(file for file in files if file.preview is named)
-        both = _match(own, own, given)
-        users = both.user and ("user" in given or both.user[0].score >= _USER)
-        if _same_format(own, own) and users and any(both.titles(item, given) for item in both.item[:1]):
-            fitting.append(both)
-    if not fitting:
+        pairs = [pair for pair in pairs if named in pair]
+    matches = [match for pair in pairs if _same_format(*pair) and (match := _match(*pair, given)).item]
+    if named is not None and len(files) > 1 and _same_format(named, named):
+        both = _match(named, named, given)
+        if both.item and both.has_users(given) and both.titles(both.item[0], given):
+            matches.append(both)
+    if not matches:
         raise _nothing_shared(files)
-    return max(fitting, key=lambda match: match.score)
+    return max(matches, key=lambda match: match.score)
 
 
-def _same_format(interactions: _File, items: _File) -> bool:
-    kind, other = interactions.preview.format, items.preview.format
+def _same_format(interactions: Preview, items: Preview) -> bool:
+    kind, other = interactions.format, items.format
     if interactions.name.endswith(".item") or items.name.endswith(".inter"):
         return False
     return other != "dealrec" and (kind == other or kind == "dealrec" != other == "table")
 
 
-def _match(interactions: _File, items: _File, given: Given) -> _Match:
+def _match(interactions: Preview, items: Preview, given: Given) -> _Match:
     item = _items(interactions, items, given)
     if not item:
         return _Match(interactions, items, -math.inf, [], [])
@@ -166,15 +149,13 @@ def _match(interactions: _File, items: _File, given: Given) -> _Match:
     return _Match(interactions, items, score, item, user)
 
 
-def _items(interactions: _File, items: _File, given: Given) -> list[Option]:
+def _items(interactions: Preview, items: Preview, given: Given) -> list[Option]:
     """Options for the item; in one file those alone that something tells apart, as long as there is one."""
-    where = f"{'' if items.preview.whole else 'the part read of '}{items.name}"
-    whole = items.preview.whole
-    if interactions.preview.format == "dealrec":
+    where = f"{'' if items.whole else 'the part read of '}{items.name}"
+    if interactions.format == "dealrec":
         ids = [profile for profile in interactions.columns if profile.name == ITEM]
-        named = [profile for profile in items.columns if given.get("item") in (None, profile.name)]
-        return item_options(ids, named, {}, where=where, whole=whole)
-    options = item_options(interactions.columns, items.columns, given, where=where, whole=whole)
+        return item_options(ids, allowed(items.columns, "item", given), {}, where=where, whole=items.whole)
+    options = item_options(interactions.columns, items.columns, given, where=where, whole=items.whole)
     if interactions is not items or "item" in given:
         return options
     best = []
@@ -189,14 +170,14 @@ def _items(interactions: _File, items: _File, given: Given) -> list[Option]:
     return ranked(best) or options
 
 
-def _not_used(files: Sequence[_File], match: _Match, chosen: Mapping[Role, Option]) -> list[str]:
+def _not_used(files: Sequence[Preview], match: _Match, chosen: Mapping[Role, Option]) -> list[str]:
     """A note on the files that have the columns of one that was chosen."""
     notes, rest = [], [file for file in files if file not in (match.interactions, match.items)]
     for used, names, what in (
         (match.interactions, {chosen["item"].name, chosen["user"].name}, "interactions"),
         (match.items, {chosen["item"].partner.name, chosen["title"].name}, "items"),
     ):
-        more = [file for file in rest if file.preview.format == used.preview.format and names <= file.names]
+        more = [file for file in rest if file.format == used.format and names <= file.names]
         rest = [file for file in rest if file not in more]
         if more:
             notes.append(
@@ -207,12 +188,12 @@ def _not_used(files: Sequence[_File], match: _Match, chosen: Mapping[Role, Optio
     return notes
 
 
-def _optional(match: _Match, given: Given, chosen: dict[Role, Option], choose: Choose) -> list[str]:
+def _optional(log: Preview, given: Given, chosen: dict[Role, Option], choose: Choose) -> list[str]:
     """Fill in split, time and rating where there are such columns; return what the user should know."""
 
     def rest() -> list[Profile]:
         taken = {option.name for option in chosen.values()}
-        return [profile for profile in match.interactions.columns if profile.name not in taken]
+        return [profile for profile in log.columns if profile.name not in taken]
 
     user = chosen["user"].profile
     options: dict[Role, Callable[[], list[Option]]] = {
@@ -222,7 +203,7 @@ def _optional(match: _Match, given: Given, chosen: dict[Role, Option], choose: C
     }
     for role, ranking in options.items():
         if given.get(role, "") is not None and (best := ranking()):
-            chosen[role] = _chosen(role, best, match.interactions, choose)
+            chosen[role] = _chosen(role, best, log, choose)
     if "timestamp" in chosen or "timestamp" in given:
         return []
     return [note for profile in rest() if (note := _unreadable_time(profile))]
@@ -240,7 +221,7 @@ def _unreadable_time(profile: Profile) -> str | None:
     return None
 
 
-def _chosen(role: Role, options: Sequence[Option], file: _File, choose: Choose) -> Option:
+def _chosen(role: Role, options: Sequence[Option], file: Preview, choose: Choose) -> Option:
     close = [option for option in options if options[0].score - option.score < _CLOSE]
     if len(close) == 1:
         return close[0]
@@ -248,23 +229,25 @@ def _chosen(role: Role, options: Sequence[Option], file: _File, choose: Choose) 
     return next(option for option in close if option.name == answer)
 
 
-def _refuse_unknown(files: Sequence[_File], given: Given) -> None:
+def _listed(files: Sequence[Preview]) -> str:
+    return " | ".join(f"{file.name}: {file.listed()}" for file in files)
+
+
+def _refuse_unknown(files: Sequence[Preview], given: Given) -> None:
     for role, column in given.items():
-        known = set[str]().union(*(file.names for file in files))
-        if role == "category":  # may be lists
-            known |= {name for file in files for name in file.preview.nested}
+        # Categories may be lists.
+        known = {name for file in files for name in file.names | (file.nested if role == "category" else set())}
         if column is not None and column not in known:
-            listed = " | ".join(f"{file.name}: {file.listed()}" for file in files)
-            raise DataError(f"No file has a column '{column}' with values. {listed}", f"Check data.columns.{role}.")
+            cause = f"No file has a column '{column}' with values. {_listed(files)}"
+            raise DataError(cause, f"Check data.columns.{role}.")
 
 
-def _nothing_shared(files: Sequence[_File]) -> DataError:
+def _nothing_shared(files: Sequence[Preview]) -> DataError:
     if len(files) == 1:
         other = "interactions" if files[0].name.endswith(".item") else "items"
-        return DataError(f"No file of {other} was found beside {files[0].preview.path}", _NAME_BOTH)
-    listed = " | ".join(f"{file.name}: {file.listed()}" for file in files)
+        return DataError(f"No file of {other} was found beside {files[0].path}", _NAME_BOTH)
     return DataError(
-        f"No two columns of two files hold the same item ids. {listed}",
+        f"No two columns of two files hold the same item ids. {_listed(files)}",
         "Name the two files, or say which column holds them: --set data.columns.item=COLUMN (the same in both files).",
     )
 
@@ -273,23 +256,23 @@ def _without_users(match: _Match, given: Given) -> DataError:
     for profile in match.interactions.columns:
         if profile.name == given.get("user"):
             values.ids(profile.column)  # says why these are none
-    return _without("user ids", ("user",), match.interactions, match, "interactions")
+    return _without("user ids", "user", match.interactions, match)
 
 
 def _without_titles(match: _Match, item: Option) -> DataError:
     texts = [profile for profile in match.items.columns if profile.wordy >= 0.5]
     few = ", ".join(f"{text.distinct:,} of '{text.name}'" for text in texts if not tells_apart(text, item.partner))
     but = f" that tell the {item.partner.distinct:,} of '{item.partner.name}' apart ({few} do not)" if few else ""
-    roles: tuple[Role, ...] = ("item", "title") if match.one_file else ("title",)
-    return _without(f"the titles of the items{but}", roles, match.items, match, "items")
+    return _without(f"the titles of the items{but}", "title", match.items, match)
 
 
-def _without(what: str, roles: Sequence[Role], file: _File, match: _Match, other: str) -> DataError:
-    cause = f"{file.preview.path}: no column looks like {what}; there are: {file.listed()}"
-    said = " ".join(f"--set data.columns.{role}=COLUMN" for role in roles)
+def _without(what: str, role: Role, file: Preview, match: _Match) -> DataError:
+    cause = f"{file.path}: no column looks like {what}; there are: {file.listed()}"
+    said = f"--set data.columns.{role}=COLUMN"
     if not match.one_file:
         return DataError(cause, f"Name it: {said}")
-    both = " (one column may be item and title)" if len(roles) > 1 else ""
+    other = "interactions" if role == "user" else "items"
+    both = "" if role == "user" else " --set data.columns.item=COLUMN (one column may be item and title)"
     return DataError(
         f"{cause}. No file of {other} was found beside it", f"{_NAME_BOTH}; or, if it is all in this one: {said}{both}"
     )
@@ -297,11 +280,11 @@ def _without(what: str, roles: Sequence[Role], file: _File, match: _Match, other
 
 def _refuse_two_names(match: _Match, item: Option, given: Given) -> None:
     """dealrec reads the item ids of both files under one name."""
-    if item.name in match.items.names or match.interactions.preview.format == "dealrec" or "item" in given:
+    log, items = match.interactions, match.items
+    if item.name in items.names or log.format == "dealrec" or "item" in given:
         return
     raise DataError(
-        f"The item ids are in column '{item.name}' of {match.interactions.name} and, so it seems, in column"
-        f" '{item.partner.name}' of {match.items.name}; both files must call them the same",
-        f"Rename one, or name a column of both: --set data.columns.item=COLUMN. {match.items.name} has:"
-        f" {match.items.listed()}",
+        f"The item ids are in column '{item.name}' of {log.name} and, so it seems, in column '{item.partner.name}' of"
+        f" {items.name}; both files must call them the same",
+        f"Rename one, or name a column of both: --set data.columns.item=COLUMN. {_listed([items])}",
     )

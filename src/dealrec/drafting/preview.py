@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import polars as pl
 
 from dealrec.data.kinds import header_fault
-from dealrec.data.parts import is_table
+from dealrec.data.parts import files_of, is_table
 from dealrec.data.release import read_release, release_files
 from dealrec.data.tables import READERS, STRETCHES, Table, read_recbole, read_table
+from dealrec.drafting.profiles import Profile, profiles
 from dealrec.errors import DataError
 
 RECBOLE = (".inter", ".item")
 MAX_BYTES = 64 * 2**20  # of a table that is read whole; of a larger one, half of that
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is only itself, even where a file is named twice
 class Preview:
     """What was read: all rows, or a sample; the table is without columns of lists, records and bytes.
 
@@ -29,6 +31,26 @@ class Preview:
     table: Table
 
     @property
+    def name(self) -> str:
+        """Of the file."""
+        return self.path.name
+
+    @cached_property
+    def columns(self) -> list[Profile]:
+        """Those with values."""
+        return profiles(self.table)
+
+    @cached_property
+    def names(self) -> set[str]:
+        """Of the columns with values."""
+        return {profile.name for profile in self.columns}
+
+    @property
+    def nested(self) -> set[str]:
+        """Names of the columns of lists, records and bytes."""
+        return set(self.table.names) - set(self.table.frame.columns)
+
+    @property
     def whole(self) -> bool:
         """Whether all rows were read."""
         return self.table.share == 1.0
@@ -38,20 +60,18 @@ class Preview:
         """Of the file; an estimate of a large text."""
         return round(self.table.frame.height / self.table.share)
 
-    @property
     def seen(self) -> str:
         """In words, which rows were read."""
         height = self.table.frame.height
         if self.whole:
             return f"all {height:,} rows"
-        if self.table.text or not _is_parquet(self.path):
-            return f"the first {height:,} of about {self.rows:,} rows"
-        return f"{height:,} of {self.rows:,} rows, in {STRETCHES} stretches from first to last"
+        if any(part.suffix == ".parquet" for part in files_of(self.path)):
+            return f"{height:,} of {self.rows:,} rows, in {STRETCHES} stretches from first to last"
+        return f"the first {height:,} of about {self.rows:,} rows"
 
-    @property
-    def nested(self) -> list[str]:
-        """Columns of lists, records and bytes."""
-        return [name for name in self.table.names if name not in self.table.frame.columns]
+    def listed(self) -> str:
+        """The columns with values, for messages."""
+        return "; ".join(profile.described() for profile in self.columns)
 
 
 def preview(path: Path) -> Preview:
@@ -88,7 +108,3 @@ def is_release(folder: Path) -> bool:
 
 def _flat(schema: pl.Schema) -> list[str]:
     return [name for name, kind in schema.items() if not kind.is_nested() and kind not in (pl.Binary, pl.Object)]
-
-
-def _is_parquet(path: Path) -> bool:
-    return any(part.suffix == ".parquet" for part in (path, *(path.iterdir() if path.is_dir() else ())))

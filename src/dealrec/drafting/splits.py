@@ -18,13 +18,7 @@ from dealrec.errors import DataError
 _FEW, _SMALL_SHARE = 100, 0.1  # of test users: too few to tell arms apart, and most users would not count at all
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Samples of each part, before filters."""
-
-    train: int
-    valid: int
-    test: int
+Samples = dict[str, int]  # of train, valid and test, before filters
 
 
 @dataclass(frozen=True)
@@ -60,10 +54,10 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
     if log is None:
         return choice("time", "there are times")
     users, by_time, last_out = log[USER].n_unique(), _samples(log, cuts["time"]), _samples(log, split_leave_last_out)
-    tested = by_time.test if by_time and by_time.train and by_time.valid else 0
+    tested = by_time["test"] if by_time and by_time["train"] and by_time["valid"] else 0
     too_few = tested < min(_FEW, _SMALL_SHARE * users) or not tested
-    if too_few and last_out is not None and last_out.test > tested:
-        left = f"a cut in time would leave {tested:,} of {users:,} users to test on, this leaves {last_out.test:,}"
+    if too_few and last_out is not None and last_out["test"] > tested:
+        left = f"a cut in time would leave {tested:,} of {users:,} users to test on, this leaves {last_out['test']:,}"
         return SplitChoice("leave-last-out", left, last_out)
     return SplitChoice("time", f"there are times; {tested:,} of {users:,} users are left to test on", by_time)
 
@@ -86,16 +80,16 @@ def _log(roles: Roles) -> pl.DataFrame | None:
 
 def _samples(log: pl.DataFrame | None, cut: Callable[[pl.DataFrame], Splits]) -> Samples | None:
     """None too where the split leaves a part empty."""
-    try:
-        parts = None if log is None else cut(log)
-    except DataError:
+    if log is None:
         return None
-    if parts is None:
+    try:
+        parts = cut(log)
+    except DataError:
         return None
     train, valid, test = (frame.group_by(USER).len() for frame in (parts.train, parts.valid, parts.test))
     earlier = pl.concat([train, valid]).select(USER).unique()
-    return Samples(
-        train.filter(pl.col("len") >= 2).height,
-        valid.join(train, on=USER, how="semi").height,
-        test.join(earlier, on=USER, how="semi").height,
-    )
+    return {
+        "train": train.filter(pl.col("len") >= 2).height,
+        "valid": valid.join(train, on=USER, how="semi").height,
+        "test": test.join(earlier, on=USER, how="semi").height,
+    }
