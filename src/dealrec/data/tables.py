@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import polars as pl
 
+from dealrec.data.blocks import Text
+from dealrec.data.delimited import read_delimited
+from dealrec.data.faults import READING, explained, require_content, unreadable
+from dealrec.data.jsonl import Keep, read_jsonl
+from dealrec.data.kinds import header_fault, unknown_kind
+from dealrec.data.parts import sibling_note, table_files
 from dealrec.errors import DataError
 
-PICKLES = (".npy", ".npz", ".pkl", ".pickle", ".joblib", ".pt", ".pth")
+STRETCHES = 10
+_PROBE = 1000  # rows by which the size of a table in memory is estimated
 
 
 @dataclass(frozen=True)
@@ -31,58 +38,96 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A file's columns, under the names the file gives them; separators: of those that the format calls sequences."""
+    """The columns that were read of a file, under the names the file gives them.
+
+    separators: of those that the format calls sequences. names: of all columns that there are, read or not.
+    share: of the rows, what was read. warnings: what was peculiar and read all the same.
+    """
 
     path: Path
     frame: pl.DataFrame
     text: bool
     separators: Mapping[str, str] = field(default_factory=dict)
+    names: Sequence[str] = ()
+    share: float = 1.0
+    warnings: tuple[str, ...] = ()
 
     def column(self, name: str, *, setting: str, hint: str = "") -> Column:
         """Return the column called `name`, which `setting` asked for; DataError if there is none."""
+        if f"{name}_duplicated_0" in self.names:
+            raise DataError(f"{self.path}: two columns are called '{name}'", "Rename one of them.")
         if name in self.frame.columns:
             return Column(self.path, name, self.frame[name], self.text, self.separators.get(name))
-        near = difflib.get_close_matches(name, self.frame.columns, n=1, cutoff=0.5)
+        names = self.names or self.frame.columns
+        if self.text and (fault := header_fault(self.path, names, self.frame.to_series(0))):
+            raise fault
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         remedy = f"Set {setting} to the column's name" + (f"; did you mean '{near[0]}'?" if near else ".")
-        raise DataError(f"{self.path}: no column '{name}'; there are: {', '.join(self.frame.columns)}", remedy + hint)
+        raise DataError(f"{self.path}: no column '{name}'; there are: {', '.join(names)}", remedy + hint)
 
 
-def read_table(path: Path) -> Table:
-    """Read a CSV, TSV, Parquet or JSON Lines file, as its name ends.
+def everything(schema: pl.Schema) -> list[str]:
+    """All columns."""
+    return schema.names()
+
+
+def only(names: Collection[str | None]) -> Keep:
+    """Those of the columns that are among the names."""
+    return lambda schema: [name for name in schema if name in names]
+
+
+def read_table(path: Path, keep: Keep = everything, *, limit: int | None = None) -> Table:
+    """Read columns of a CSV, TSV, Parquet or JSON Lines file, as its name ends, or of a folder with its parts.
 
     CSV and TSV are read as text throughout: guessing the types would turn an id "007" into 7.
+    keep: chooses the columns; others are not held in memory. limit: bytes; of a larger
+    table half as many are read, of text those at the beginning, of Parquet stretches from the first row to the last.
     Raises DataError if the file is missing, empty, damaged, or of another kind.
     """
-    ending = _ending(path, accepted=READERS)
-    frame = _guarded(path, READERS[ending])
-    text = ending.startswith((".csv", ".tsv"))
-    return Table(path, _filled(path, _trimmed(frame) if text else frame), text)
+    if not path.is_dir():
+        _ending(path, accepted=READERS)
+    files = table_files(path, READERS)
+    part = None if limit is None else limit // len(files)
+    tables = [_read(file, READERS[_ending(file, accepted=READERS)], keep, part) for file in files]
+    table = tables[0] if path == files[0] else _joined(path, tables)
+    if table.frame.height == 0:
+        raise DataError(f"{path}: the file is empty (no rows)", "Write it again.")
+    note = sibling_note(path)
+    return replace(table, warnings=(*table.warnings, note)) if note else table
 
 
-def read_recbole(path: Path, *, ending: str) -> Table:
+def read_recbole(path: Path, keep: Keep = everything, *, ending: str, limit: int | None = None) -> Table:
     """Read a RecBole atomic file: tab-separated, no quoting, a header of `name:type`, everything as text.
 
     Columns of sequences (`name:token_seq`) stay texts, with a space as their separator.
     Raises DataError as `read_table` does, and if two columns have the same name.
     """
     _ending(path, accepted=(ending,))
-    frame = _guarded(
-        path, lambda file: pl.read_csv(file, separator="\t", quote_char=None, infer_schema=False, glob=False)
-    )
-    named, sequences = without_types(path, frame)
-    return Table(path, _filled(path, _trimmed(named)), text=True, separators=sequences)
+
+    def bare(schema: pl.Schema) -> list[str]:
+        names = [name.rsplit(":", 1)[0] for name in schema]
+        kept = keep(pl.Schema(dict.fromkeys(names, pl.String())))
+        return [name for name in schema if name.rsplit(":", 1)[0] in kept]
+
+    table = _read(path, partial(_delimited, separator="\t", quoted=False), bare, limit)
+    named, names, sequences = without_types(path, table.frame, table.names)
+    if named.height == 0:
+        raise DataError(f"{path}: the file is empty (no rows)", "Write it again.")
+    return replace(table, frame=named, names=names, separators=sequences)
 
 
-def without_types(path: Path, frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Columns of a RecBole file under their names alone, and the separator of each that its type calls a sequence.
+def without_types(
+    path: Path, frame: pl.DataFrame, typed: Sequence[str]
+) -> tuple[pl.DataFrame, list[str], dict[str, str]]:
+    """Columns of a RecBole file under their names alone, all names, and the separators of sequences.
 
-    Raises DataError if two columns then have the same name.
+    typed: the names as they stand in the header. Raises DataError if two columns then have the same name.
     """
-    names = [name.rsplit(":", 1)[0] for name in frame.columns]
+    names = [name.rsplit(":", 1)[0] for name in typed]
     if len(set(names)) < len(names):
         raise DataError(f"{path}: two columns have the same name: {', '.join(names)}", "Rename one of them.")
-    sequences = {name: " " for name, typed in zip(names, frame.columns, strict=True) if typed.endswith("_seq")}
-    return frame.rename(dict(zip(frame.columns, names, strict=True))), sequences
+    sequences = {name: " " for name, kind in zip(names, typed, strict=True) if kind.endswith("_seq")}
+    return frame.rename({name: name.rsplit(":", 1)[0] for name in frame.columns}), names, sequences
 
 
 def refuse(column: Column, bad: pl.Series, *, fault: str, remedy: str) -> None:
@@ -102,80 +147,92 @@ def refuse(column: Column, bad: pl.Series, *, fault: str, remedy: str) -> None:
     )
 
 
-def unreadable(path: Path, error: BaseException) -> NoReturn:
-    """Raise the DataError for a file that a reader gave up on."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise DataError(
-        f"{path}: cannot be read: {reason}", "Check that the file is complete, or write it again."
-    ) from error
-
-
-def require_file(path: Path) -> None:
-    """Raise DataError unless `path` is a file with something in it."""
+def _read(path: Path, reader: Reader, keep: Keep, limit: int | None) -> Table:
+    require_content(path)
     try:
-        str(path).encode()
-        size = path.stat().st_size
-    except UnicodeEncodeError as error:
-        raise DataError(f"{str(path)!a}: the name of the file is not UTF-8", "Rename it.") from error
-    except OSError as error:
-        raise DataError(f"{path}: no such file", "Check data.interactions and data.items.") from error
-    if not path.is_file():
-        raise DataError(f"{path}: not a file", "Name the file itself in data.interactions or data.items.")
-    if size == 0:
-        raise DataError(f"{path}: the file is empty (0 bytes)", "Write it again.")
-
-
-def _read_jsonl(path: Path) -> pl.DataFrame:
-    # A path would be taken for a glob pattern; and types are settled by all rows, since a late "x1" makes ids text.
-    with path.open("rb") as file:
-        return pl.read_ndjson(file, infer_schema_length=None)
-
-
-READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    ".csv": lambda path: pl.read_csv(path, infer_schema=False, glob=False),
-    ".csv.gz": lambda path: pl.read_csv(path, infer_schema=False, glob=False),
-    ".tsv": lambda path: pl.read_csv(path, separator="\t", infer_schema=False, glob=False),
-    ".tsv.gz": lambda path: pl.read_csv(path, separator="\t", infer_schema=False, glob=False),
-    ".parquet": lambda path: pl.read_parquet(path, glob=False),
-    ".jsonl": _read_jsonl,
-    ".jsonl.gz": _read_jsonl,
-    ".ndjson": _read_jsonl,
-    ".ndjson.gz": _read_jsonl,
-}
-
-
-def _ending(path: Path, *, accepted: dict[str, Callable[[Path], pl.DataFrame]] | tuple[str, ...]) -> str:
-    name = path.name.lower()
-    kinds = ", ".join(accepted)
-    if name.endswith(PICKLES):
-        raise DataError(
-            f"{path}: may hold a pickle, which can run any code when it is loaded, so it is refused",
-            f"Save it as one of: {kinds}.",
-        )
-    found = [ending for ending in accepted if name.endswith(ending)]
-    if not found:
-        raise DataError(f"{path}: unknown kind of file", f"Accepted are: {kinds}; see also data.format.")
-    return found[0]
-
-
-def _guarded(path: Path, reader: Callable[[Path], pl.DataFrame]) -> pl.DataFrame:
-    require_file(path)
-    try:
-        return reader(path)
+        return reader(path, keep, limit)
     except pl.exceptions.NoDataError as error:
         raise DataError(f"{path}: the file is empty", "Write it again.") from error
     # A damaged Parquet file can make the reader panic, which is no Exception.
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        unreadable(path, error)
+    except READING as error:
+        raise explained(path, error) from error
 
 
-def _filled(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
-    if frame.height == 0:
-        raise DataError(f"{path}: the file is empty (no rows)", "Write it again.")
-    return frame
+def _text(path: Path, limit: int | None) -> Text:
+    size = path.stat().st_size * (4 if path.name.lower().endswith(".gz") else 1)
+    return Text(path, None if limit is None or size <= limit else limit // 2)
 
 
-def _trimmed(frame: pl.DataFrame) -> pl.DataFrame:
-    # Blank lines at the end of a text file are read as rows of nulls.
-    full = frame.select(pl.any_horizontal(pl.all().is_not_null())).to_series().arg_true()
-    return frame.head(int(full[-1]) + 1) if len(full) else frame.clear()
+def _delimited(path: Path, keep: Keep, limit: int | None, *, separator: str, quoted: bool = True) -> Table:
+    text = _text(path, limit)
+    frame, names, warnings = read_delimited(text, separator, keep, quoted=quoted)
+    return Table(path, frame, text=True, names=names, share=text.share, warnings=warnings)
+
+
+def _jsonl(path: Path, keep: Keep, limit: int | None) -> Table:
+    text = _text(path, limit)
+    frame, names = read_jsonl(text, keep)
+    return Table(path, frame, text=False, names=names, share=text.share)
+
+
+def _parquet(path: Path, keep: Keep, limit: int | None) -> Table:
+    schema = pl.read_parquet(path, n_rows=0, glob=False).schema
+    kept = keep(schema) or schema.names()[:1]
+    if limit is not None:
+        lazy = pl.scan_parquet(path, glob=False)
+        rows = int(lazy.select(pl.len()).collect().item())
+        sample = _stretches(lazy.select(kept), rows, _PROBE)
+        size = sample.estimated_size() / max(1, sample.height)
+        if size * rows > limit:
+            sample = _stretches(lazy.select(kept), rows, max(STRETCHES, int(limit / 2 / size)))
+            return Table(path, sample, text=False, names=schema.names(), share=sample.height / rows)
+    return Table(path, pl.read_parquet(path, columns=kept, glob=False), text=False, names=schema.names())
+
+
+def _stretches(lazy: pl.LazyFrame, rows: int, total: int) -> pl.DataFrame:
+    """About that many rows in all, in stretches from the first to the last."""
+    if rows <= total:
+        return lazy.collect()
+    length = total // STRETCHES
+    starts = [round(i * (rows - length) / (STRETCHES - 1)) for i in range(STRETCHES)]
+    return pl.concat([lazy.slice(start, length).collect() for start in starts])
+
+
+Reader = Callable[[Path, Keep, int | None], Table]
+READERS: dict[str, Reader] = {
+    ".csv": partial(_delimited, separator=","),
+    ".csv.gz": partial(_delimited, separator=","),
+    ".tsv": partial(_delimited, separator="\t"),
+    ".tsv.gz": partial(_delimited, separator="\t"),
+    ".parquet": _parquet,
+    **dict.fromkeys((".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz"), _jsonl),
+}
+
+
+def _joined(path: Path, tables: Sequence[Table]) -> Table:
+    """The parts of a table as one; DataError if their columns differ."""
+    first = tables[0]
+    for table in tables:
+        if set(table.names) != set(first.names):
+            raise DataError(
+                f"{path}: a folder whose files have different columns: {first.path.name} has"
+                f" {', '.join(first.names)}, and {table.path.name} has {', '.join(table.names)}",
+                "Name the file itself in data.interactions or data.items.",
+            )
+    columns = first.frame.columns
+    try:
+        frame = pl.concat([table.frame.select(columns) for table in tables], how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise unreadable(path, str(error).splitlines()[0], "Give each column one type in all of the files.") from error
+    weights = [table.path.stat().st_size for table in tables]
+    share = sum(table.share * weight for table, weight in zip(tables, weights, strict=True)) / sum(weights)
+    note = f"{path.name} is a folder of {len(tables):,} files, which are read as one table"
+    warnings = (note, *(warning for table in tables for warning in table.warnings))
+    return Table(path, frame, first.text, names=first.names, share=share, warnings=warnings)
+
+
+def _ending(path: Path, *, accepted: Collection[str]) -> str:
+    ending = next((ending for ending in accepted if path.name.lower().endswith(ending)), None)
+    if ending is None:
+        raise unknown_kind(path, accepted)
+    return ending

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import polars as pl
 
 from dealrec import columns
+from dealrec.data.values import missing
 
 # Line breaks and other control characters, and the invisible ones that join, split or turn round the text.
 _CONTROL = r"[\p{Cc}\x{61C}\x{180E}\x{200B}-\x{200F}\x{2028}-\x{202E}\x{2060}-\x{206F}\x{FEFF}]"
@@ -25,6 +26,7 @@ def clean(titles: pl.Series) -> pl.Series:
 def item_table(ids: pl.Series, titles: pl.Series, *, warn: Callable[[str], None]) -> pl.DataFrame:
     """Return item_id and title, one row for each id in file order; an untitled item has its id as title.
 
+    Untitled is one whose title is blank or spells out that there is none, such as NULL.
     Warns, with counts, of repeated ids (the first row is kept), titles with control characters, items without
     a title, items that share a title, and titles over 1,000 characters.
     """
@@ -32,7 +34,9 @@ def item_table(ids: pl.Series, titles: pl.Series, *, warn: Callable[[str], None]
     items = raw.unique(columns.ITEM, keep="first", maintain_order=True)
     control = items[columns.TITLE].str.contains(_CONTROL).fill_null(False)
     title = clean(items[columns.TITLE])
-    blank = (title == "").fill_null(True)
+    blank = missing(title)
+    spelt = title.filter(blank & (title != "").fill_null(False))
+    words = f", {len(spelt):,} of them with a word for it such as {spelt[0]!r}" if len(spelt) else ""
     items = items.with_columns(title.alias(columns.TITLE)).with_columns(
         pl.when(~blank).then(pl.col(columns.TITLE)).otherwise(pl.col(columns.ITEM).cast(pl.String)).alias(columns.TITLE)
     )
@@ -40,7 +44,7 @@ def item_table(ids: pl.Series, titles: pl.Series, *, warn: Callable[[str], None]
     for number, message in (
         (raw.height - items.height, f"of {raw.height:,} rows of the items table repeat an item id; the first is kept"),
         (control.sum(), f"{count} had control characters or line breaks in the title; a space is put in their place"),
-        (blank.sum(), f"{count} have no title; the item id stands in for it"),
+        (blank.sum(), f"{count} have no title{words}; the item id stands in for it"),
         (items[columns.TITLE].is_duplicated().sum(), f"{count} share their title with another item"),
         (
             (items[columns.TITLE].str.len_chars() > _LONG).sum(),

@@ -12,19 +12,13 @@ from dealrec.columns import SPLIT, TIMESTAMP, USER
 from dealrec.config import DataConfig
 from dealrec.data.splits import Splits, split_by_column, split_by_time, split_leave_last_out
 from dealrec.data.values import splits as read_splits
-from dealrec.drafting.guessing import Roles
+from dealrec.drafting.guesses import Roles
 from dealrec.errors import DataError
 
-FEW, SMALL_SHARE = 100, 0.1  # of test users: too few to tell arms apart, and most users would not count at all
+_FEW, _SMALL_SHARE = 100, 0.1  # of test users: too few to tell arms apart, and most users would not count at all
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Samples of each part, before filters."""
-
-    train: int
-    valid: int
-    test: int
+Samples = dict[str, int]  # of train, valid and test, before filters
 
 
 @dataclass(frozen=True)
@@ -42,24 +36,28 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
     data: the shares are of there; said: the split is, too.
     """
     log = _log(roles)
-    cut_in_time = partial(split_by_time, valid_share=data.valid_share, test_share=data.test_share)
+    cuts: dict[str, Callable[[pl.DataFrame], Splits]] = {
+        "column": split_by_column,
+        "leave-last-out": split_leave_last_out,
+        "time": partial(split_by_time, valid_share=data.valid_share, test_share=data.test_share),
+    }
+
+    def choice(split: str, reason: str | None) -> SplitChoice:
+        return SplitChoice(split, reason, _samples(log, cuts[split]))
+
     if said:
-        cuts: dict[str, Callable[[pl.DataFrame], Splits]]
-        cuts = {"column": split_by_column, "leave-last-out": split_leave_last_out, "time": cut_in_time}
-        return SplitChoice(data.split, None, _samples(log, cuts[data.split]))
+        return choice(data.split, None)
     if roles.interactions.format == "dealrec" or "split" in roles.chosen:
-        return SplitChoice("column", "the data come split", _samples(log, split_by_column))
-    last_out = _samples(log, split_leave_last_out)
+        return choice("column", "the data come split")
     if "timestamp" not in roles.chosen or roles.chosen["timestamp"].ordinal:
-        return SplitChoice("leave-last-out", "there is no time that could be compared between users", last_out)
-    by_time = _samples(log, cut_in_time)
+        return choice("leave-last-out", "there is no time that could be compared between users")
     if log is None:
-        return SplitChoice("time", "there are times", None)
-    users = log[USER].n_unique()
-    tested = by_time.test if by_time and by_time.train and by_time.valid else 0
-    too_few = tested < min(FEW, SMALL_SHARE * users) or not tested
-    if too_few and last_out is not None and last_out.test > tested:
-        left = f"a cut in time would leave {tested:,} of {users:,} users to test on, this leaves {last_out.test:,}"
+        return choice("time", "there are times")
+    users, by_time, last_out = log[USER].n_unique(), _samples(log, cuts["time"]), _samples(log, split_leave_last_out)
+    tested = by_time["test"] if by_time and by_time["train"] and by_time["valid"] else 0
+    too_few = tested < min(_FEW, _SMALL_SHARE * users) or not tested
+    if too_few and last_out is not None and last_out["test"] > tested:
+        left = f"a cut in time would leave {tested:,} of {users:,} users to test on, this leaves {last_out['test']:,}"
         return SplitChoice("leave-last-out", left, last_out)
     return SplitChoice("time", f"there are times; {tested:,} of {users:,} users are left to test on", by_time)
 
@@ -70,15 +68,14 @@ def _log(roles: Roles) -> pl.DataFrame | None:
         return None
     if roles.interactions.format == "dealrec":
         return roles.interactions.table.frame.select(USER, TIMESTAMP, SPLIT)
-    user, time, split = roles.chosen["user"], roles.chosen.get("timestamp"), roles.chosen.get("split")
-    if any(option is not None and option.column.missing for option in (user, roles.chosen["item"], time)):
+    user, time, split = (roles.chosen.get(role) for role in ("user", "timestamp", "split"))
+    needed = [option for option in (user, roles.chosen["item"], time) if option is not None]
+    if user is None or user.profile.ids is None or any(option.profile.missing for option in needed):
         return None
-    if user.column.ids is None:
-        return None
-    order = pl.int_range(len(user.column.ids), eager=True)
-    times = order if time is None or time.column.times is None else time.column.times
-    log = pl.DataFrame({USER: user.column.ids, TIMESTAMP: times})
-    return log if split is None else log.with_columns(read_splits(split.column.present))
+    times = None if time is None else time.profile.times
+    order = pl.int_range(user.profile.rows, eager=True)
+    log = pl.DataFrame({USER: user.profile.ids, TIMESTAMP: order if times is None else times})
+    return log if split is None else log.with_columns(read_splits(split.profile.column))
 
 
 def _samples(log: pl.DataFrame | None, cut: Callable[[pl.DataFrame], Splits]) -> Samples | None:
@@ -91,8 +88,8 @@ def _samples(log: pl.DataFrame | None, cut: Callable[[pl.DataFrame], Splits]) ->
         return None
     train, valid, test = (frame.group_by(USER).len() for frame in (parts.train, parts.valid, parts.test))
     earlier = pl.concat([train, valid]).select(USER).unique()
-    return Samples(
-        train.filter(pl.col("len") >= 2).height,
-        valid.join(train, on=USER, how="semi").height,
-        test.join(earlier, on=USER, how="semi").height,
-    )
+    return {
+        "train": train.filter(pl.col("len") >= 2).height,
+        "valid": valid.join(train, on=USER, how="semi").height,
+        "test": test.join(earlier, on=USER, how="semi").height,
+    }
