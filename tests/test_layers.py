@@ -12,6 +12,7 @@ MATHS, STAGES, FACES = 1, 2, 3
 LAYERS = {
     "errors": MATHS,
     "columns": MATHS,
+    "devices": STAGES,
     "data": STAGES,
     "data.splits": MATHS,
     "data.samples": MATHS,

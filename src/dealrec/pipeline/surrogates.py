@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dealrec.config import Config, SurrogateConfig
 from dealrec.config_solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig, LiSSAConfig
+from dealrec.devices import compute_device
 from dealrec.errors import ConfigError, ModelError, NonFinite
 from dealrec.influence import CG, EKFAC, Arnoldi, Identity, LiSSA, directional_scores
 from dealrec.influence.hvp import Params, PerSampleLoss, hessian_vector
@@ -68,7 +69,7 @@ def batches(context: Context, model: Surrogate, part: Part, *, batch_size: int |
         order = plan_by_positions(made, positions=context.config.influence.batch_positions)
     else:
         order = plan(made, batch_size=batch_size)
-    return Batches(made, negatives, order, cloze, device())
+    return Batches(made, negatives, order, cloze, compute_device())
 
 
 def new_model(context: Context) -> Surrogate:
@@ -77,7 +78,7 @@ def new_model(context: Context) -> Surrogate:
     with torch.random.fork_rng():
         torch.manual_seed(context.config.seed)
         model = build(context.config.surrogate, len(catalogue), max_history=context.config.data.max_history)
-    return model.to(device())
+    return model.to(compute_device())
 
 
 def build(settings: SurrogateConfig, n_items: int, *, max_history: int) -> Surrogate:
@@ -192,8 +193,3 @@ def naming(ids: pl.Series, order: Batches | None) -> Iterator[None]:
         if order is None:
             raise
         raise error.naming(ids[torch.cat(order.order).numpy()].to_list()) from None
-
-
-def device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoTokenizer, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from dealrec.columns import ITEM
+from dealrec.devices import compute_device
 from dealrec.errors import ModelError
 from dealrec.recommenders.tiger.semantic_ids import SemanticIds
 from dealrec.recommenders.tiger.training import Checkpoint, Epoch
@@ -32,7 +33,7 @@ def load_text_encoder(name: str, *, revision: str | None = None) -> tuple[Any, A
     with _explained(f"The text encoder {name!r}", "Give a directory with config.json, safetensors and a tokenizer."):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32, use_safetensors=True)
-    return model.to(_device()).eval(), tokenizer
+    return model.to(compute_device()).eval(), tokenizer
 
 
 def save(folder: Path, model: Any, ids: SemanticIds, items: Sequence[Id]) -> None:
@@ -54,7 +55,7 @@ def load(folder: Path) -> tuple[Any, SemanticIds, list[Id]]:
         model: Any = T5ForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
         if model.config.vocab_size != ids.vocab_size:
             raise ValueError(f"the model knows {model.config.vocab_size} tokens, the ids use {ids.vocab_size}")
-    return model.to(_device()).eval(), ids, table[ITEM].to_list()
+    return model.to(compute_device()).eval(), ids, table[ITEM].to_list()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -76,10 +77,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         rows = json.loads(file.metadata()["epochs"])
         epochs = [Epoch(**row | {"valid_levels": tuple(row["valid_levels"])}) for row in rows]
         return Checkpoint(epochs, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 no mapping
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextmanager
