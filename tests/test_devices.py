@@ -56,12 +56,17 @@ def test_on_a_gpu_algorithms_are_deterministic_and_the_users_choice_is_put_back(
     gpus(1)
     if workspace:
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", workspace)
+
+    def interrupted() -> None:
+        with reproducible(), reproducible():
+            assert state() == (within, workspace or ":4096:8")
+            raise KeyboardInterrupt
+
     torch.set_deterministic_debug_mode(mode)
     try:
         before = state()
-        with pytest.raises(KeyboardInterrupt), reproducible(), reproducible():
-            assert state() == (within, workspace or ":4096:8")
-            raise KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
         assert state() == before
     finally:
         torch.set_deterministic_debug_mode(0)

@@ -38,7 +38,9 @@ def fingerprint_parts(dtype: str = "float32") -> list[str]:
     Kind of device and resolved dtype; nothing on a CPU, where the settings say it all.
     """
     device = compute_device()
-    return [] if device.type == "cpu" else [f"{device.type} {str(resolved_dtype(dtype, device)).removeprefix('torch.')}"]
+    if device.type == "cpu":
+        return []
+    return [f"{device.type} {str(resolved_dtype(dtype, device)).removeprefix('torch.')}"]
 
 
 def free_memory() -> None:
