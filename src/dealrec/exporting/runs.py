@@ -193,9 +193,13 @@ def _provenance(
 
 
 def _outside(things: Any, manifest: Manifest) -> list[dict[str, str]]:
-    """Name and SHA-256 of each file that a stage has read from outside the run directory."""
+    """Name and SHA-256 of each file that a stage has read from outside the run directory.
+
+    A device is among the things too, which may be another than that of the run: the manifest has what the run's was.
+    """
     names = [thing.name if isinstance(thing, Path) else str(thing) for thing in things]
-    return [{"name": name, "sha256": manifest.inputs[f"outside/{place}"]} for place, name in enumerate(names)]
+    read = [(name, manifest.inputs.get(f"outside/{place}")) for place, name in enumerate(names)]
+    return [{"name": name, "sha256": digest} for name, digest in read if digest is not None]
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from dealrec.effort import sequence_losses
 from dealrec.effort.batching import Encoded, collate
@@ -40,6 +40,19 @@ def collate_rows(rows: Sequence[Row], *, pad_id: int) -> dict[str, Tensor]:
     """The batch of `collate`, and which of its samples count."""
     samples, counted = zip(*rows, strict=True)
     return {**collate(samples, pad_id=pad_id), COUNTED: torch.tensor(counted)}
+
+
+class OneDevice(TrainingArguments):
+    """Of a process that computes on one device, whatever else there is.
+
+    With several GPUs in sight the Trainer would take them all at once by DataParallel, which multiplies the batch size
+    and hides the model from its loss.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs of this process: none or one."""
+        return min(1, super().n_gpu)
 
 
 class SampleMeanTrainer(Trainer):

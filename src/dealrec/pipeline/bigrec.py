@@ -9,6 +9,7 @@ import polars as pl
 
 from dealrec.columns import ITEM, ITEM_INDEX, TRAIN_COUNT
 from dealrec.config import Config
+from dealrec.devices import fingerprint_parts
 from dealrec.pipeline.launching import on_devices
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import pairs, read_catalogue, read_samples
@@ -18,12 +19,13 @@ from dealrec.recommenders.files import check_adapter_directory, model_files
 if TYPE_CHECKING:
     from dealrec.recommenders.bigrec import BIGRec, Prompter
     from dealrec.recommenders.bigrec.files import Blocks
+    from dealrec.recommenders.bigrec.model import Dtype
 
 WARM = "model"
 
 
 def files(config: Config) -> Iterator[Path | str]:
-    """The files of the LLM's directory, or its name on the hub; those of the adapter to start from."""
+    """The files of the LLM's directory, or its name on the hub; those of the adapter to start from; the device."""
     folder = Path(config.llm.model)
     if folder.is_dir():
         yield from model_files(folder)
@@ -32,6 +34,7 @@ def files(config: Config) -> Iterator[Path | str]:
     if config.llm.adapter is not None:
         check_adapter_directory(config.llm.adapter)
         yield from model_files(config.llm.adapter)
+    yield from fingerprint_parts(_dtype(config))
 
 
 def warm_start(context: Context) -> None:
@@ -97,11 +100,9 @@ def _fresh(context: Context) -> "BIGRec":
 def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec":
     """The LLM, with the adapter of a folder, or with the weights of a folder in the place of its own."""
     from dealrec.recommenders.bigrec import BIGRec
-    from dealrec.recommenders.bigrec.model import Dtype, load_adapter, load_llm, load_model
+    from dealrec.recommenders.bigrec.model import load_adapter, load_llm, load_model
 
-    config = context.config
-    # Whole models learn in float32: in bfloat16 small steps would be rounded away.
-    dtype: Dtype = "float32" if config.finetune.full and config.llm.dtype == "auto" else config.llm.dtype
+    config, dtype = context.config, _dtype(context.config)
     with context.progress.bar(f"{context.name}: loading the LLM"):
         base, tokenizer = load_llm(
             config.llm.model, revision=config.llm.revision, dtype=dtype, quantization=config.llm.quantization
@@ -127,6 +128,11 @@ def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
         max_new_tokens=config.evaluate.max_new_tokens,
         batch_tokens=config.evaluate.batch_tokens,
     )
+
+
+def _dtype(config: Config) -> "Dtype":
+    """Whole models learn in float32: in bfloat16 small steps would be rounded away."""
+    return "float32" if config.finetune.full and config.llm.dtype == "auto" else config.llm.dtype
 
 
 def prompter(context: Context, tokenizer: Any) -> "Prompter":

@@ -20,6 +20,7 @@ def check_feasible(config: Config, run_dir: Path) -> None:
         if config.llm.adapter is not None:
             check_adapter_directory(config.llm.adapter)
         check_quantization(config)
+    check_processes(config)
     _check_warm_start(config, run_dir)
     _check_trackers(config)
     n = len(read_samples(run_dir / "data" / "samples-train.parquet"))
@@ -74,6 +75,22 @@ def check_quantization(config: Config) -> None:
         raise ConfigError(
             f"llm.quantization {wanted!r} needs bitsandbytes", "Install it: pip install 'bitsandbytes>=0.46.1'"
         )
+
+
+def check_processes(config: Config) -> None:
+    """Processes that train together have a GPU each, where there is any."""
+    import torch
+
+    from dealrec.devices import compute_device
+
+    there = torch.cuda.device_count()
+    for name in _trainings(config):
+        wanted = getattr(config, name).processes
+        if wanted > there and compute_device().type == "cuda":
+            raise ConfigError(
+                f"{name}.processes is {wanted}, but there are {there} GPUs",
+                f"Set it to at most {there}: each process takes a GPU of its own.",
+            )
 
 
 def _check_warm_start(config: Config, run_dir: Path) -> None:

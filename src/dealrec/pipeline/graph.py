@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dealrec.config import Config, DataConfig, FinetuneConfig, SurrogateConfig
 from dealrec.data import sources
+from dealrec.devices import fingerprint_parts
 from dealrec.errors import ConfigError
 from dealrec.pipeline.feasibility import check_feasible
 from dealrec.pipeline.kinds import kind
@@ -26,9 +27,9 @@ from dealrec.pipeline.stages import (
 )
 
 
-def _surrogate_module(config: Config) -> list[Path]:
-    """The user's own code of a custom surrogate: what it holds can change the outcome."""
-    return [config.surrogate.module] if config.surrogate.module else []
+def _surrogate_outside(config: Config) -> list[Path | str]:
+    """The user's own code of a custom surrogate, and the device: both can change the outcome."""
+    return [*([config.surrogate.module] if config.surrogate.module else []), *fingerprint_parts()]
 
 
 def recommender_files(config: Config) -> Iterable[Path | str]:
@@ -59,14 +60,14 @@ STAGES: tuple[Stage, ...] = (
         outside=lambda config: iter(sources.files(config.data)),
         after=check_feasible,
     ),
-    Stage("surrogate", 2, surrogate, (*_DATA, _VALID), ("seed", *_SURROGATE, *_SAMPLING), _surrogate_module),
+    Stage("surrogate", 2, surrogate, (*_DATA, _VALID), ("seed", *_SURROGATE, *_SAMPLING), _surrogate_outside),
     Stage(
         "influence",
         2,
         influence,
         (*_DATA, _VALID, "surrogate/model.safetensors"),
         ("seed", "influence", *_SURROGATE_SHAPE, *_SAMPLING),
-        _surrogate_module,
+        _surrogate_outside,
     ),
     Stage(
         "warmstart",

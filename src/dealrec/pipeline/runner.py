@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dealrec.config import Config
+from dealrec.devices import reproducible
 from dealrec.errors import DealrecError, RunDirectoryError
 from dealrec.pipeline.manifest import (
     FINGERPRINT,
@@ -92,8 +93,10 @@ def _execute(
         progress.say(f"{stage.name} ...")
         context = Context(stage.name, config, progress, run_dir, part, stage.inputs)
         meter = Meter()
-        stage.run(context)
-        cost = meter.read()
+        with reproducible():
+            stage.run(context)
+        device = str(context.facts.pop("device", "cpu"))
+        cost = meter.read(device=device)
         shutil.rmtree(part / "shards", ignore_errors=True)
         files = output_files(part)
         names = [path.relative_to(part).as_posix() for path in files]
@@ -108,7 +111,7 @@ def _execute(
             sizes={name: path.stat().st_size for name, path in zip(names, files, strict=True)},
             seed=config.seed,
             libraries=library_versions(),
-            device=str(context.facts.pop("device", "cpu")),
+            device=device,
             threads=thread_count(),
             wall_seconds=round(cost.wall_seconds, 3),
             cpu_seconds=round(cost.cpu_seconds, 3),

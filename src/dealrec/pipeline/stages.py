@@ -38,6 +38,7 @@ from dealrec.columns import (
     VALID_NDCG,
 )
 from dealrec.data import sources
+from dealrec.devices import free_memory
 from dealrec.pipeline.arms import BASE, SELECTED, FineTuning, fine_tunings, random_arms, selected_arms
 from dealrec.pipeline.kinds import kind
 from dealrec.pipeline.stage import Context
@@ -281,6 +282,7 @@ def finetune(context: Context) -> None:
         chosen = pl.read_parquet(context.input(f"select/{one.arm}.parquet"))
         job = partial(_fine_tune, one=one, samples=samples.join(chosen, on=SAMPLE, how="semi").sort(SAMPLE))
         context.folder_once(one.name, partial(on_devices, context, job, processes=context.config.finetune.processes))
+        free_memory()  # of this arm's models, before the next one's are loaded
     context.publish([one.name for one in wanted])
     context.facts["training_seeds"] = list(dict.fromkeys(one.seed for one in wanted))
 
@@ -303,6 +305,7 @@ def evaluate(context: Context) -> None:
     evaluated = [BASE, *(one.name for one in fine_tunings(context.config))]
     for name in evaluated:
         context.folder_once(name, partial(evaluate_arm, context, name, users))
+        free_memory()
     context.publish(evaluated)
     compare(context)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from dealrec.config import Config
+from dealrec.devices import fingerprint_parts
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import index_sequences, pairs, read_catalogue, read_samples
 from dealrec.recommenders.files import model_files
@@ -18,12 +19,13 @@ WARM, CHECKPOINT = "model", "checkpoint.safetensors"
 
 
 def files(config: Config) -> Iterator[Path | str]:
-    """The files of the text encoder's directory, or its name on the hub."""
+    """The files of the text encoder's directory, or its name on the hub; the device."""
     folder = Path(config.tiger.text_encoder)
     if folder.is_dir():
         yield from model_files(folder)
     else:
         yield config.tiger.text_encoder
+    yield from fingerprint_parts()
 
 
 def warm_start(context: Context) -> None:

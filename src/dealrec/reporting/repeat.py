@@ -4,6 +4,7 @@ from typing import Any
 
 from dealrec import config_file
 from dealrec.data import sources
+from dealrec.devices import DEVICE
 from dealrec.reporting.runs import Run
 
 
@@ -44,7 +45,7 @@ def _data_inputs(run: Run) -> list[tuple[str, str]]:
 
 
 def _llm_inputs(run: Run) -> list[tuple[str, str]]:
-    digests = _outside(run, "effort")
+    digests = [digest for digest in _outside(run, "effort") if not digest.startswith(DEVICE)]
     config = run.config
     name = f"LLM {config.llm.model}" if config.recommender == "bigrec" else f"text encoder {config.tiger.text_encoder}"
     adapter = f" and adapter {config.llm.adapter}" if config.recommender == "bigrec" and config.llm.adapter else ""
