@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dealrec.devices import reproducible
 from dealrec.engine.manifest import (
     FINGERPRINT,
     FORMAT,
@@ -95,8 +96,10 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
         earlier = intact_units(run_dir / stage.name)
         context = Context(stage.name, config, progress, run_dir, part, stage.inputs, origin, earlier)
         meter = Meter()
-        stage.run(context)
-        cost = meter.read()
+        with reproducible():
+            stage.run(context)
+        device = str(context.facts.pop("device", "cpu"))
+        cost = meter.read(device=device)
         files = output_files(part)
         names = [path.relative_to(part).as_posix() for path in files]
         outside = [str(thing) for thing in stage.outside(config)]
@@ -113,7 +116,7 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
             units=context.units,
             seed=config.seed,
             libraries=library_versions(),
-            device=str(context.facts.pop("device", "cpu")),
+            device=device,
             threads=thread_count(),
             wall_seconds=round(cost.wall_seconds, 3),
             cpu_seconds=round(cost.cpu_seconds, 3),

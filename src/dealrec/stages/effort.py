@@ -107,8 +107,14 @@ def _measured_batch_tokens(
 
     with context.progress.bar("effort: memory of small batches"):
         small = probes([sample for shard in shards for sample in shard])
-        peak(small[0])  # the first pass of all makes what later ones use again
-        memory = fit_peak([batch_size_of(batch) for batch in small], [peak(batch) for batch in small])
+        try:
+            peak(small[0])  # the first pass of all makes what later ones use again
+            memory = fit_peak([batch_size_of(batch) for batch in small], [peak(batch) for batch in small])
+        except OSError as error:
+            raise ConfigError(
+                "effort.batch_memory: the peak memory of a process can be measured on Linux alone",
+                "Set effort.batch_tokens in its place.",
+            ) from error
     tokens, expected = largest_batches(shards, memory, budget=budget)
     if expected > budget:
         raise ConfigError(
@@ -185,4 +191,5 @@ STAGE = Stage(
     ("data/samples-train.parquet", "data/items.parquet", "influence/scores.parquet", "warmstart"),
     ("seed", "effort", *kinds.SETTINGS),
     kinds.files,
+    kinds.machine,
 )

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
+from dealrec.devices import compute_device, resolved_dtype
 from dealrec.errors import ModelError
 from dealrec.recommenders.files import check_directory
 
@@ -39,7 +40,8 @@ def load_model(
     bitsandbytes, which needs a CUDA GPU; dtype is then what they compute in.
     """
     transformers_logging.disable_progress_bar()
-    chosen, device = torch_dtype(dtype), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
+    chosen = resolved_dtype(dtype, device)
     options: dict[str, Any] = {}
     if quantization is not None:  # such a model cannot be moved once it is loaded
         options = {"quantization_config": quantization_config(quantization, chosen), "device_map": {"": device}}
@@ -52,14 +54,6 @@ def load_model(
     if quantization is None:
         model.to(device)  # type: ignore[arg-type]
     return model.eval()
-
-
-def torch_dtype(name: Dtype) -> torch.dtype:
-    """What a dtype of the settings means on this machine."""
-    if name == "auto":
-        has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
 def quantization_config(name: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -11,6 +11,7 @@ import polars as pl
 from dealrec.columns import ITEM, TRAIN_COUNT
 from dealrec.config import Config
 from dealrec.data.catalogue import Catalogue, pairs
+from dealrec.devices import fingerprint_parts
 from dealrec.engine.launching import on_devices
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError
@@ -21,6 +22,7 @@ from dealrec.stages.recommenders.training import train_on
 if TYPE_CHECKING:
     from dealrec.recommenders.bigrec import BIGRec, Prompter
     from dealrec.recommenders.bigrec.files import Blocks
+    from dealrec.recommenders.bigrec.model import Dtype
     from dealrec.sequences import Sample
 
 WARM = "model"
@@ -63,6 +65,11 @@ def files(config: Config) -> Iterator[Path | str]:
     if config.llm.adapter is not None:
         check_adapter_directory(config.llm.adapter)
         yield from model_files(config.llm.adapter)
+
+
+def machine(config: Config) -> list[str]:
+    """The kind of device, and the precision there."""
+    return fingerprint_parts(_dtype(config))
 
 
 def warm_start(context: Context) -> None:
@@ -150,11 +157,9 @@ def _fresh(context: Context) -> "BIGRec":
 def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec":
     """The LLM, with the adapter of a folder, or with the weights of a folder in the place of its own."""
     from dealrec.recommenders.bigrec import BIGRec
-    from dealrec.recommenders.bigrec.model import Dtype, load_adapter, load_llm, load_model
+    from dealrec.recommenders.bigrec.model import load_adapter, load_llm, load_model
 
-    config = context.config
-    # Whole models learn in float32: in bfloat16 small steps would be rounded away.
-    dtype: Dtype = "float32" if config.finetune.full and config.llm.dtype == "auto" else config.llm.dtype
+    config, dtype = context.config, _dtype(context.config)
     with context.progress.bar(f"{context.name}: loading the LLM"):
         base, words = load_llm(
             config.llm.model, revision=config.llm.revision, dtype=dtype, quantization=config.llm.quantization
@@ -180,6 +185,11 @@ def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
         max_new_tokens=config.evaluate.max_new_tokens,
         batch_tokens=config.evaluate.batch_tokens,
     )
+
+
+def _dtype(config: Config) -> "Dtype":
+    """Whole models learn in float32: in bfloat16 small steps would be rounded away."""
+    return "float32" if config.finetune.full and config.llm.dtype == "auto" else config.llm.dtype
 
 
 def prompter(context: Context, tokenizer: Any) -> "Prompter":

@@ -37,6 +37,10 @@ class Kind(Protocol):
         """What decides how it computes, outside of the run directory."""
         ...
 
+    def machine(self, config: Config) -> list[str]:
+        """What of the machine decides how it computes."""
+        ...
+
     def warm_start(self, context: Context) -> None:
         """Fill the folder of the warmstart stage: what was learnt of the earlier part of the training period."""
         ...
@@ -81,3 +85,8 @@ def kind(config: Config) -> Kind:
 def files(config: Config) -> Iterable[Path | str]:
     """What decides how the recommender computes, outside of the run directory."""
     return kind(config).files(config)
+
+
+def machine(config: Config) -> list[str]:
+    """What of the machine decides how the recommender computes."""
+    return kind(config).machine(config)
