@@ -70,6 +70,33 @@ def test_titles_that_tell_no_items_apart_are_no_guess(cli: Cli, tmp_path: Path) 
     assert raw["data"]["columns"]["title"] == "label"
 
 
+def test_a_title_that_was_given_decides_what_the_items_are(cli: Cli, tmp_path: Path) -> None:
+    path = save(PLAYED, tmp_path / "log.csv")
+    _, raw = drafted(cli, path, "--out", tmp_path / "c.yaml", "--set", "data.columns.title=game")
+    assert columns(raw) == ("member", "game", "game")
+    refused(cli("init", path, "--out", tmp_path / "d.yaml", "--set", "data.columns.item=minutes"), "2 of 'did'")
+
+
+def test_counts_are_no_users(cli: Cli, tmp_path: Path) -> None:
+    rows = [
+        {
+            "usersha1": f"{x['u'] * 7919:040x}",
+            "artmbid": f"{x['i']:08x}-b1",
+            "artname": title(x["i"]),
+            "plays": 7 * place,
+        }
+        for place, x in enumerate(log())
+    ]
+    _, raw = drafted(cli, save(rows, tmp_path / "log.tsv.csv"), "--out", tmp_path / "c.yaml")
+    assert columns(raw) == ("usersha1", "artmbid", "artname")
+
+
+def test_a_file_of_texts_without_names_is_told(cli: Cli, tmp_path: Path) -> None:
+    lines = [f"u{x['u']:07x}f,{title(x['i'])},{x['r']}" for x in sorted(log(), key=lambda x: x["u"])]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    refused(cli("init", tmp_path / "log.csv", "--out", tmp_path / "c.yaml"), "the first line holds values")
+
+
 @pytest.mark.parametrize(
     ("item", "shown"),
     [("game", "game"), ("minutes", "did"), ("minutes", "game"), ("did", "did"), ("minutes", "member")],

@@ -59,7 +59,7 @@ class Table:
         if name in self.frame.columns:
             return Column(self.path, name, self.frame[name], self.text, self.separators.get(name))
         names = self.names or self.frame.columns
-        if self.text and (fault := header_fault(self.path, names, self.frame.to_series(0))):
+        if self.text and (fault := header_fault(self.path, names, self.frame)):
             raise fault
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         remedy = f"Set {setting} to the column's name" + (f"; did you mean '{near[0]}'?" if near else ".")

@@ -160,7 +160,8 @@ def _items(interactions: Preview, items: Preview, given: Given) -> list[Option]:
         return options
     best = []
     for option in options:
-        titles = title_options(items.columns, option, given, one_file=True)
+        # A title that was given tells nothing of the items that it does not tell apart.
+        titles = title_options(allowed(items.columns, "title", given), option, {}, one_file=True)
         if titles and titles[0].profile is option.profile:
             # A name is the id where nothing else has titles; of two names, the one with more values.
             name = name_score("title", option.name) + math.log10(option.profile.distinct) / 2

@@ -93,7 +93,7 @@ def user_options(columns: Iterable[Profile], given: Given) -> list[Option]:
         repeats = profile.rows / profile.distinct
         others = max(name_score(role, profile.name) for role in ("item", "rating", "title", "timestamp"))
         score = 2.5 * name_score("user", profile.name) + min(1.0, math.log10(profile.distinct) / 3) - others
-        score += 0.3 * (repeats > 1.05) - 1.0 * (repeats < 1.02) - 2.0 * (profile.distinct == 1)
+        score += 0.3 * (repeats > 1.05) - 0.5 * (repeats < 1.5) - 0.5 * (repeats < 1.02) - 2.0 * (profile.distinct == 1)
         score -= 0.7 * (profile.length > 40) + 0.7 * bool(profile.moments) + 1.0 * (profile.missing > 0)
         options.append(Option(profile, score, f"{repeats:,.1f} rows each on average", profile))
     return ranked(options)
