@@ -214,6 +214,8 @@ def _joined(path: Path, tables: Sequence[Table]) -> Table:
     first = tables[0]
     for table in tables:
         if set(table.names) != set(first.names):
+            if first.text and (fault := header_fault(first.path, first.names, first.frame)):
+                raise fault
             raise DataError(
                 f"{path}: a folder whose files have different columns: {first.path.name} has"
                 f" {', '.join(first.names)}, and {table.path.name} has {', '.join(table.names)}",
