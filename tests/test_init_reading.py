@@ -48,6 +48,14 @@ def test_a_name_may_be_item_and_title(cli: Cli, tmp_path: Path, tiny_llm: Path, 
     assert cli("validate", tmp_path / "c.yaml")[0] == 0
 
 
+def test_a_log_beside_another_is_no_file_of_its_items(cli: Cli, tmp_path: Path) -> None:
+    names = [save(PLAYED, tmp_path / "log.csv"), tmp_path / "two.csv"]
+    save([{name: row[name] for name in ("member", "game")} for row in PLAYED[::2]], names[1])
+    for path in names:
+        _, raw = drafted(cli, path, "--out", tmp_path / "c.yaml")
+        assert raw["data"]["items"] == raw["data"]["interactions"] == path.name
+
+
 def test_names_in_the_items_file_may_be_titles_and_codes_may_not(cli: Cli, tmp_path: Path) -> None:
     files = save(PLAYED, tmp_path / "a.csv"), save(PRICED, tmp_path / "b.csv")
     _, raw = drafted(cli, *files, "--out", tmp_path / "c.yaml")
