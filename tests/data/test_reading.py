@@ -85,6 +85,7 @@ def test_csv_keeps_the_marks_that_enclose_nothing(rows: Rows, text: str, expecte
         ("a.csv", 'id,t\n0,"x, y"\n1,"Ant\n2,Bee\n3,Cat 7"\n', 2),
         ("a.csv", 'id,t\n0,"x, y"\n1,x\n2,"Ant" hill\n3,Bee\n', 3),
         ("a.csv", 'id,t\n0,x\n1,"Ant\n2,Bee\n', 2),  # never closed
+        ("a.csv", 'id,t,u\n1,"Ant\n2,Bee,x\n3,Cat 7"\n', 1),  # the row that comes of it lacks a field
         ("a.tsv", 'id\tt\tu\n1\t"Ant\n2\tBee\tx\n3\tCat 7"\n', 1),  # rows of different lengths
         ("a.tsv", 'id\tt\tu\n1\ta\n2\t"Ant\tx\n3\tBee\n4\t"\ty\n', 2),
     ],

@@ -48,6 +48,14 @@ def test_a_name_may_be_item_and_title(cli: Cli, tmp_path: Path, tiny_llm: Path, 
     assert cli("validate", tmp_path / "c.yaml")[0] == 0
 
 
+def test_a_log_beside_another_is_no_file_of_its_items(cli: Cli, tmp_path: Path) -> None:
+    names = [save(PLAYED, tmp_path / "log.csv"), tmp_path / "two.csv"]
+    save([{name: row[name] for name in ("member", "game")} for row in PLAYED[::2]], names[1])
+    for path in names:
+        _, raw = drafted(cli, path, "--out", tmp_path / "c.yaml")
+        assert raw["data"]["items"] == raw["data"]["interactions"] == path.name
+
+
 def test_names_in_the_items_file_may_be_titles_and_codes_may_not(cli: Cli, tmp_path: Path) -> None:
     files = save(PLAYED, tmp_path / "a.csv"), save(PRICED, tmp_path / "b.csv")
     _, raw = drafted(cli, *files, "--out", tmp_path / "c.yaml")
@@ -68,6 +76,33 @@ def test_titles_that_tell_no_items_apart_are_no_guess(cli: Cli, tmp_path: Path) 
     refused(result, "that tell the 40 of 'item' apart (2 of 'label' do not)", "data.columns.title=COLUMN")
     _, raw = drafted(cli, *files, "--out", out, "--set", "data.columns.title=label")
     assert raw["data"]["columns"]["title"] == "label"
+
+
+def test_a_title_that_was_given_decides_what_the_items_are(cli: Cli, tmp_path: Path) -> None:
+    path = save(PLAYED, tmp_path / "log.csv")
+    _, raw = drafted(cli, path, "--out", tmp_path / "c.yaml", "--set", "data.columns.title=game")
+    assert columns(raw) == ("member", "game", "game")
+    refused(cli("init", path, "--out", tmp_path / "d.yaml", "--set", "data.columns.item=minutes"), "2 of 'did'")
+
+
+def test_counts_are_no_users(cli: Cli, tmp_path: Path) -> None:
+    rows = [
+        {
+            "usersha1": f"{x['u'] * 7919:040x}",
+            "artmbid": f"{x['i']:08x}-b1",
+            "artname": title(x["i"]),
+            "plays": 7 * place,
+        }
+        for place, x in enumerate(log())
+    ]
+    _, raw = drafted(cli, save(rows, tmp_path / "log.tsv.csv"), "--out", tmp_path / "c.yaml")
+    assert columns(raw) == ("usersha1", "artmbid", "artname")
+
+
+def test_a_file_of_texts_without_names_is_told(cli: Cli, tmp_path: Path) -> None:
+    lines = [f"u{x['u']:07x}f,{title(x['i'])},{x['r']}" for x in sorted(log(), key=lambda x: x["u"])]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    refused(cli("init", tmp_path / "log.csv", "--out", tmp_path / "c.yaml"), "the first line holds values")
 
 
 @pytest.mark.parametrize(

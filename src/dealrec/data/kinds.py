@@ -49,15 +49,18 @@ def separator_fault(path: Path, header: str, separator: str) -> DataError | None
     return _separated(path, f"{path}: {header[:60]!r}", mark, header.split(mark)) if mark else None
 
 
-def header_fault(path: Path, names: Sequence[str], first: pl.Series) -> DataError | None:
+def header_fault(path: Path, names: Sequence[str], frame: pl.DataFrame) -> DataError | None:
     """The error for text without a line of names; None if there are names.
 
-    names: of the columns; first: values of the first.
+    names: of all columns; frame: those of them that were read.
     """
     numbers = [name for name in names if is_number(name)]
-    values = first.head(1000)
-    numbered = names[0] in numbers and values.cast(pl.Float64, strict=False).null_count() == values.null_count()
-    if numbered or 2 * len(numbers) >= len(names) > 1:
+    head = frame.head(1000)
+    numbered = [name for name in numbers[:1] if name == names[0] and name in head.columns]
+    first = any(head[name].cast(pl.Float64, strict=False).null_count() == head[name].null_count() for name in numbered)
+    # An id or a title that stands on top and again below it.
+    again = any((head[name] == name).any() for name in head.columns if re.search(r"\d|\s", name))
+    if first or again or 2 * len(numbers) >= len(names) > 1:
         return DataError(
             f"{path}: the first line holds values ({', '.join(names)[:60]}), not names of columns",
             "Write a line with the names of the columns on top.",

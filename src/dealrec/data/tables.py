@@ -59,7 +59,7 @@ class Table:
         if name in self.frame.columns:
             return Column(self.path, name, self.frame[name], self.text, self.separators.get(name))
         names = self.names or self.frame.columns
-        if self.text and (fault := header_fault(self.path, names, self.frame.to_series(0))):
+        if self.text and (fault := header_fault(self.path, names, self.frame)):
             raise fault
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         remedy = f"Set {setting} to the column's name" + (f"; did you mean '{near[0]}'?" if near else ".")
@@ -214,6 +214,8 @@ def _joined(path: Path, tables: Sequence[Table]) -> Table:
     first = tables[0]
     for table in tables:
         if set(table.names) != set(first.names):
+            if first.text and (fault := header_fault(first.path, first.names, first.frame)):
+                raise fault
             raise DataError(
                 f"{path}: a folder whose files have different columns: {first.path.name} has"
                 f" {', '.join(first.names)}, and {table.path.name} has {', '.join(table.names)}",

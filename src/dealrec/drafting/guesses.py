@@ -142,10 +142,11 @@ def _match(interactions: Preview, items: Preview, given: Given) -> _Match:
     user = user_options(interactions.columns, given)
     user = [option for option in user if option.name != best.name or "user" in given]
     # Items are listed once each, and interacted with again and again.
-    once = item[0].partner.distinct / item[0].partner.rows if best.name in items.names else 0.0
+    listed, one_file = item[0].partner.distinct / item[0].partner.rows, interactions is items
     often = 1 - best.distinct / best.rows
     title = max((name_score("title", profile.name) for profile in items.columns), default=0.0)
-    score = item[0].score + (user[0].score if user else -3.0) + 2 * once + often + title + 0.5 * (interactions is items)
+    score = item[0].score + (user[0].score if user else -3.0) + often + title
+    score += 2 * listed * (best.name in items.names) + (0.5 if one_file else -2.0 * (listed < 0.5))
     return _Match(interactions, items, score, item, user)
 
 
@@ -160,7 +161,8 @@ def _items(interactions: Preview, items: Preview, given: Given) -> list[Option]:
         return options
     best = []
     for option in options:
-        titles = title_options(items.columns, option, given, one_file=True)
+        # A title that was given tells nothing of the items that it does not tell apart.
+        titles = title_options(allowed(items.columns, "title", given), option, {}, one_file=True)
         if titles and titles[0].profile is option.profile:
             # A name is the id where nothing else has titles; of two names, the one with more values.
             name = name_score("title", option.name) + math.log10(option.profile.distinct) / 2

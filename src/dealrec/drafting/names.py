@@ -91,7 +91,7 @@ def _id_score(parts: list[str], nouns: frozenset[str]) -> float:
 
 def _without_id(part: str) -> str:
     """`movieid` is a movie's id; a plural is of the same thing."""
-    for ending in ("id", "ids", "nr", "no", "code"):
+    for ending in ("id", "ids", "nr", "no", "code", "sha1", "hash"):
         stem = part.removesuffix(ending)
         if stem != part and stem in _USERS | _ITEMS:
             return stem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -20,13 +20,12 @@ _TRIED = 1000  # ids of one table that are looked up in the other
 
 @dataclass(frozen=True)
 class Option:
-    """A column for a role. partner: of item ids, the column of the items table; ordinal: a time within a user only."""
+    """A column for a role. partner: of item ids, the column of the items table, else the same."""
 
     profile: Profile
     score: float
     reason: str
     partner: Profile
-    ordinal: bool = False
 
     @property
     def name(self) -> str:
@@ -84,53 +83,62 @@ def _item_score(profile: Profile, other: Profile, overlap: float, same: bool) ->
     return 2 * overlap + named + 1.2 * same + covered + other.distinct / other.rows - others - prose - time
 
 
+def _rated(
+    columns: Iterable[Profile], role: Role, given: Given, rate: Callable[[Profile], tuple[float, str] | None]
+) -> list[Option]:
+    """Options with what `rate` says: score and reason, or None for what cannot have the role."""
+    ratings = ((profile, rate(profile)) for profile in allowed(columns, role, given))
+    return ranked(Option(profile, *rating, profile) for profile, rating in ratings if rating)
+
+
 def user_options(columns: Iterable[Profile], given: Given) -> list[Option]:
     """Columns of ids that occur again and again."""
-    options = []
-    for profile in allowed(columns, "user", given):
+
+    def rate(profile: Profile) -> tuple[float, str] | None:
         if profile.ids is None or (profile.splits and "user" not in given):
-            continue
+            return None
         repeats = profile.rows / profile.distinct
         others = max(name_score(role, profile.name) for role in ("item", "rating", "title", "timestamp"))
         score = 2.5 * name_score("user", profile.name) + min(1.0, math.log10(profile.distinct) / 3) - others
-        score += 0.3 * (repeats > 1.05) - 1.0 * (repeats < 1.02) - 2.0 * (profile.distinct == 1)
+        score += 0.3 * (repeats > 1.05) - 0.5 * (repeats < 1.5) - 0.5 * (repeats < 1.02) - 2.0 * (profile.distinct == 1)
         score -= 0.7 * (profile.length > 40) + 0.7 * bool(profile.moments) + 1.0 * (profile.missing > 0)
-        options.append(Option(profile, score, f"{repeats:,.1f} rows each on average", profile))
-    return ranked(options)
+        return score, f"{repeats:,.1f} rows each on average"
+
+    return _rated(columns, "user", given, rate)
 
 
 def split_options(columns: Iterable[Profile], given: Given) -> list[Option]:
     """Columns of train, valid and test."""
-    options = []
-    for profile in allowed(columns, "split", given):
-        if counts := profile.splits:
-            parts = (name for name in ("train", "valid", "test") if name in counts)
-            shares = ", ".join(f"{name} {counts[name] / profile.rows:.1%}" for name in parts)
-            options.append(Option(profile, 1 + name_score("split", profile.name), shares, profile))
-    return ranked(options)
+
+    def rate(profile: Profile) -> tuple[float, str] | None:
+        counts = profile.splits or {}
+        parts = (name for name in ("train", "valid", "test") if name in counts)
+        shares = ", ".join(f"{name} {counts[name] / profile.rows:.1%}" for name in parts)
+        return (1 + name_score("split", profile.name), shares) if counts else None
+
+    return _rated(columns, "split", given, rate)
 
 
 def time_options(columns: Iterable[Profile], user: Profile, given: Given) -> list[Option]:
     """Columns that can be read as times, by name or since they lie between 1980 and 2100, or that number rows."""
-    options = []
-    for profile in allowed(columns, "timestamp", given):
-        said = given.get("timestamp") is not None
+    said = given.get("timestamp") is not None
+
+    def rate(profile: Profile) -> tuple[float, str] | None:
         name = 1.0 if said else name_score("timestamp", profile.name)
         if profile.times is None or (not name and is_id(profile.name)) or (not said and _of_the_user(profile, user)):
-            continue
+            return None
         fine = min(1.0, math.log10(profile.distinct) / 4)
         if profile.moments:
             low, high = (f"{moment:%Y-%m-%d}" for moment in profile.moments)
-            options.append(Option(profile, 2 * name + 0.6 + fine, f"{low} to {high}", profile))
-        elif _is_order(profile, user):
-            reason = "numbers each user's rows in order"
-            options.append(Option(profile, 2 * name + 0.5, reason, profile, ordinal=True))
-        elif name >= 0.5:
-            options.append(Option(profile, 2 * name + fine, "numbers that are no dates", profile))
-    return ranked(options)
+            return 2 * name + 0.6 + fine, f"{low} to {high}"
+        if is_order(profile, user):
+            return 2 * name + 0.5, "numbers each user's rows in order"
+        return (2 * name + fine, "numbers that are no dates") if name >= 0.5 else None
+
+    return _rated(columns, "timestamp", given, rate)
 
 
-def _is_order(profile: Profile, user: Profile) -> bool:
+def is_order(profile: Profile, user: Profile) -> bool:
     """A column such as `position`: whole numbers that begin anew for each user and never repeat within one."""
     if profile.numbers is None or profile.rows != user.rows or profile.ids is None:
         return False
@@ -150,14 +158,15 @@ def _of_the_user(profile: Profile, user: Profile) -> bool:
 
 def rating_options(columns: Iterable[Profile], given: Given) -> list[Option]:
     """Columns that are called like ratings and are numbers throughout."""
-    options = []
-    for profile in allowed(columns, "rating", given):
+
+    def rate(profile: Profile) -> tuple[float, str] | None:
         name = 1.0 if given.get("rating") is not None else name_score("rating", profile.name)
         if name < 0.5 or profile.missing or profile.numbers is None or profile.distinct > 1000:
-            continue
+            return None
         low, high = (float(end) for end in (profile.numbers.min(), profile.numbers.max()))  # type: ignore[arg-type]
-        options.append(Option(profile, name, f"numbers from {low:g} to {high:g}", profile))
-    return ranked(options)
+        return name, f"numbers from {low:g} to {high:g}"
+
+    return _rated(columns, "rating", given, rate)
 
 
 def title_options(columns: Iterable[Profile], item: Option, given: Given, *, one_file: bool) -> list[Option]:
@@ -166,19 +175,19 @@ def title_options(columns: Iterable[Profile], item: Option, given: Given, *, one
     one_file: of the interactions too, so that only what is the same for an item counts. The ids themselves may be
     titles.
     """
-    options = []
-    for profile in allowed(columns, "title", given):
-        name, own = name_score("title", profile.name), profile is item.partner
-        said = given.get("title") is not None
+    said = given.get("title") is not None
+
+    def rate(profile: Profile) -> tuple[float, str] | None:
         if not said and not _may_be_title(profile, item.partner, one_file=one_file):
-            continue
-        score = 2.5 * name + profile.distinct / profile.rows + profile.wordy + 0.5 * (3 <= profile.length <= 120) - own
-        score -= 0.5 * bool(profile.moments)
+            return None
+        own = profile is item.partner
+        score = 2.5 * name_score("title", profile.name) + profile.distinct / profile.rows + profile.wordy - own
+        score += 0.5 * (3 <= profile.length <= 120) - 0.5 * bool(profile.moments)
         score -= max(name_score("user", profile.name), name_score("timestamp", profile.name)) / 2
-        if said or score >= _TITLE - own:
-            reason = f"{profile.length:.0f} characters on average, e.g. {profile.example!r}"
-            options.append(Option(profile, score, reason, profile))
-    return ranked(options)
+        reason = f"{profile.length:.0f} characters on average, e.g. {profile.example!r}"
+        return (score, reason) if said or score >= _TITLE - own else None
+
+    return _rated(columns, "title", given, rate)
 
 
 def _may_be_title(profile: Profile, item: Profile, *, one_file: bool) -> bool:
@@ -205,16 +214,18 @@ def _pairs(first: Profile, second: Profile) -> float:
 
 def category_options(columns: Iterable[Profile], given: Given) -> list[Option]:
     """Columns of text that are called like categories and hold far fewer of them than rows, or the one given."""
-    options = []
-    for profile in allowed(columns, "category", given):
-        name = 1.0 if given.get("category") is not None else name_score("category", profile.name)
+    said = given.get("category") is not None
+
+    def rate(profile: Profile) -> tuple[float, str] | None:
+        name = 1.0 if said else name_score("category", profile.name)
         if name < 0.5 or profile.column.values.dtype != pl.String:
-            continue
+            return None
         names = categories(profile.column, separator=separator_of(profile)).explode().drop_nulls()
         count = names.n_unique()
-        if 2 <= count <= profile.rows / 2 or (count and "category" in given):
-            options.append(Option(profile, name, f"{count:,} categories, e.g. {names[0]!r}", profile))
-    return ranked(options)
+        fits = 2 <= count <= profile.rows / 2 or (said and count)
+        return (name, f"{count:,} categories, e.g. {names[0]!r}") if fits else None
+
+    return _rated(columns, "category", given, rate)
 
 
 def separator_of(profile: Profile) -> str | None:

@@ -88,7 +88,7 @@ def preview(path: Path) -> Preview:
     if ending in RECBOLE:
         return Preview(path, "recbole", read_recbole(path, ending=ending, limit=MAX_BYTES))
     table = read_table(path, _flat, limit=MAX_BYTES)
-    if table.text and (fault := header_fault(path, table.names, table.frame.to_series(0))):
+    if table.text and (fault := header_fault(path, table.names, table.frame)):
         raise fault
     return Preview(path, "table", table)
 

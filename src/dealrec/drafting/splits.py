@@ -13,6 +13,7 @@ from dealrec.config import DataConfig
 from dealrec.data.splits import Splits, split_by_column, split_by_time, split_leave_last_out
 from dealrec.data.values import splits as read_splits
 from dealrec.drafting.guesses import Roles
+from dealrec.drafting.options import is_order
 from dealrec.errors import DataError
 
 _FEW, _SMALL_SHARE = 100, 0.1  # of test users: too few to tell arms apart, and most users would not count at all
@@ -49,7 +50,8 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
         return choice(data.split, None)
     if roles.interactions.format == "dealrec" or "split" in roles.chosen:
         return choice("column", "the data come split")
-    if "timestamp" not in roles.chosen or roles.chosen["timestamp"].ordinal:
+    time = roles.chosen.get("timestamp")
+    if time is None or (not time.profile.moments and is_order(time.profile, roles.chosen["user"].profile)):
         return choice("leave-last-out", "there is no time that could be compared between users")
     if log is None:
         return choice("time", "there are times")
