@@ -23,8 +23,7 @@ FLOORS = {
 MATHS = 1
 # What in the maths opens files: readers of the user's tables, and what loads and saves models.
 FILES = (
-    *("data.tables", "data.release", "data.blocks", "data.delimited", "data.faults", "data.jsonl", "data.kinds"),
-    *("data.parts", "recommenders.files", "recommenders.bigrec.model", "recommenders.bigrec.files"),
+    *("data.readers", "recommenders.files", "recommenders.bigrec.model", "recommenders.bigrec.files"),
     *("recommenders.tiger.files", "surrogate.custom", "finetuning"),
 )
 FILES_LOGS_AND_CONFIG = {"pathlib", "os", "io", "logging", "json", "yaml", "rich", "typer", "pydantic", "tempfile"}

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dealrec.config import Columns, DataConfig
-from dealrec.data import blocks
+from dealrec.data.readers import blocks
+from dealrec.data.readers.tables import Column, only, read_table
 from dealrec.data.sources import files, read
-from dealrec.data.tables import Column, only, read_table
 from dealrec.data.values import ids, timestamps
 from dealrec.errors import DataError
 
@@ -416,7 +416,7 @@ def test_only_the_columns_that_are_named_are_held(tmp_path: Path, kind: str) -> 
 
 def peak_of(path: Path) -> int:
     program = (
-        "import sys; from pathlib import Path; from dealrec.data.tables import only, read_table;"
+        "import sys; from pathlib import Path; from dealrec.data.readers.tables import only, read_table;"
         "read_table(Path(sys.argv[1]), only(['id', 't']));"
         "print(Path('/proc/self/status').read_text())"
     )

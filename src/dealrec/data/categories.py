@@ -7,7 +7,7 @@ from collections.abc import Callable
 import polars as pl
 
 from dealrec.columns import CATEGORY
-from dealrec.data.tables import Column, refuse
+from dealrec.data.readers.tables import Column, refuse
 from dealrec.data.titles import clean
 from dealrec.data.values import missing, wrong_type
 

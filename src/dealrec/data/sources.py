@@ -12,9 +12,9 @@ from dealrec import columns
 from dealrec.config import DataConfig
 from dealrec.data import values
 from dealrec.data.categories import categories, warn_of_categories
-from dealrec.data.parts import files_of
-from dealrec.data.release import read_release, release_files
-from dealrec.data.tables import Column, Table, only, read_recbole, read_table
+from dealrec.data.readers.parts import files_of
+from dealrec.data.readers.release import read_release, release_files
+from dealrec.data.readers.tables import Column, Table, only, read_recbole, read_table
 from dealrec.data.titles import item_table
 
 NO_TIMES = " Set it to null to take the order of the rows."

@@ -9,7 +9,7 @@ from typing import NoReturn
 import polars as pl
 
 from dealrec import columns
-from dealrec.data.tables import Column, refuse
+from dealrec.data.readers.tables import Column, refuse
 from dealrec.errors import DataError
 
 TRAIN, VALID, TEST = "train", "valid", "test"

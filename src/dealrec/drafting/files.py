@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dealrec.data.kinds import unknown_kind
-from dealrec.data.parts import is_table
-from dealrec.data.tables import READERS
+from dealrec.data.readers.kinds import unknown_kind
+from dealrec.data.readers.parts import is_table
+from dealrec.data.readers.tables import READERS
 from dealrec.drafting.preview import Preview, candidates, is_release, preview
 from dealrec.errors import ConfigError, DataError
 

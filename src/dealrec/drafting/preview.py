@@ -8,10 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from dealrec.data.kinds import header_fault
-from dealrec.data.parts import files_of, is_table
-from dealrec.data.release import read_release, release_files
-from dealrec.data.tables import READERS, STRETCHES, Table, read_recbole, read_table
+from dealrec.data.readers.kinds import header_fault
+from dealrec.data.readers.parts import files_of, is_table
+from dealrec.data.readers.release import read_release, release_files
+from dealrec.data.readers.tables import READERS, STRETCHES, Table, read_recbole, read_table
 from dealrec.drafting.profiles import Profile, profiles
 from dealrec.errors import DataError
 

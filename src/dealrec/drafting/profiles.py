@@ -11,7 +11,7 @@ from typing import TypeVar
 import polars as pl
 
 from dealrec.data import values
-from dealrec.data.tables import Column, Table
+from dealrec.data.readers.tables import Column, Table
 from dealrec.errors import DataError
 
 _Values = TypeVar("_Values")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dealrec.data.faults import signature
+from dealrec.data.readers.faults import signature
 from dealrec.errors import DataError
 
 PICKLES = (".npy", ".npz", ".pkl", ".pickle", ".joblib", ".pt", ".pth")

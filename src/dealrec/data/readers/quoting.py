@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dealrec.data.blocks import SIZE, Text
-from dealrec.data.faults import unreadable
+from dealrec.data.readers.blocks import SIZE, Text
+from dealrec.data.readers.faults import unreadable
 
 _REMEDY = (
     "Write it with a program that quotes as CSV does (a quote mark within quotes is doubled), or as Parquet;"

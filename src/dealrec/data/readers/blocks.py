@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from dealrec.data.faults import not_utf8
+from dealrec.data.readers.faults import not_utf8
 
 SIZE = 2**20
 _BOM = b"\xef\xbb\xbf"

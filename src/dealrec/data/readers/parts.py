@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from dealrec.data.faults import require_file
+from dealrec.data.readers.faults import require_file
 from dealrec.errors import DataError
 
 _OF = re.compile(r"(?P<before>.*?)-(?P<number>\d+)-of-(?P<count>\d+)(?P<after>\D.*|$)")

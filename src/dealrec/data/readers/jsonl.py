@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from dealrec.data.blocks import Text
-from dealrec.data.faults import converted, not_utf8, unreadable
+from dealrec.data.readers.blocks import Text
+from dealrec.data.readers.faults import converted, not_utf8, unreadable
 from dealrec.errors import DataError
 
 Keep = Callable[[pl.Schema], list[str]]  # the columns that are read, of all those that there are

@@ -8,11 +8,11 @@ from typing import Literal
 
 import polars as pl
 
-from dealrec.data.blocks import Text
-from dealrec.data.faults import not_utf8, unreadable
-from dealrec.data.jsonl import Keep
-from dealrec.data.kinds import separator_fault
-from dealrec.data.quoting import Quoting, quoting
+from dealrec.data.readers.blocks import Text
+from dealrec.data.readers.faults import not_utf8, unreadable
+from dealrec.data.readers.jsonl import Keep
+from dealrec.data.readers.kinds import separator_fault
+from dealrec.data.readers.quoting import Quoting, quoting
 from dealrec.errors import DataError
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import polars as pl
 
-from dealrec.data.blocks import Text
-from dealrec.data.delimited import read_delimited
-from dealrec.data.faults import READING, explained, require_content, unreadable
-from dealrec.data.jsonl import Keep, read_jsonl
-from dealrec.data.kinds import header_fault, unknown_kind
-from dealrec.data.parts import sibling_note, table_files
+from dealrec.data.readers.blocks import Text
+from dealrec.data.readers.delimited import read_delimited
+from dealrec.data.readers.faults import READING, explained, require_content, unreadable
+from dealrec.data.readers.jsonl import Keep, read_jsonl
+from dealrec.data.readers.kinds import header_fault, unknown_kind
+from dealrec.data.readers.parts import sibling_note, table_files
 from dealrec.errors import DataError
 
 STRETCHES = 10

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from dealrec import columns
-from dealrec.data.faults import explained, not_utf8, require_file
+from dealrec.data.readers.faults import explained, not_utf8, require_file
 from dealrec.data.values import TEST, TRAIN, VALID
 from dealrec.errors import DataError
 
