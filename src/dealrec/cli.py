@@ -228,7 +228,7 @@ def status(
 
     config = recorded_config(run_dir)
     checked = any(run_dir.glob("retrain*"))
-    found = list(states(config, run_dir, FIDELITY_STAGES if checked else STAGES))
+    found = list(states(config, run_dir, FIDELITY_STAGES if checked else STAGES, anywhere=True))
     show_states(found, as_json=as_json)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-DEVICE = "device"  # what the parts of a fingerprint that name one begin with
+DEVICE = "device: "  # what the part of a fingerprint that names one begins with
 _CPU_WANTED = "ACCELERATE_USE_CPU"  # read by accelerate and the Trainer as well
 _TRUE = ("y", "yes", "t", "true", "on", "1")
 _RANK = "LOCAL_RANK"  # of this process among those of its machine, where several train together
@@ -52,7 +52,7 @@ def fingerprint_parts(dtype: str = "float32") -> list[str]:
     device = compute_device()
     if device.type == "cpu":
         return []
-    return [f"{DEVICE} {device.type} {str(resolved_dtype(dtype, device)).removeprefix('torch.')}"]
+    return [f"{DEVICE}{device.type} {str(resolved_dtype(dtype, device)).removeprefix('torch.')}"]
 
 
 def free_memory() -> None:

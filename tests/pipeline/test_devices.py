@@ -49,13 +49,13 @@ def test_fingerprints_hold_the_device_where_it_can_change_the_outcome(
     assert {stage.name: device_of(stage, config) for stage in STAGES} == {stage.name: [] for stage in STAGES}
     gpus(1)
     told = {stage.name: device_of(stage, config) for stage in STAGES}
-    assert told["surrogate"] == told["influence"] == ["device cuda float32"]
+    assert told["surrogate"] == told["influence"] == ["device: cuda float32"]
     for name in ("warmstart", "effort", "finetune", "evaluate"):
-        assert told[name] == [f"device cuda {dtype}"]
+        assert told[name] == [f"device: cuda {dtype}"]
     assert told["data"] == told["select"] == told["report"] == []
 
 
-def test_what_a_cpu_has_begun_is_out_of_date_on_a_gpu(
+def test_what_a_cpu_has_begun_is_out_of_date_on_a_gpu_but_can_be_read_there(
     write_config: Callable[..., Path], tmp_path: Path, gpus: Gpus
 ) -> None:
     config, stages = load(write_config()), stages_until("surrogate")
@@ -63,6 +63,8 @@ def test_what_a_cpu_has_begun_is_out_of_date_on_a_gpu(
     assert [state for _, state, _ in states(config, tmp_path / "run", stages)] == [State.COMPLETE, State.COMPLETE]
     gpus(1)
     assert [state for _, state, _ in states(config, tmp_path / "run", stages)] == [State.COMPLETE, State.OUTDATED]
+    elsewhere = states(config, tmp_path / "run", stages, anywhere=True)
+    assert [state for _, state, _ in elsewhere] == [State.COMPLETE, State.COMPLETE]
 
 
 class Gpu:

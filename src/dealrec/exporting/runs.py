@@ -119,7 +119,7 @@ def _form(config: Config, to: str, form: str | None) -> Form:
 def _complete(config: Config, run_dir: Path) -> dict[str, Manifest]:
     """Manifests of the stages up to `select`, all up to date."""
     found: dict[str, Manifest] = {}
-    for stage, state, manifest in states(config, run_dir, stages_until("select")):
+    for stage, state, manifest in states(config, run_dir, stages_until("select"), anywhere=True):
         if state is not State.COMPLETE or manifest is None:
             raise RunDirectoryError(
                 f"The run in {run_dir} is not complete up to select: {stage.name} is {state}",

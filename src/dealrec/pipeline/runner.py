@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dealrec.config import Config
-from dealrec.devices import reproducible
+from dealrec.devices import DEVICE, reproducible
 from dealrec.errors import DealrecError, RunDirectoryError
 from dealrec.pipeline.manifest import (
     FINGERPRINT,
@@ -158,14 +158,19 @@ def _restore(run_dir: Path, name: str) -> None:
             old.rename(final)
 
 
-def states(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[tuple[Stage, State, Manifest | None]]:
-    """State of each stage under `config`. A stage after one that is not complete is out of date at best."""
+def states(
+    config: Config, run_dir: Path, stages: Sequence[Stage], *, anywhere: bool = False
+) -> Iterator[tuple[Stage, State, Manifest | None]]:
+    """State of each stage under `config`. A stage after one that is not complete is out of date at best.
+
+    anywhere: whatever device it was computed on, for those who read; a run goes on with what its own device made.
+    """
     complete: dict[str, Manifest] = {}
     broken = False
     for stage in stages:
         manifest = read_manifest(run_dir / stage.name)
         if manifest is not None and not broken:
-            broken = not _current(stage, config, complete, manifest)
+            broken = not _current(stage, config, complete, manifest, anywhere=anywhere)
         begun = (run_dir / f"{stage.name}.part" / FINGERPRINT).exists()
         running = begun and _in_use(run_dir)
         if manifest is None:
@@ -177,11 +182,16 @@ def states(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[t
         yield stage, state, manifest
 
 
-def _current(stage: Stage, config: Config, complete: Mapping[str, Manifest], manifest: Manifest) -> bool:
+def _current(
+    stage: Stage, config: Config, complete: Mapping[str, Manifest], manifest: Manifest, *, anywhere: bool
+) -> bool:
     try:
         inputs = stage_inputs(stage, config, complete)
     except DealrecError:  # a file of the user's that is gone
         return False
+    if anywhere:
+        inputs = {name: value for name, value in inputs.items() if not value.startswith(DEVICE)}
+        inputs |= {name: value for name, value in manifest.inputs.items() if value.startswith(DEVICE)}
     return manifest.fingerprint == fingerprint(stage, stage_settings(stage, config), inputs)
 
 
