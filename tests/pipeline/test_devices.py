@@ -3,7 +3,9 @@
 import gc
 import json
 import os
+import pickle
 import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -163,8 +165,8 @@ def test_each_rank_takes_its_own_device_before_anything_is_loaded(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "set_device", order.append)
     monkeypatch.setattr(launching, "end_unless", lambda _wanted: None)
-    monkeypatch.setattr(launching.pickle, "loads", lambda _job: (context, lambda *_: order.append("job"), tmp_path))
-    monkeypatch.setattr(launching.sys, "argv", ["launching", str(tmp_path), "0"])
+    monkeypatch.setattr(pickle, "loads", lambda _job: (context, lambda *_: order.append("job"), tmp_path))
+    monkeypatch.setattr(sys, "argv", ["launching", str(tmp_path), "0"])
     (tmp_path / launching.JOB).touch()
     launching.main()
     assert order == [*([torch.device("cuda", 3)] if count else []), "job"]
