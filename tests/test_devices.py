@@ -38,10 +38,10 @@ def test_fingerprints_tell_devices_and_precisions_apart_and_keep_those_of_a_cpu(
     for dtype in ("auto", "float32", "bfloat16"):
         assert fingerprint_parts(dtype) == []
     gpus(1, bfloat16=False)
-    assert fingerprint_parts("auto") == fingerprint_parts() == ["device cuda float32"]
+    assert fingerprint_parts("auto") == fingerprint_parts() == ["device: cuda float32"]
     gpus(2)
-    assert fingerprint_parts("auto") == ["device cuda bfloat16"]
-    assert fingerprint_parts("float32") == ["device cuda float32"]
+    assert fingerprint_parts("auto") == ["device: cuda bfloat16"]
+    assert fingerprint_parts("float32") == ["device: cuda float32"]
 
 
 def state() -> tuple[Any, ...]:

@@ -100,7 +100,8 @@ def test_an_interrupt_ends_all_processes(tmp_path: Path, monkeypatch: pytest.Mon
             time.sleep(0.1)
         pytest.fail("two processes were to start")
 
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
     context = Context("test", Config(), Silent(), tmp_path, tmp_path, ())
     with pytest.raises(KeyboardInterrupt):

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -22,6 +23,7 @@ from dealrec.engine.stage import Context, Silent
 from dealrec.errors import ConfigError, DealrecError, RunDirectoryError
 from dealrec.exporting import runs
 from dealrec.exporting.runs import STACKS, Exported, export
+from dealrec.exporting.training import common_settings, weights_dtype
 from dealrec.recommenders.bigrec import Prompter
 from dealrec.recommenders.bigrec.model import load_tokenizer
 from dealrec.stages.pipeline import stages_until
@@ -354,3 +356,22 @@ def test_tiger_is_exported_as_token_ids(write_config: Callable[..., Path], tmp_p
             export(tmp_path / "run", to=stack)
     with pytest.raises(ConfigError, match="no form 'text'"):
         export(tmp_path / "run", to="jsonl", form="text")
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "sections", "weights", "mixed"),
+    [
+        (True, {}, "bfloat16", True),
+        (True, {"llm": {"dtype": "float32"}}, "float32", False),
+        (True, {"finetune": {"full": True}}, "float32", False),
+        (False, {}, "float32", False),
+        (False, {"llm": {"dtype": "bfloat16"}}, "bfloat16", False),
+    ],
+)
+def test_a_stack_is_told_the_precision_of_our_own_fine_tuning(
+    gpus: Callable[..., None], bfloat16: bool, sections: dict[str, Any], weights: str, mixed: bool
+) -> None:
+    gpus(1, bfloat16=bfloat16)
+    handed: Any = SimpleNamespace(config=Config.model_validate(sections), samples=[])
+    assert weights_dtype(handed) == weights
+    assert common_settings(handed)["bf16"] == mixed

@@ -86,11 +86,12 @@ def test_on_a_gpu_that_has_bfloat16_nothing_is_mixed_either(gpus: Callable[..., 
 def test_no_model_is_compiled_for_the_users_accelerate(
     adapted: Make, samples: list[Encoded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled: list[Any] = []
+    def refused(*_args: Any, **_options: Any) -> None:
+        pytest.fail("nothing was to be compiled")
+
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "eager")
-    monkeypatch.setattr(torch, "compile", lambda model, **_options: compiled.append(model))
+    monkeypatch.setattr(torch, "compile", refused)
     train(adapted(), samples, scratch=tmp_path, **SETTINGS)
-    assert not compiled
 
 
 def test_model_optimiser_and_trainer_go_when_a_training_is_over(
@@ -102,9 +103,9 @@ def test_model_optimiser_and_trainer_go_when_a_training_is_over(
 
     def watched(self: SampleMeanTrainer, **options: Any) -> Any:
         outcome = run(self, **options)
-        assert self.optimizer is not None
-        held["trainer"], held["optimiser"] = weakref.ref(self), weakref.ref(self.optimizer)
-        held["state"] = weakref.ref(next(iter(self.optimizer.state.values()))["exp_avg"])
+        optimiser: Any = self.optimizer
+        held["trainer"], held["optimiser"] = weakref.ref(self), weakref.ref(optimiser)
+        held["state"] = weakref.ref(next(iter(optimiser.state.values()))["exp_avg"])
         return outcome
 
     monkeypatch.setattr(SampleMeanTrainer, "train", watched)

@@ -3,7 +3,9 @@
 import gc
 import json
 import os
+import pickle
 import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -49,13 +51,13 @@ def test_fingerprints_hold_the_device_where_it_can_change_the_outcome(
     assert {stage.name: device_of(stage, config) for stage in STAGES} == {stage.name: [] for stage in STAGES}
     gpus(1)
     told = {stage.name: device_of(stage, config) for stage in STAGES}
-    assert told["surrogate"] == told["influence"] == ["device cuda float32"]
+    assert told["surrogate"] == told["influence"] == ["device: cuda float32"]
     for name in ("warmstart", "effort", "finetune", "evaluate"):
-        assert told[name] == [f"device cuda {dtype}"]
+        assert told[name] == [f"device: cuda {dtype}"]
     assert told["data"] == told["select"] == told["report"] == []
 
 
-def test_what_a_cpu_has_begun_is_out_of_date_on_a_gpu(
+def test_what_a_cpu_has_begun_is_out_of_date_on_a_gpu_but_can_be_read_there(
     write_config: Callable[..., Path], tmp_path: Path, gpus: Gpus
 ) -> None:
     config, stages = load(write_config()), stages_until("surrogate")
@@ -63,6 +65,8 @@ def test_what_a_cpu_has_begun_is_out_of_date_on_a_gpu(
     assert [state for _, state, _ in states(config, tmp_path / "run", stages)] == [State.COMPLETE, State.COMPLETE]
     gpus(1)
     assert [state for _, state, _ in states(config, tmp_path / "run", stages)] == [State.COMPLETE, State.OUTDATED]
+    elsewhere = states(config, tmp_path / "run", stages, anywhere=True)
+    assert [state for _, state, _ in elsewhere] == [State.COMPLETE, State.COMPLETE]
 
 
 class Gpu:
@@ -161,10 +165,8 @@ def test_each_rank_takes_its_own_device_before_anything_is_loaded(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "set_device", order.append)
     monkeypatch.setattr(launching, "end_unless", lambda _wanted: None)
-    monkeypatch.setattr(
-        "dealrec.engine.launching.pickle.loads", lambda _job: (context, lambda *_: order.append("job"), tmp_path)
-    )
-    monkeypatch.setattr("sys.argv", ["launching", str(tmp_path), "0"])
+    monkeypatch.setattr(pickle, "loads", lambda _job: (context, lambda *_: order.append("job"), tmp_path))
+    monkeypatch.setattr(sys, "argv", ["launching", str(tmp_path), "0"])
     (tmp_path / launching.JOB).touch()
     launching.main()
     assert order == [*([torch.device("cuda", 3)] if count else []), "job"]

@@ -14,6 +14,9 @@ from typing_extensions import TypeVar
 
 from dealrec.engine.settings import Settings
 
+SHARDS, UNITS = "shards", "units"  # folders of a stage that is not complete
+OUTSIDE, MACHINE = "outside", "machine"  # what names of inputs begin with that are of no stage
+
 T = TypeVar("T")
 SettingsT = TypeVar("SettingsT", bound=Settings, default=Any)
 
@@ -62,7 +65,7 @@ class Origin:
     def part(self, name: str, *, without: Collection[str], inputs: Collection[str]) -> str:
         """The fingerprint of a unit that these settings cannot change, and that reads these inputs alone."""
         settings = {key: value for key, value in self.settings.items() if key not in without}
-        read = (*inputs, "outside", "machine")
+        read = (*inputs, OUTSIDE, MACHINE)
         hashes = {key: value for key, value in self.hashes.items() if any(within(key, source) for source in read)}
         return _digest([self.stage, self.version, name, settings, hashes])
 
@@ -143,9 +146,6 @@ class Context(Generic[SettingsT]):
         linked(kept, self.out / name)
         self.units[name] = key
         return self.out / name
-
-
-SHARDS, UNITS = "shards", "units"  # folders of a stage that is not complete
 
 
 @dataclass(frozen=True)

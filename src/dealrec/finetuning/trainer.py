@@ -52,8 +52,7 @@ class OneDevice(TrainingArguments):
     @property
     def n_gpu(self) -> int:
         """GPUs of this process: none or one."""
-        visible: int = super().n_gpu
-        return min(1, visible)
+        return min(1, int(super().n_gpu))
 
 
 class SampleMeanTrainer(Trainer):
