@@ -10,6 +10,7 @@ from dealrec.config import Config
 from dealrec.effort.batching import Encoded
 from dealrec.effort.loss import IGNORED
 from dealrec.errors import ConfigError
+from dealrec.recommenders.bigrec.prompts import appended, encode_open
 
 Form = Literal["text", "messages", "tokens"]
 Read = Callable[["Sample"], Encoded]  # a sample as the tokens that a stack makes of it
@@ -54,7 +55,8 @@ class Handover:
     @cached_property
     def begin(self) -> str:
         """What the tokenizer puts before a prompt, as text: a begin-of-sequence token, or nothing."""
-        return "".join(self.tokenizer.convert_ids_to_tokens(self.tokenizer.encode("")))
+        tokens = encode_open(self.tokenizer, "", appended=appended(self.tokenizer))
+        return "".join(self.tokenizer.convert_ids_to_tokens(tokens))
 
     def pieces(self, prompt: Sequence[str], completion: Sequence[str]) -> Encoded:
         """Tokens of texts that are tokenised one by one, nothing added; labels on those of the completion."""
