@@ -13,7 +13,7 @@ from dealrec.pipeline.launching import on_devices
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import pairs, read_catalogue, read_samples
 from dealrec.pipeline.training import train_on
-from dealrec.recommenders.files import check_adapter_directory, model_files
+from dealrec.recommenders.files import check_adapter_directory, check_model, model_files
 
 if TYPE_CHECKING:
     from dealrec.recommenders.bigrec import BIGRec, Prompter
@@ -32,6 +32,39 @@ def files(config: Config) -> Iterator[Path | str]:
     if config.llm.adapter is not None:
         check_adapter_directory(config.llm.adapter)
         yield from model_files(config.llm.adapter)
+
+
+def check(config: Config, run_dir: Path) -> list[str]:
+    """Raise DealrecError for an LLM that the run could not use, warn of what it would use badly; no weight is loaded.
+
+    Of an LLM of the hub that is not in the cache here, nothing is known but that the hub has it.
+    """
+    llm = config.llm
+    if llm.adapter is not None:
+        check_adapter_directory(llm.adapter)
+    folder = check_model(llm.model, setting="llm.model", revision=llm.revision)
+    if folder is None:
+        return []
+    from dealrec.recommenders.bigrec import Prompter, checks
+    from dealrec.recommenders.bigrec.model import attach_lora, load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(str(folder))
+    catalogue = read_catalogue(run_dir / "data" / "items.parquet")
+    prompter = Prompter(tokenizer, catalogue.titles, **llm.prompt.model_dump())
+    shown = checks.shown_titles(prompter, catalogue.ids)
+    single = checks.longest_single(prompter, catalogue.ids, shown)
+    warnings = checks.cut_alike(prompter, catalogue.ids, shown)
+    if not checks.can_be_empty(folder):
+        return warnings
+    model = load_model(str(folder), empty=True)
+    rows = model.get_input_embeddings().weight.shape[0]
+    checks.check_tokens(tokenizer, llm.prompt.template, rows=rows, name=llm.model)
+    warnings += checks.check_positions(model, prompter, single=single, max_new_tokens=config.evaluate.max_new_tokens)
+    if llm.adapter is not None:
+        warnings += checks.check_adapter(model, llm.adapter, name=llm.model)
+    elif not config.finetune.full:
+        attach_lora(model, **llm.lora.model_dump(), seed=config.seed)
+    return warnings
 
 
 def warm_start(context: Context) -> None:

@@ -5,21 +5,21 @@ from pathlib import Path
 
 from dealrec.config import Config
 from dealrec.errors import ConfigError, DataError
+from dealrec.pipeline.kinds import kind
 from dealrec.pipeline.tables import read_samples
-from dealrec.recommenders.files import check_adapter_directory, check_directory, check_hub
 
 
-def check_feasible(config: Config, run_dir: Path) -> None:
-    """Once the data are there: the budget and the pool must fit the data, and the LLM must be there."""
+def check_feasible(config: Config, run_dir: Path) -> list[str]:
+    """Once the data are there: the budget and the pool must fit the data, and the LLM must be able to work on them.
+
+    What to warn of, where nothing stops the run.
+    """
     from dealrec.selection.coverage import budget_count, count_without_hardest
 
-    if config.recommender == "tiger":
-        _check_model(config.tiger.text_encoder, setting="tiger.text_encoder")
-    else:
-        _check_model(config.llm.model, setting="llm.model", revision=config.llm.revision)
-        if config.llm.adapter is not None:
-            check_adapter_directory(config.llm.adapter)
+    warnings = kind(config).check(config, run_dir)
+    if config.recommender == "bigrec":
         check_quantization(config)
+    check_devices(config)
     _check_warm_start(config, run_dir)
     _check_trackers(config)
     n = len(read_samples(run_dir / "data" / "samples-train.parquet"))
@@ -49,14 +49,7 @@ def check_feasible(config: Config, run_dir: Path) -> None:
             f"All {config.select.selections} selections would be the same: select.budget takes all {pool:,} candidates",
             "Raise effort.pool, lower select.budget, or set select.selections to 1.",
         )
-
-
-def _check_model(name: str, *, setting: str, revision: str | None = None) -> None:
-    """A folder holds a model; an id is one of the hub's, so that a typing error is not met after the surrogate."""
-    if Path(name).is_absolute():
-        check_directory(Path(name), setting=setting)
-    else:
-        check_hub(name, setting=setting, revision=revision)
+    return warnings
 
 
 def check_quantization(config: Config) -> None:
@@ -74,6 +67,20 @@ def check_quantization(config: Config) -> None:
         raise ConfigError(
             f"llm.quantization {wanted!r} needs bitsandbytes", "Install it: pip install 'bitsandbytes>=0.46.1'"
         )
+
+
+def check_devices(config: Config) -> None:
+    """Where there is CUDA, each process of a training needs a device of its own."""
+    import torch
+
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else None
+    for section in _trainings(config) if config.data.warm_share else ("finetune",):
+        processes = getattr(config, section).processes
+        if visible is not None and processes > visible:
+            raise ConfigError(
+                f"{section}.processes is {processes}, and {visible} CUDA devices are visible",
+                f"Set it to at most {visible}, or make more of them visible (CUDA_VISIBLE_DEVICES).",
+            )
 
 
 def _check_warm_start(config: Config, run_dir: Path) -> None:

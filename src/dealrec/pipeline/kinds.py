@@ -20,6 +20,10 @@ class Kind(Protocol):
         """What decides how it computes, outside of the run directory."""
         ...
 
+    def check(self, config: Config, run_dir: Path) -> list[str]:
+        """What to warn of before anything is computed. Raises DealrecError where it could not work on the data."""
+        ...
+
     def warm_start(self, context: Context) -> None:
         """Fill the folder of the warmstart stage: what was learnt of the earlier part of the training period."""
         ...

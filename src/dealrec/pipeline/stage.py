@@ -105,5 +105,5 @@ class Stage:
     inputs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     outside: Callable[[Config], Iterable[Path | str]] = lambda _config: ()
-    after: Callable[[Config, Path], None] = lambda _config, _run_dir: None
+    after: Callable[[Config, Path], object] = lambda _config, _run_dir: None
     reads_manifests: bool = False

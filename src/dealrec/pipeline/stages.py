@@ -187,6 +187,8 @@ def effort(context: Context) -> None:
     from dealrec.pipeline.scoring import correlations, score_effort, spearman
     from dealrec.selection import budget_count, coverage_sample
 
+    for warning in kind(context.config).check(context.config, context.run_dir):
+        context.warn(warning)
     scores = pl.read_parquet(context.input("influence/scores.parquet")).sort(SAMPLE)
     size = budget_count(context.config.effort.pool, len(scores))
     picked = coverage_sample(scores[INFLUENCE].to_torch(), size, seed=context.config.seed)

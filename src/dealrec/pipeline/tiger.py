@@ -9,7 +9,7 @@ import polars as pl
 from dealrec.config import Config
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import index_sequences, pairs, read_catalogue, read_samples
-from dealrec.recommenders.files import model_files
+from dealrec.recommenders.files import check_model, model_files
 
 if TYPE_CHECKING:
     from dealrec.recommenders.tiger import TIGER, SemanticIds
@@ -24,6 +24,12 @@ def files(config: Config) -> Iterator[Path | str]:
         yield from model_files(folder)
     else:
         yield config.tiger.text_encoder
+
+
+def check(config: Config, run_dir: Path) -> list[str]:  # noqa: ARG001 the other recommenders look at the data
+    """Raise ModelError for a text encoder that is not whole."""
+    check_model(config.tiger.text_encoder, setting="tiger.text_encoder")
+    return []
 
 
 def warm_start(context: Context) -> None:
