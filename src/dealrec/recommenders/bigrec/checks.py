@@ -60,7 +60,9 @@ def check_positions(model: Any, prompter: Prompter, *, single: int, max_new_toke
     if not isinstance(limit, int) or limit <= 0 or prompter.max_prompt_tokens + after <= limit:
         return []
     title = f"max_title_tokens {prompter.max_title_tokens} + {ENDS} (quotes and end)"
-    longer = title if after > max_new_tokens else f"evaluate.max_new_tokens {max_new_tokens}"
+    longer = (
+        title if prompter.max_title_tokens + ENDS >= max_new_tokens else f"evaluate.max_new_tokens {max_new_tokens}"
+    )
     key = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
     sizes = (
         f"llm.prompt.max_prompt_tokens {prompter.max_prompt_tokens} + {longer} are above the LLM's {limit:,} positions"

@@ -1,5 +1,6 @@
 """The LLM and its adapters: loading and attaching."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,13 +167,14 @@ def attach_lora(
     settings = LoraConfig(
         r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(target_modules), task_type="CAUSAL_LM"
     )
-    names = [name for name, _ in model.named_modules()]
+    names = [name for name, _ in model.named_modules() if name]
     absent = [wanted for wanted in target_modules if not any(f".{name}".endswith(f".{wanted}") for name in names)]
     if absent:  # PEFT would attach the others and say nothing
         raise ModelError(
             f"No LoRA can be attached to {', '.join(absent)}: the LLM has no such layer", _layers_remedy(model)
         )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set")  # to what GPT-2's layers need, as it should be
         torch.manual_seed(seed)
         try:
             return get_peft_model(model, settings)
@@ -208,7 +210,8 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> PeftMo
 
 def attach_empty_adapter(model: Any, folder: Path) -> PeftModel:
     """A model on the device meta with a saved adapter's layers, none of its numbers read; raises as `load_adapter`."""
-    with _fitting(folder), torch.random.fork_rng():
+    with _fitting(folder), torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PEFT's; they come when the adapter is loaded
         config: Any = PeftConfig.from_pretrained(str(folder))
         config.init_lora_weights = False  # some ways to start an adapter need the weights
         adapted = cast("PeftModel", get_peft_model(model, config))
