@@ -144,7 +144,9 @@ def test_an_adapter_s_folder_and_a_model_s_are_told_apart(model: Path, adapter: 
         shutil.copy(adapter / name, model)
     with pytest.raises(ModelError, match=r"holds an adapter beside the model.*llm\.adapter"):
         check_directory(model)
-    with pytest.raises(ModelError, match="no adapter folder"):
+    with pytest.raises(
+        ModelError, match=r"has no adapter_config\.json and no adapter_model\.safetensors\. Check llm\.adapter"
+    ):
         check_adapter_directory(tmp_path / "nowhere")
 
 

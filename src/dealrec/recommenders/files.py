@@ -75,8 +75,6 @@ def check_hub(name: str, *, setting: str, revision: str | None = None) -> Path |
 
 def check_adapter_directory(folder: Path) -> None:
     """Raise ModelError unless the folder holds a PEFT adapter with safetensors weights, whole."""
-    if not folder.is_dir():
-        raise ModelError(f"There is no adapter folder {folder}", "Check llm.adapter.")
     if not (folder / ADAPTER_CONFIG).is_file() and (folder / CONFIG).is_file():
         raise ModelError(
             f"The adapter {folder} has no {ADAPTER_CONFIG}: it holds a whole model", "Give that folder as llm.model."

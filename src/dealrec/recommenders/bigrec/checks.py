@@ -119,7 +119,8 @@ def cut_alike(prompter: Prompter, items: Sequence[Id], shown: Sequence[str]) -> 
     alike, equal = (sum(count for count in Counter(titles).values() if count > 1) for titles in (shown, whole))
     if alike == equal:
         return []
+    of_them = f", {equal:,} of them the whole title" if equal else ""
     return [
-        f"{alike:,} of {len(items):,} items share with another item what the LLM is shown of their title, {equal:,} of"
-        f" them the whole title; raise llm.prompt.max_title_tokens, which is {prompter.max_title_tokens}"
+        f"{alike:,} of {len(items):,} items share with another item what the LLM is shown of their title{of_them};"
+        f" raise llm.prompt.max_title_tokens, which is {prompter.max_title_tokens}"
     ]

@@ -119,7 +119,7 @@ def _require_as_saved(name: str, model: Any, loading: Mapping[str, Any]) -> None
             f"In the weights of {name!r} {key} has the shape {list(stored)}, and by config.json {list(expected)}",
             "Put the config.json beside them that they were saved with.",
         )
-    if loading["missing_keys"]:
+    if loading["missing_keys"] and not getattr(model, "is_quantized", False):  # a quantiser adds tensors of its own
         first, *more = sorted(loading["missing_keys"])
         raise ModelError(
             f"The weights of {name!r} lack {len(more) + 1:,} of the model's parameters, the first {first};"
