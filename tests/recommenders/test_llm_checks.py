@@ -294,7 +294,7 @@ def test_an_adapter_of_the_model_fits_and_its_base_is_compared_by_name(tiny_llm:
     ],
 )
 def test_an_adapter_of_another_model_is_refused_by_what_does_not_fit(
-    tiny_llm: Path, tmp_path: Path, config: dict[str, int], said: str
+    tiny_llm: Path, tmp_path: Path, config: dict[str, Any], said: str
 ) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 

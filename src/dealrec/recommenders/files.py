@@ -42,8 +42,8 @@ def check_directory(folder: Path, *, setting: str = "llm.model") -> None:
     if not folder.is_dir():
         raise ModelError(f"There is no model directory {folder}", f"Check {setting}.")
     _require_whole(folder, setting=setting)
-    if (error := _absent(folder, setting=setting)) is not None:
-        raise error
+    if (absent := _absent(folder, setting=setting)) is not None:
+        raise absent
 
 
 def check_hub(name: str, *, setting: str, revision: str | None = None) -> Path | None:
@@ -66,11 +66,10 @@ def check_hub(name: str, *, setting: str, revision: str | None = None) -> Path |
         ) from None
     folder = Path(cached).parent
     _require_whole(folder, setting=setting)
-    if (error := _absent(folder, setting=setting)) is None:
-        return folder
-    if constants.HF_HUB_OFFLINE:
-        raise error
-    return None
+    absent = _absent(folder, setting=setting)
+    if absent is not None and constants.HF_HUB_OFFLINE:
+        raise absent
+    return folder if absent is None else None
 
 
 def check_adapter_directory(folder: Path) -> None:

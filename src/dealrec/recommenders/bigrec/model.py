@@ -60,7 +60,7 @@ def load_model(
     if empty:
         options = {"device_map": {"": "meta"}}
     with _explained(name), _without_report():
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             revision=revision,
             dtype=chosen,
@@ -69,12 +69,14 @@ def load_model(
             output_loading_info=True,
             **options,
         )
+    model, loading = loaded
     _require_as_saved(name, model, loading)
     # What generate is not told it would take from here, such as a repetition penalty that the LLM ships with.
     model.generation_config = GenerationConfig()
     if not options:
-        model.to(device)  # type: ignore[arg-type]
-    return model.eval()
+        model.to(device)
+    model.eval()
+    return model
 
 
 def torch_dtype(name: Dtype) -> torch.dtype:
