@@ -21,7 +21,14 @@ from transformers import (
 from dealrec.errors import ConfigError, ModelError
 from dealrec.pipeline import feasibility
 from dealrec.recommenders.bigrec import Prompter, checks
-from dealrec.recommenders.bigrec.model import attach_lora, load_adapter, load_model, load_tokenizer
+from dealrec.recommenders.bigrec.model import (
+    attach_empty_adapter,
+    attach_lora,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+)
+from dealrec.recommenders.files import adapter_base
 from tests.conftest import Cli
 
 TEMPLATE = "Films: {history}\nNext: "
@@ -278,10 +285,12 @@ def saved_adapter(folder: Path, model: Path, targets: list[str], **changes: Any)
 def test_an_adapter_of_the_model_fits_and_its_base_is_compared_by_name(tiny_llm: Path, tmp_path: Path) -> None:
     adapter = saved_adapter(tmp_path / "adapter", tiny_llm, ["q_proj", "v_proj", "lm_head", "embed_tokens"])
     name = str(tiny_llm)
-    assert checks.check_adapter(load_model(name, empty=True), adapter, name=name) == []
+    attach_empty_adapter(load_model(name, empty=True), adapter)
     load_adapter(load_model(name), adapter)
+    assert checks.compare_base(adapter_base(adapter), name=name) == []
     changed(adapter / "adapter_config.json", base_model_name_or_path="org/Other", init_lora_weights="pissa")
-    (warning,) = checks.check_adapter(load_model(name, empty=True), adapter, name=name)
+    attach_empty_adapter(load_model(name, empty=True), adapter)
+    (warning,) = checks.compare_base(adapter_base(adapter), name=name)
     assert "llm.adapter was trained on org/Other" in warning
 
 
@@ -302,7 +311,7 @@ def test_an_adapter_of_another_model_is_refused_by_what_does_not_fit(
     other = made(LlamaForCausalLM, settings, tmp_path / "other", tiny_llm)
     adapter = saved_adapter(tmp_path / "adapter", other, ["q_proj", "v_proj"])
     with pytest.raises(ModelError, match=f"does not go with the LLM: .*{said}"):
-        checks.check_adapter(load_model(str(tiny_llm), empty=True), adapter, name=str(tiny_llm))
+        attach_empty_adapter(load_model(str(tiny_llm), empty=True), adapter)
     with pytest.raises(ModelError, match="does not go with the LLM"):
         load_adapter(load_model(str(tiny_llm)), adapter)
 

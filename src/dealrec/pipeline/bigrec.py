@@ -13,7 +13,7 @@ from dealrec.pipeline.launching import on_devices
 from dealrec.pipeline.stage import Context
 from dealrec.pipeline.tables import pairs, read_catalogue, read_samples
 from dealrec.pipeline.training import train_on
-from dealrec.recommenders.files import check_adapter_directory, check_model, model_files
+from dealrec.recommenders.files import adapter_base, check_adapter_directory, check_model, is_quantized, model_files
 
 if TYPE_CHECKING:
     from dealrec.recommenders.bigrec import BIGRec, Prompter
@@ -46,7 +46,7 @@ def check(config: Config, run_dir: Path) -> list[str]:
     if folder is None:
         return []
     from dealrec.recommenders.bigrec import Prompter, checks
-    from dealrec.recommenders.bigrec.model import attach_lora, load_model, load_tokenizer
+    from dealrec.recommenders.bigrec.model import attach_empty_adapter, attach_lora, load_model, load_tokenizer
 
     tokenizer = load_tokenizer(str(folder))
     catalogue = read_catalogue(run_dir / "data" / "items.parquet")
@@ -54,14 +54,15 @@ def check(config: Config, run_dir: Path) -> list[str]:
     shown = checks.shown_titles(prompter, catalogue.ids)
     single = checks.longest_single(prompter, catalogue.ids, shown)
     warnings = checks.cut_alike(prompter, catalogue.ids, shown)
-    if not checks.can_be_empty(folder):
+    if is_quantized(folder):
         return warnings
     model = load_model(str(folder), empty=True)
     rows = model.get_input_embeddings().weight.shape[0]
     checks.check_tokens(tokenizer, llm.prompt.template, rows=rows, name=llm.model)
     warnings += checks.check_positions(model, prompter, single=single, max_new_tokens=config.evaluate.max_new_tokens)
     if llm.adapter is not None:
-        warnings += checks.check_adapter(model, llm.adapter, name=llm.model)
+        attach_empty_adapter(model, llm.adapter)
+        warnings += checks.compare_base(adapter_base(llm.adapter), name=llm.model)
     elif not config.finetune.full:
         attach_lora(model, **llm.lora.model_dump(), seed=config.seed)
     return warnings

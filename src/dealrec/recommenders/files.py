@@ -91,6 +91,16 @@ def check_adapter_directory(folder: Path) -> None:
     read_shapes(folder / ADAPTER_WEIGHTS)
 
 
+def is_quantized(folder: Path) -> bool:
+    """Whether a model's weights were saved quantised, so that their names and shapes are not those of its layers."""
+    return "quantization_config" in read_json(folder / CONFIG)
+
+
+def adapter_base(folder: Path) -> object:
+    """What an adapter's folder says that it was trained on: the path or the id of a model, or nothing."""
+    return read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+
+
 def model_files(folder: Path) -> list[Path]:
     """The files that decide what the model in the folder computes, sorted."""
     return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in NEVER_READ)
@@ -162,7 +172,7 @@ def _absent(folder: Path, *, setting: str) -> ModelError | None:
     """What the folder lacks of a model."""
     if not (folder / CONFIG).is_file():
         if (folder / ADAPTER_CONFIG).is_file():
-            base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "its base"
+            base = adapter_base(folder) or "its base"
             return ModelError(
                 f"{folder} is a PEFT adapter of {base}, not a model",
                 f"Give llm.model {base} and llm.adapter this folder."

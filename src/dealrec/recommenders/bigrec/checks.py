@@ -3,15 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 from heapq import nlargest
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from dealrec.errors import ConfigError, ModelError
-from dealrec.recommenders.bigrec.model import attach_empty_adapter
 from dealrec.recommenders.bigrec.prompts import Id, Prompter
-from dealrec.recommenders.files import ADAPTER_CONFIG, CONFIG, read_json
 
 ENDS = 3  # tokens of a completion beside its title: the quotes and the end of sequence
 LEARNT = {"wpe", "embed_positions", "position_embeddings", "position_embedding"}  # as models call their positions
@@ -85,20 +82,17 @@ def has_learnt_positions(model: Any) -> bool:
     return any(name.rpartition(".")[2] in LEARNT for name in tables)
 
 
-def check_adapter(model: Any, folder: Path, *, name: str) -> list[str]:
-    """Warn of an adapter that was trained on a model of another name; raise ModelError for one that does not fit."""
-    attach_empty_adapter(model, folder)
-    base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not isinstance(base, str) or Path(base).name.lower() == Path(name).name.lower():
+def compare_base(base: object, *, name: str) -> list[str]:
+    """Warn of an adapter that was trained on a model, base, of another name than the LLM's."""
+    if not isinstance(base, str) or _last(base) == _last(name):
         return []
     return [
         f"llm.adapter was trained on {base}, and llm.model is {name}: it fits by its shapes, but is it the same model?"
     ]
 
 
-def can_be_empty(folder: Path) -> bool:
-    """Whether a model without numbers can be made of the folder: not of weights that were saved quantised."""
-    return "quantization_config" not in read_json(folder / CONFIG)
+def _last(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2].lower()
 
 
 def shown_titles(prompter: Prompter, items: Sequence[Id]) -> list[str]:
