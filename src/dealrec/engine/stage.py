@@ -167,7 +167,7 @@ class Stage(Generic[SettingsT]):
     settings: tuple[str, ...] = ()
     outside: Callable[[SettingsT], Iterable[Path | str]] = lambda _config: ()
     machine: Callable[[SettingsT], Iterable[str]] = lambda _config: ()
-    after: Callable[[SettingsT, Path], None] = lambda _config, _run_dir: None
+    after: Callable[[SettingsT, Path], object] = lambda _config, _run_dir: None
     reads_manifests: bool = False
 
 

@@ -44,7 +44,7 @@ def estimate(config: Config, run_dir: Path, *, until: str = "report", progress: 
             if one.plan is Plan.UP_TO_DATE:
                 bench.take(one.stage.name, run_dir)
         found = [_data(bench, plans[0])]
-        check_feasible(config, bench.folder)
+        bench.warnings += check_feasible(config, bench.folder)
         found += [_estimate(bench, one) for one in plans[1:]]
         warnings = tuple(bench.warnings)
     return Estimates(found, time.perf_counter() - start, _device(), thread_count(), warnings)

@@ -30,6 +30,8 @@ def run(context: Context) -> None:
     from dealrec.evaluation.correlation import spearman
     from dealrec.selection import budget_count, coverage_sample
 
+    for warning in kinds.kind(context.config).check(context.config, context.run_dir):
+        context.warn(warning)
     scores = read_table(context.input("influence/scores.parquet"))
     size = budget_count(context.config.effort.pool, len(scores))
     picked = coverage_sample(scores[INFLUENCE].to_torch(), size, seed=context.config.seed)

@@ -15,7 +15,7 @@ from dealrec.devices import fingerprint_parts
 from dealrec.engine.launching import on_devices
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError
-from dealrec.recommenders.files import check_adapter_directory, check_model, model_files
+from dealrec.recommenders.files import adapter_base, check_adapter_directory, check_model, is_quantized, model_files
 from dealrec.stages.context import Context
 from dealrec.stages.recommenders.training import train_on
 
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 WARM = "model"
 TRAININGS: tuple[str, ...] = ("finetune", "warmstart")
 TEXT = True
-
-
-def check(config: Config) -> None:
-    """The LLM is there, and its adapter; and what quantises it."""
-    check_model(config.llm.model, setting="llm.model", revision=config.llm.revision)
-    if config.llm.adapter is not None:
-        check_adapter_directory(config.llm.adapter)
-    check_quantization(config)
 
 
 def check_quantization(config: Config) -> None:
@@ -70,6 +62,41 @@ def files(config: Config) -> Iterator[Path | str]:
 def machine(config: Config) -> list[str]:
     """The kind of device, and the precision there."""
     return fingerprint_parts(_dtype(config))
+
+
+def check(config: Config, run_dir: Path) -> list[str]:
+    """Raise DealrecError for an LLM that the run could not use, warn of what it would use badly; no weight is loaded.
+
+    Of an LLM of the hub that is not in the cache here, nothing is known but that the hub has it.
+    """
+    llm = config.llm
+    check_quantization(config)
+    if llm.adapter is not None:
+        check_adapter_directory(llm.adapter)
+    folder = check_model(llm.model, setting="llm.model", revision=llm.revision)
+    if folder is None:
+        return []
+    from dealrec.recommenders.bigrec import Prompter, checks
+    from dealrec.recommenders.bigrec.model import attach_empty_adapter, attach_lora, load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(str(folder))
+    catalogue = Catalogue.of(read_table(run_dir / "data" / "items.parquet"))
+    prompter = Prompter(tokenizer, catalogue.titles, **llm.prompt.model_dump())
+    shown = checks.shown_titles(prompter, catalogue.ids)
+    single = checks.longest_single(prompter, catalogue.ids, shown)
+    warnings = checks.cut_alike(prompter, catalogue.ids, shown)
+    if is_quantized(folder):
+        return warnings
+    model = load_model(str(folder), empty=True)
+    rows = model.get_input_embeddings().weight.shape[0]
+    checks.check_tokens(tokenizer, llm.prompt.template, rows=rows, name=llm.model)
+    warnings += checks.check_positions(model, prompter, single=single, max_new_tokens=config.evaluate.max_new_tokens)
+    if llm.adapter is not None:
+        attach_empty_adapter(model, llm.adapter)
+        warnings += checks.compare_base(adapter_base(llm.adapter), name=llm.model)
+    elif not config.finetune.full:
+        attach_lora(model, **llm.lora.model_dump(), seed=config.seed)
+    return warnings
 
 
 def warm_start(context: Context) -> None:

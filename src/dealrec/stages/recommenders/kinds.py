@@ -29,8 +29,8 @@ class Kind(Protocol):
     TRAININGS: tuple[str, ...]
     TEXT: bool
 
-    def check(self, config: Config) -> None:
-        """Raise DealrecError for what would stop it, before anything is computed."""
+    def check(self, config: Config, run_dir: Path) -> list[str]:
+        """What to warn of before anything is computed. Raises DealrecError where it could not work on the data."""
         ...
 
     def files(self, config: Config) -> Iterator[Path | str]:

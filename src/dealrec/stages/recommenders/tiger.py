@@ -22,9 +22,10 @@ TEXT = False
 WARM, CHECKPOINT = "model", "checkpoint.safetensors"
 
 
-def check(config: Config) -> None:
-    """The text encoder is there."""
+def check(config: Config, run_dir: Path) -> list[str]:  # noqa: ARG001 the other recommenders look at the data
+    """Raise ModelError for a text encoder that is not whole."""
     check_model(config.tiger.text_encoder, setting="tiger.text_encoder", check=check_encoder)
+    return []
 
 
 def files(config: Config) -> Iterator[Path | str]:
