@@ -50,7 +50,7 @@ def write_cut(data: Path, out: Path, *, shares: Mapping[str, float], titles: int
         table = pl.read_parquet(path)
         if path.stem in shares:
             table = some_rows(table, shares[path.stem], block=BLOCK if path.stem == "samples-train" else 1)
-        if titles is not None and len(kept) < len(items):
+        if titles is not None and occurring < len(items):
             table = kept if path.stem == "items" else _with_few(table, stand_in, seen=path.stem in SEEN)
         table.write_parquet(out / path.name)
 

@@ -1,4 +1,4 @@
-"""The estimate of a run: its data stage as a whole, every other stage in small, several times, and what follows from that."""
+"""The estimate of a run: its data stage is run as a whole, the others several times in small, and scaled."""
 
 import errno
 import os
@@ -21,33 +21,28 @@ from dealrec.pipeline.measure import Cost, Meter
 from dealrec.pipeline.runner import refuse_foreign_directory
 from dealrec.pipeline.stage import Context, Progress, Silent, Stage
 
-# Tables by sample, and a model over the whole catalogue: they fit whatever small runs read.
-_TAKEN = ("surrogate", "influence", "effort")
+# Tables by sample, and a model over the whole catalogue: what has been computed of these fits small runs as it is.
+_FITTING = ("surrogate", "influence", "effort")
+_UNESTIMATED = "not estimated: one page, a matter of seconds"
 _SPARED = "it is skipped where what it reads comes out as it was"
 
 
 def estimate(config: Config, run_dir: Path, *, until: str = "report", progress: Progress | None = None) -> Estimates:
     """What `run` would do in `run_dir` up to the stage `until`, and what it would cost on this machine.
 
-    Nothing is written to `run_dir`, which need not exist. Stages that are up to date are not measured. The others are
-    run in small, one on what came out of the other, at sizes that differ in one thing at a time (`scales`). Raises
-    DealrecError as `run` would before its first costly stage, and where a small run is refused.
+    Nothing is written to `run_dir`, which need not exist. Stages that are up to date are not measured. Raises
+    DealrecError as `run` would before its first costly stage, and where a stage refuses to run in small.
     """
-    start, progress = time.perf_counter(), progress or Silent()
+    start, progress, warnings = time.perf_counter(), progress or Silent(), list[str]()
     plans = _plans(config, run_dir, stages_until(until))
     with TemporaryDirectory(prefix="dealrec-") as name:
-        folder, warnings = Path(name), list[str]()
+        folder = Path(name)
         estimates = [_data(config, folder, run_dir, plans[0], progress, warnings)]
-        piece, needed = Piece(config, folder), _needed(plans)
-        for plan in plans[1:]:
-            if plan.plan is not Plan.UP_TO_DATE:
-                estimates.append(_estimate(piece, plan, progress))
-                continue
-            estimates.append(_past(plan))
-            if plan.stage.name in needed and plan.stage.name in _TAKEN:
-                (folder / plan.stage.name).symlink_to((run_dir / plan.stage.name).absolute())
-            elif plan.stage.name in needed:
-                piece.cost(plan.stage, {axis.name: axis.least for axis, _ in axes_of(plan.stage, config, piece.counts)})
+        piece = Piece(config, folder)
+        for place, plan in enumerate(plans[1:], start=1):
+            estimates.append(_measured(piece, plan, progress) if _is_measured(plan) else _unmeasured(plan))
+            if plan.plan is Plan.UP_TO_DATE and any(map(_is_measured, plans[place:])):
+                _stand_in(piece, plan.stage, run_dir)
     return Estimates(estimates, time.perf_counter() - start, _device(), thread_count(), tuple(warnings))
 
 
@@ -65,82 +60,77 @@ def _plans(config: Config, run_dir: Path, stages: Sequence[Stage]) -> list[Plann
         raise RunDirectoryError(f"Cannot use {run_dir}: {error.strerror}", "Choose another --run-dir.") from error
 
 
-def _needed(plans: Sequence[Planned]) -> set[str]:
-    """Names of the stages that those which are measured read, or that these read."""
-    needed: set[str] = set()
-    for plan in reversed(plans):
-        measured = plan.plan is not Plan.UP_TO_DATE and not plan.stage.reads_manifests
-        if measured or plan.stage.name in needed and plan.stage.name not in _TAKEN:
-            needed |= {name.partition("/")[0] for name in plan.stage.inputs}
-    return needed
-
-
 def _data(
     config: Config, folder: Path, run_dir: Path, plan: Planned, progress: Progress, warnings: list[str]
 ) -> Estimate:
-    """The data stage is run as a whole."""
-    out = folder / plan.stage.name
+    """Of the data stage; all that comes out of it is in the folder."""
+    name, figures = plan.stage.name, {}
+    cost: Cost | Manifest | None = plan.manifest
     if plan.plan is Plan.UP_TO_DATE:
-        out.symlink_to((run_dir / plan.stage.name).absolute())
-        plan.stage.after(config, folder)
-        return _past(plan)
-    progress.say("reading the data ...")
-    out.mkdir()
-    context = Context(plan.stage.name, config, Silent(), folder, out, plan.stage.inputs, warnings=warnings)
-    meter = Meter()
-    plan.stage.run(context)
-    cost = meter.read()
+        (folder / name).symlink_to((run_dir / name).absolute())
+    else:
+        progress.say("reading the data ...")
+        (folder / name).mkdir()
+        context = Context(name, config, Silent(), folder, folder / name, plan.stage.inputs, warnings=warnings)
+        meter = Meter()
+        plan.stage.run(context)
+        cost = meter.read()
+        figures = {name: value for name, value in context.facts.items() if name in ("items", "train_samples")}
     plan.stage.after(config, folder)
-    figures = {name: value for name, value in context.facts.items() if name in ("items", "train_samples")}
-    return _as_estimate(plan, cost, **figures)
+    return _of_cost(plan, cost, figures)
 
 
-def _past(plan: Planned) -> Estimate:
-    """Of a stage that is up to date: what it took."""
-    if plan.manifest is None:
-        raise ValueError(f"{plan.stage.name} is said to be up to date without a manifest")
-    return _as_estimate(plan, plan.manifest)
+def _is_measured(plan: Planned) -> bool:
+    return plan.plan is not Plan.UP_TO_DATE and not plan.stage.reads_manifests
 
 
-def _as_estimate(plan: Planned, cost: Cost | Manifest, **figures: int) -> Estimate:
+def _measured(piece: Piece, plan: Planned, progress: Progress) -> Estimate:
+    """From small runs of the stage; the outcome of the last of them is left for later stages."""
+    name = plan.stage.name
+    progress.say(f"measuring a piece of {name} ...")
+    axes = list(axes_of(plan.stage, piece.config, piece.counts, shards=plan.shards))
+    figures = {key: value for _, amount in axes for key, value in amount.figures.items()}
+    notes = [amount.note for _, amount in axes if amount.note]
+    arms = 1.0
+    if name in ARMS:
+        figures["arms"] = sum(arm not in plan.shards for arm in arms_of(name, piece.config))
+        arms = figures["arms"] / ARMS[name]
+    with progress.bar(name):
+        whole = scaled(partial(piece.cost, plan.stage), axes, arms=arms, measure=piece.measure)
+    chief = [axis.name for axis, _ in axes if "." in axis.name and whole.parts[axis.name] > whole.expected[0] / 2]
+    notes += [f"{setting} decides on most of it" for setting in chief]
     return Estimate(
-        plan.stage.name,
+        name,
         plan.plan,
         figures,
-        seconds=cost.wall_seconds,
-        cpu_seconds=cost.cpu_seconds,
-        peak_memory_bytes=cost.peak_memory_bytes,
-    )
-
-
-def _estimate(piece: Piece, plan: Planned, progress: Progress) -> Estimate:
-    """From small runs of the stage; the outcome of the last of them is left for later stages."""
-    stage, spared = plan.stage, (_SPARED,) if plan.spared else ()
-    if stage.reads_manifests:
-        return Estimate(stage.name, plan.plan, notes=("not estimated: one page, a matter of seconds", *spared))
-    progress.say(f"measuring a piece of {stage.name} ...")
-    axes = list(axes_of(stage, piece.config, piece.counts, shards=plan.shards))
-    arms = [arm for arm in arms_of(stage, piece.config) if arm not in plan.shards]
-    of_small = len(arms) / ARMS[stage.name] if stage.name in ARMS else 1.0
-    with progress.bar(stage.name):
-        whole = scaled(partial(piece.cost, stage), axes, arms=of_small, measure=piece.measure)
-    figures = {"arms": len(arms)} if stage.name in ARMS else {}
-    notes = [amount.note for _, amount in axes if amount.note]
-    notes += [
-        f"{axis.name} decides most of it (now {amount.limit:,})"
-        for axis, amount in axes
-        if len(axes) > 2 and whole.parts[axis.name] > whole.expected[0] / 2
-    ]
-    return Estimate(
-        stage.name,
-        plan.plan,
-        figures | {name: value for _, amount in axes for name, value in amount.figures.items()},
         seconds=float(whole.expected[0]),
         at_most=float(whole.most[0]) if any(amount.most is not None for _, amount in axes) else None,
         cpu_seconds=float(whole.expected[1]),
         peak_memory_bytes=whole.peak,
-        notes=(*notes, *spared),
+        notes=(*notes, *([_SPARED] if plan.spared else [])),
     )
+
+
+def _unmeasured(plan: Planned) -> Estimate:
+    """Of a stage that is up to date what it took."""
+    if plan.plan is Plan.UP_TO_DATE:
+        return _of_cost(plan, plan.manifest, {})
+    return Estimate(plan.stage.name, plan.plan, notes=(_UNESTIMATED, *([_SPARED] if plan.spared else [])))
+
+
+def _of_cost(plan: Planned, cost: Cost | Manifest | None, figures: dict[str, int]) -> Estimate:
+    if cost is None:
+        raise ValueError(f"{plan.stage.name} is said to be up to date without a manifest")
+    times = {"seconds": cost.wall_seconds, "cpu_seconds": cost.cpu_seconds}
+    return Estimate(plan.stage.name, plan.plan, figures, **times, peak_memory_bytes=cost.peak_memory_bytes)
+
+
+def _stand_in(piece: Piece, stage: Stage, run_dir: Path) -> None:
+    """What later stages read of one that is up to date."""
+    if stage.name in _FITTING:
+        (piece.folder / stage.name).symlink_to((run_dir / stage.name).absolute())
+    else:
+        piece.cost(stage, {axis.name: axis.least for axis, _ in axes_of(stage, piece.config, piece.counts)})
 
 
 def _device() -> str:

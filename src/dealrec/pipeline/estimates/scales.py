@@ -154,7 +154,6 @@ def small_budget(config: Config, counts: Mapping[str, int]) -> int:
     return min(budget(config, counts), config.finetune.batch_size, SAMPLES)
 
 
-def arms_of(stage: Stage, config: Config) -> list[str]:
-    """Names of the arms for each of which the stage does the same; none where it does not go by arms."""
-    arms = [BASE, *(one.name for one in fine_tunings(config))]
-    return arms[2 - ARMS[stage.name] :] if stage.name in ARMS else []
+def arms_of(stage: str, config: Config) -> list[str]:
+    """Names of the arms for each of which a stage of `ARMS` does the same."""
+    return [BASE, *(one.name for one in fine_tunings(config))][2 - ARMS[stage] :]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dealrec.pipeline.estimates.scales import Amount, Axis
 from dealrec.pipeline.measure import Cost
 
-SHOWS = 1.0  # wall seconds that a larger run must take longer than a small one, for noise to be small against it
+SHOWS = 1.0  # CPU seconds that a larger run must take longer than a small one, for noise to be small against it
 GROWTHS, FACTOR = 3, 4  # how often a run is made larger at most until that shows, each step so many times the last
 
 Seconds = NDArray[np.float64]  # wall and CPU: [2]
@@ -45,7 +45,7 @@ def scaled(
     for axis, amount in axes:
         small, size, seconds = sizes[axis.name], sizes[axis.name], base
         for step in (axis.step * FACTOR**growth for growth in range(GROWTHS)):
-            if size >= amount.limit or (seconds - base)[0] >= SHOWS:
+            if size >= amount.limit or (seconds - base)[1] >= SHOWS:
                 break
             size = min(amount.limit, small + step)
             costs.append(run({**sizes, axis.name: size}))
