@@ -24,9 +24,9 @@ def spread(count: int) -> list[int]:
 def some_rows(samples: pl.DataFrame, share: float, *, block: int) -> pl.DataFrame:
     """About such a share of the samples, in blocks of neighbours by length, spread from the shortest to the longest."""
     ordered = samples.sort(pl.col(HISTORY).list.len(), SAMPLE).with_row_index("place")
-    blocks = -(-len(ordered) // block)
+    blocks = max(1, round(len(ordered) / block))
     chosen = spread(blocks)[: max(1, round(share * blocks))]
-    return ordered.filter((pl.col("place") // block).is_in(chosen)).drop("place").sort(SAMPLE)
+    return ordered.filter((pl.col("place") * blocks // len(ordered)).is_in(chosen)).drop("place").sort(SAMPLE)
 
 
 def items_read(samples: pl.DataFrame) -> int:
