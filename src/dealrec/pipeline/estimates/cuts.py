@@ -46,11 +46,15 @@ def write_cut(data: Path, out: Path, *, shares: Mapping[str, float], titles: int
     kept = by_length[spread(len(items))[:titles]].with_columns(pl.int_range(1, pl.len() + 1).alias(ITEM_INDEX))
     few = kept[ITEM].head(occurring).to_list()
     stand_in = dict(zip(items[ITEM], few * (len(items) // len(few) + 1), strict=False))
-    for path in data.glob("*.parquet"):
+    few_titles = titles is not None and occurring < len(items)
+    for path in data.iterdir():
+        if path.suffix != ".parquet" or not (few_titles or path.stem in shares):
+            (out / path.name).symlink_to(path.absolute())
+            continue
         table = pl.read_parquet(path)
         if path.stem in shares:
             table = some_rows(table, shares[path.stem], block=BLOCK if path.stem == "samples-train" else 1)
-        if titles is not None and occurring < len(items):
+        if few_titles:
             table = kept if path.stem == "items" else _with_few(table, stand_in, seen=path.stem in SEEN)
         table.write_parquet(out / path.name)
 

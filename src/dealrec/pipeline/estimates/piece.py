@@ -68,9 +68,8 @@ class Piece:
         """Surrogates see all items, which their cost depends on, and few units; recommenders few titles."""
         shares = {
             f"samples-{part}": sizes[name] / self.counts[name]
-            for name, parts in {UNITS: ("train", "valid"), WARM: ("warm",)}.items()
-            for part in parts
-            if sizes.get(name, 0) < self.counts[name] and name in sizes
+            for name, part in ((UNITS, "train"), (UNITS, "valid"), (WARM, "warm"))
+            if name in sizes and sizes[name] < self.counts[name]
         }
         titles = None if UNITS in sizes else sizes.get(TITLES, LEAST_TITLES)
         cut = self.folder / "-".join(map(str, ["cut", titles, *shares.values()]))

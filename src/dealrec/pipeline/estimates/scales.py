@@ -16,7 +16,7 @@ UNITS, WARM, TITLES = "units", "warm samples", "titles"  # of the data, which sm
 # Conjugate gradients took 8 to 26 iterations on MovieLens, Games and made-up data, with the default damping and tol.
 ITERATIONS = 15
 LEAST_TITLES = 64
-SAMPLES = 16  # that a small fine-tuning has, at most
+SAMPLES = 8  # that a small fine-tuning has, at most
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ SCALES: Mapping[str, tuple[Axis, ...]] = {
     "evaluate": (
         Axis(TITLES, LEAST_TITLES, 256, once=True),
         Axis("evaluate.loss_users", 2, 16),
-        Axis("evaluate.ranking_users", 2, 8),
+        Axis("evaluate.ranking_users", 1, 8),
     ),
 }
 # Of those that do the same for each arm: how many arms the smallest run has.
