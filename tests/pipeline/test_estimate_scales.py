@@ -17,7 +17,6 @@ from dealrec.pipeline.graph import STAGES, stages_until
 from dealrec.pipeline.measure import Cost
 from dealrec.pipeline.runner import run
 from dealrec.pipeline.stage import Silent
-from dealrec.pipeline.tables import read_catalogue, read_samples
 
 Write = Callable[..., Path]
 Seconds = Callable[[Mapping[str, int]], float]
@@ -168,13 +167,13 @@ def test_a_cut_keeps_the_lengths_of_histories_and_reads_few_titles(write_config:
     run(config, tmp_path / "run", stages_until("data"), progress=Silent())
     whole, cut = tmp_path / "run" / "data", tmp_path / "cut"
     write_cut(whole, cut, shares={"samples-warm": 0.5}, titles=12, occurring=5)
-    catalogue = read_catalogue(cut / "items.parquet")
-    assert (len(catalogue), sorted(catalogue.index.values())) == (12, list(range(1, 13)))
+    items = pl.read_parquet(cut / "items.parquet")
+    assert items["item_index"].to_list() == list(range(1, 13))
     for part in ("train", "valid", "test", "warm"):
-        few, before = (read_samples(folder / f"samples-{part}.parquet") for folder in (cut, whole))
+        few, before = (pl.read_parquet(folder / f"samples-{part}.parquet") for folder in (cut, whole))
         assert len(few) == (round(len(before) / 2) if part == "warm" else len(before))
         occurring = {*few["target"], *few["history"].explode().drop_nulls()}
-        assert occurring <= set(catalogue.ids[:5])
+        assert occurring <= set(items["item_id"].head(5))
         same = before.join(few, on="sample_id", how="semi").sort("sample_id")
         assert few["history"].list.len().to_list() == same["history"].list.len().to_list()
     seen = pl.read_parquet(cut / "interactions-train.parquet")

@@ -62,7 +62,8 @@ def write_cut(data: Path, out: Path, *, shares: Mapping[str, float], titles: int
 def _with_few(table: pl.DataFrame, stand_in: Mapping[int | str, int | str], *, seen: bool) -> pl.DataFrame:
     if seen:  # replaced, they would be all items: nothing would be left to recommend
         return table.filter(pl.col(ITEM).is_in(set(stand_in.values())))
-    replaced = {name: pl.col(name).replace_strict(stand_in) for name in (ITEM, TARGET) if name in table.columns}
+    single = (name for name in table.columns if name in (ITEM, TARGET))
+    replaced = {name: pl.col(name).replace_strict(stand_in) for name in single}
     if HISTORY in table.columns:
         replaced[HISTORY] = pl.col(HISTORY).list.eval(pl.element().replace_strict(stand_in))
     return table.with_columns(**replaced)

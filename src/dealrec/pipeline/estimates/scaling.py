@@ -41,7 +41,7 @@ def scaled(
     costs = [run(sizes), run(sizes)]
     first, base = map(_seconds, costs)
     expected, most, parts = first + (arms - 1) * base, first + (arms - 1) * base, {}
-    larger = {None: 1.0}  # how many times as much there is, in the whole, of what was cut
+    larger: dict[str | None, float] = {None: 1.0}  # how many times as much there is, in the whole, of what was cut
     for axis, amount in axes:
         small, size, seconds = sizes[axis.name], sizes[axis.name], base
         for step in (axis.step * FACTOR**growth for growth in range(GROWTHS)):
