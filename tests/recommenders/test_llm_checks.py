@@ -367,9 +367,7 @@ def test_each_process_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch, v
     for section, data in (("finetune", {}), ("warmstart", {"warm_share": 0.5})):
         config = parse({section: training, "data": data}, base=Path.cwd())
         if visible == 1:
-            with pytest.raises(
-                ConfigError, match=f"{section}.processes is 2, and 1 CUDA devices are visible. .*most 1"
-            ):
+            with pytest.raises(ConfigError, match=f"{section}.processes is 2, but there are 1 GPUs. .*most 1"):
                 feasibility.check_processes(config)
         else:
             feasibility.check_processes(config)
