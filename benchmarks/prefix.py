@@ -28,7 +28,6 @@ from dealrec.engine.stage import Silent
 from dealrec.recommenders.bigrec import Prompter, generate
 from dealrec.recommenders.bigrec.model import attach_lora, load_llm
 from dealrec.recommenders.bigrec.prefix import read_prefix
-from dealrec.recommenders.protocol import batches_by_length
 from dealrec.sequences import Encoded, collate, plan_batches, sequence_losses
 
 
@@ -136,7 +135,7 @@ def titles(
     found = [""] * len(prompts)
     prefix = read_prefix(model, prompts) if shared else None
     settings: dict[str, Any] = {"beams": beams, "max_new_tokens": options.max_new_tokens, "prefix": prefix}
-    for index in batches_by_length([len(prompt) for prompt in prompts], batch_size=options.batch_size):
+    for index in plan_batches([len(prompt) for prompt in prompts], batch_size=options.batch_size):
         made = generate(model, tokenizer, [prompts[i] for i in index], **settings)
         for i, title in zip(index, made, strict=True):
             found[i] = title

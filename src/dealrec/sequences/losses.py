@@ -5,7 +5,6 @@ from inspect import signature
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 IGNORED = -100  # label of a token that takes no part in the loss
@@ -20,6 +19,8 @@ def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor], *, past: Any 
     sample's label needs, where the model can do so. past: keys and values, a transformers Cache of B rows, of P tokens
     that all samples start with and that no label needs: only the rest is read. For decoders alone.
     """
+    from peft import PeftModel  # takes seconds, which the other users of this package should not spend
+
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if _is_encoder_decoder(base):
         labels = batch["labels"]

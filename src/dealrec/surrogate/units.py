@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dealrec.sequences.batches import plan_batches
+
 Batch = dict[str, Tensor]  # items, targets, places [B, T]; negatives [B, T, N]; weights [B, T], rows sum to 1
 
 
@@ -91,23 +93,15 @@ def draw_cloze(units: Units, *, index: int, share: float, seed: int) -> Cloze:
 
 
 def plan(units: Units, *, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
-    """`plan_by_length` of the units."""
-    return plan_by_length(units.lengths, batch_size=batch_size, generator=generator)
+    """Indices of units, batch by batch, alike in length; each once.
 
-
-def plan_by_length(lengths: Tensor, *, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
-    """Indices of sequences with these lengths [n], batch by batch, alike in length; each once.
-
-    With a generator, sequences of one length and the batches themselves are shuffled; without, both are in
-    a fixed order, the longest first.
+    With a generator, units of one length and the batches themselves are shuffled; without, both are in a fixed order,
+    the longest first.
     """
-    n = len(lengths)
-    tie = torch.randperm(n, generator=generator) if generator else torch.arange(n)
-    order = tie[(-lengths[tie]).argsort(stable=True)]
-    batches = list(order.split(batch_size)) if n else []
-    if generator:
-        batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-    return batches
+    return [
+        torch.tensor(batch)
+        for batch in plan_batches(units.lengths.tolist(), batch_size=batch_size, generator=generator)
+    ]
 
 
 def plan_by_positions(units: Units, *, positions: int) -> list[Tensor]:
@@ -115,14 +109,7 @@ def plan_by_positions(units: Units, *, positions: int) -> list[Tensor]:
 
     A unit that is longer than that alone makes a batch of its own.
     """
-    order = (-units.lengths).argsort(stable=True)
-    lengths = units.lengths[order].tolist()
-    batches, start = [], 0
-    while start < len(units):
-        size = max(1, positions // lengths[start])
-        batches.append(order[start : start + size])
-        start += size
-    return batches
+    return [torch.tensor(batch) for batch in plan_batches(units.lengths.tolist(), batch_tokens=positions)]
 
 
 def batch(
