@@ -22,14 +22,14 @@ def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor], *, past: Any 
     from peft import PeftModel  # takes seconds, which the other users of this package should not spend
 
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    if _is_encoder_decoder(base):
+    if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
         labels = batch["labels"]
-        counts, columns = _labelled(labels)
+        counts, columns = _label_counts(labels)
         logits = model(**_inputs(batch), **_decoder_inputs(base, labels)).logits[:, columns]
     else:
         labels = batch["labels"][:, 1:]  # token t is predicted from the tokens before it
-        counts, columns = _labelled(labels)
-        inputs, start = (_inputs(batch), 0) if past is None else (_rest(batch, past), past.get_seq_length())
+        counts, columns = _label_counts(labels)
+        inputs, start = (_inputs(batch), 0) if past is None else (_inputs_after(batch, past), past.get_seq_length())
         if int(columns[0]) < start:
             raise ValueError(f"label {int(columns[0]) + 1} is predicted from within the {start} tokens of `past`")
         if "logits_to_keep" in signature(base.forward).parameters:
@@ -44,28 +44,24 @@ def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor], *, past: Any 
     return losses.view_as(labels).sum(1) / counts
 
 
-def _labelled(labels: Tensor) -> tuple[Tensor, Tensor]:
+def _label_counts(labels: Tensor) -> tuple[Tensor, Tensor]:
     """How many labels each sample has, [B], and the columns with any, [C]."""
-    there = labels != IGNORED
-    counts = there.sum(1)
+    labelled = labels != IGNORED
+    counts = labelled.sum(1)
     if bool((counts == 0).any()):
-        where = (counts == 0).nonzero().flatten().tolist()
-        raise ValueError(f"samples {where[:5]} of the batch have no label token")
-    return counts, there.any(0).nonzero().flatten()
+        rows = (counts == 0).nonzero().flatten().tolist()
+        raise ValueError(f"samples {rows[:5]} of the batch have no label token")
+    return counts, labelled.any(0).nonzero().flatten()
 
 
 def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
 
 
-def _rest(batch: Mapping[str, Tensor], past: Any) -> dict[str, Any]:
+def _inputs_after(batch: Mapping[str, Tensor], past: Any) -> dict[str, Any]:
     """What follows the tokens that have been read."""
     ids = batch["input_ids"][:, past.get_seq_length() :]
     return {"input_ids": ids, "attention_mask": batch["attention_mask"], "past_key_values": past, "use_cache": True}
-
-
-def _is_encoder_decoder(base: Any) -> bool:
-    return bool(getattr(getattr(base, "config", None), "is_encoder_decoder", False))
 
 
 def _decoder_inputs(base: Any, labels: Tensor) -> dict[str, Tensor]:
