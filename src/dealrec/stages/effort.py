@@ -32,15 +32,15 @@ def run(context: Context) -> None:
 
     scores = read_table(context.input("influence/scores.parquet"))
     size = budget_count(context.config.effort.pool, len(scores))
-    picked = coverage_sample(scores[INFLUENCE].to_torch(), size, seed=context.config.seed)
-    pool = scores[picked.numpy()].select(SAMPLE)
+    rows = coverage_sample(scores[INFLUENCE].to_torch(), size, seed=context.config.seed)
+    pool = scores[rows.numpy()].select(SAMPLE)
     write_table(context.out / "pool.parquet", pool, key=SAMPLE)
     samples = read_table(context.input("data/samples-train.parquet")).join(pool, on=SAMPLE, how="semi")
     details = merge_shards(score_shards(context, samples), key=SAMPLE, expected=pool[SAMPLE])
     write_table(context.out / "details.parquet", details, key=SAMPLE)
     norms, tokens = details[NORM].to_torch(), details[TOKENS].to_torch()
-    fitted, wanted = fitted_exponent(norms, tokens), context.config.effort.length_exponent
-    exponent = fitted if wanted == "fitted" else wanted
+    fitted, setting = fitted_exponent(norms, tokens), context.config.effort.length_exponent
+    exponent = fitted if setting == "fitted" else setting
     corrected = correct_length(norms, tokens, exponent=exponent)
     scored = details.select(SAMPLE, pl.Series(EFFORT, corrected.numpy()))
     write_table(context.out / "scores.parquet", scored, key=SAMPLE)
@@ -67,8 +67,8 @@ def score_shards(context: Context, samples: pl.DataFrame) -> list[Path]:
                 for _ in shard:
                     advance()
             else:
-                scored = _score_shard(context, recommender, shard, ids, advance, batch_tokens=batch_tokens)
-                write_table(paths[-1], scored, key=SAMPLE)
+                table = _score_shard(context, recommender, shard, ids, advance, batch_tokens=batch_tokens)
+                write_table(paths[-1], table, key=SAMPLE)
     context.facts["median_tokens"] = int(np.median([len(sample.input_ids) for sample in encoded]))
     return paths
 
@@ -83,8 +83,8 @@ def batch_tokens_for(context: Context, recommender: "Recommender", shards: "Sequ
         return settings.batch_tokens
     path = context.shard("batch-tokens.json")
     if not path.exists():
-        chosen = _measured_batch_tokens(context, recommender, shards, budget=settings.batch_memory * MIB)
-        path.with_suffix(".tmp").write_text(json.dumps(chosen))
+        tokens = _measured_batch_tokens(context, recommender, shards, budget=settings.batch_memory * MIB)
+        path.with_suffix(".tmp").write_text(json.dumps(tokens))
         path.with_suffix(".tmp").rename(path)
     context.facts["batch_tokens"] = json.loads(path.read_text())
     return int(context.facts["batch_tokens"])
@@ -100,15 +100,15 @@ def _measured_batch_tokens(
     model = recommender.model
 
     def peak(batch: "list[Encoded]") -> int:
-        made = collate(batch, pad_id=recommender.pad_id, device=model.device)
+        inputs = collate(batch, pad_id=recommender.pad_id, device=model.device)
         return peak_memory_of(
-            lambda: gradient_norms(model, [made], parameters=context.config.effort.parameters), device=model.device
+            lambda: gradient_norms(model, [inputs], parameters=context.config.effort.parameters), device=model.device
         )
 
     with context.progress.bar("effort: memory of small batches"):
-        small = probes([sample for shard in shards for sample in shard])
-        peak(small[0])  # the first pass of all makes what later ones use again
-        memory = fit_peak([batch_size_of(batch) for batch in small], [peak(batch) for batch in small])
+        batches = probes([sample for shard in shards for sample in shard])
+        peak(batches[0])  # the first pass of all makes what later ones use again
+        memory = fit_peak([batch_size_of(batch) for batch in batches], [peak(batch) for batch in batches])
     tokens, expected = largest_batches(shards, memory, budget=budget)
     if expected > budget:
         raise ConfigError(

@@ -43,8 +43,8 @@ def test_users(samples: pl.DataFrame, config: Config) -> tuple[pl.DataFrame, pl.
     Both are the first ones in an order drawn from the seed. A user none of whose test items can be recommended has no
     target, hence no loss, but is ranked for: what is recommended misses.
     """
-    drawn = samples[np.random.default_rng(config.seed).permutation(len(samples))]
-    return drawn.drop_nulls(TARGET)[: config.evaluate.loss_users], drawn[: config.evaluate.ranking_users]
+    shuffled = samples[np.random.default_rng(config.seed).permutation(len(samples))]
+    return shuffled.drop_nulls(TARGET)[: config.evaluate.loss_users], shuffled[: config.evaluate.ranking_users]
 
 
 def _evaluate(context: Context, arm: str, scored: pl.DataFrame, ranked: pl.DataFrame, out: Path) -> None:
@@ -63,8 +63,8 @@ def _evaluate(context: Context, arm: str, scored: pl.DataFrame, ranked: pl.DataF
     means = {name: {"mean": per_user[name].mean(), "n": per_user[name].count()} for name in measures(settings)}
     items = read_table(context.input("data/items.parquet"))
     trained_on = read_table(context.input("data/interactions-train.parquet"))
-    everyone = catalogue_metrics(recommended, items, trained_on, ks=settings.ks) if len(recommended) else {}
-    content = {"arm": arm, "metrics": means, "catalogue": everyone}
+    catalogue = catalogue_metrics(recommended, items, trained_on, ks=settings.ks) if len(recommended) else {}
+    content = {"arm": arm, "metrics": means, "catalogue": catalogue}
     (out / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -119,7 +119,7 @@ def _recommend(
 ) -> tuple[pl.DataFrame, list[str]]:
     """Ranked items of each user (user_id, item_id, rank), and what the model wrote for each."""
     settings = context.config.evaluate
-    found = recommender.recommend(
+    recommendations = recommender.recommend(
         users[HISTORY].to_list(),
         seen=_seen(context, users) if settings.exclude_seen else [[] for _ in range(len(users))],
         k=max(settings.ks),
@@ -127,17 +127,17 @@ def _recommend(
         batch_size=settings.batch_size,
         watch=lambda plan: context.track(plan, f"recommendations by {arm}, batches"),
     )
-    ids = pl.Series([made.items for made in found], dtype=pl.List(users[TARGET].dtype))
+    ids = pl.Series([recommendation.items for recommendation in recommendations], dtype=pl.List(users[TARGET].dtype))
     table = pl.DataFrame({USER: users[USER], ITEM: ids}).explode(ITEM).drop_nulls(ITEM)
     ranked = table.with_columns(pl.int_range(1, pl.len() + 1).over(USER).alias(RANK))
-    return ranked, [made.written for made in found]
+    return ranked, [recommendation.written for recommendation in recommendations]
 
 
 def _seen(context: Context, users: pl.DataFrame) -> list[list[Any]]:
     """The items that each user has interacted with before the test part."""
     before = _before(context).join(users, on=USER, how="semi").group_by(USER).agg(pl.col(ITEM).unique())
-    held = dict(zip(before[USER].to_list(), before[ITEM].to_list(), strict=True))
-    return [sorted(held[user]) for user in users[USER].to_list()]
+    items = dict(zip(before[USER].to_list(), before[ITEM].to_list(), strict=True))
+    return [sorted(items[user]) for user in users[USER].to_list()]
 
 
 STAGE = Stage(

@@ -61,12 +61,12 @@ def chosen_parameters(model: Surrogate, globs: list[str]) -> dict[str, Tensor]:
     named = {name: value.detach() for name, value in model.named_parameters()}
     chosen: dict[str, Tensor] = {}
     for glob in model.parameter_globs(globs):
-        matched = fnmatch.filter(named, glob)
-        if not matched:
+        matches = fnmatch.filter(named, glob)
+        if not matches:
             raise ConfigError(
                 f"influence.parameters: {glob!r} matches no parameter of the surrogate", f"It has: {', '.join(named)}."
             )
-        chosen |= {name: named[name] for name in matched}
+        chosen |= {name: named[name] for name in matches}
     return chosen
 
 
