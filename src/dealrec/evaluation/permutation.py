@@ -57,8 +57,8 @@ def sign_flip_test(differences: NDArray[np.float64], *, resamples: int, seed: in
         flips = generator.random((size[0], len(nonzero)), dtype=np.float32) < 0.5
         return distance(total - 2 * (flips @ nonzero))[:, None]
 
-    test = monte_carlo_test([float(distance(total))], flipped_distances, lambda d, axis: d.sum(axis), **options)
-    return PermutationTest(float(test.pvalue), exact=False, least=1 / (resamples + 1))
+    sampled = monte_carlo_test([float(distance(total))], flipped_distances, lambda d, axis: d.sum(axis), **options)
+    return PermutationTest(float(sampled.pvalue), exact=False, least=1 / (resamples + 1))
 
 
 def label_test(ours: NDArray[np.float64], theirs: NDArray[np.float64], *, resamples: int, seed: int) -> PermutationTest:
