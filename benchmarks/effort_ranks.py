@@ -211,10 +211,10 @@ def reading(settings: Config, run_dir: Path) -> Context:
 
 def measured_samples(context: Context, probe: Any, samples: pl.DataFrame, folder: Path) -> list[Measured]:
     """What the probe tells of each sample."""
-    found: list[Measured] = measure_all(
+    arrays_of_samples: list[Measured] = measure_all(
         probe, list(pairs(samples)), folder, watch=lambda rows: context.track(rows, "samples")
     )
-    return found
+    return arrays_of_samples
 
 
 def columns(context: Context, samples: pl.DataFrame, measured: list[Measured]) -> pl.DataFrame:
@@ -268,9 +268,9 @@ def tiger_globs(probe: Any) -> dict[str, list[str]]:
 def agreement(case: Case) -> list[dict[str, Any]]:
     """Spearman's correlation of each two choices, those with exact effort first."""
     rows = []
-    for first, second in itertools.combinations(case.scores, 2):
-        score = score_interval(case.scores[first][:, None], case.scores[second][:, None])
-        rows.append({"one": first, "other": second, "spearman": score.mean, "low": score.low, "high": score.high})
+    for left, right in itertools.combinations(case.scores, 2):
+        score = score_interval(case.scores[left][:, None], case.scores[right][:, None])
+        rows.append({"one": left, "other": right, "spearman": score.mean, "low": score.low, "high": score.high})
     return rows
 
 

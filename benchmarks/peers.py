@@ -177,7 +177,7 @@ def table(rows: list[dict[str, Any]], settings: dict[str, Any]) -> Table:
     title = (
         f"{settings['units']} units, {data}, {settings['threads']} threads, torch {TORCH}; ratio > 1: dealrec is ahead"
     )
-    shown = Table(title=title)
+    view = Table(title=title)
     for column in (
         "peer",
         "method",
@@ -190,18 +190,18 @@ def table(rows: list[dict[str, Any]], settings: dict[str, Any]) -> Table:
         "exact: dealrec",
         "note",
     ):
-        shown.add_column(column)
+        view.add_column(column)
     for row in rows:
         if "error" in row:
-            shown.add_row(row["peer"], row["method"], row["ours"], *["-"] * 6, f"failed: {row['error']}")
+            view.add_row(row["peer"], row["method"], row["ours"], *["-"] * 6, f"failed: {row['error']}")
             continue
         exact = row["spearman_with_exact"]
         numbers = (row["ratio"], row["spearman"], exact["theirs"], exact["ours"])
         seconds = (row["theirs_run"]["seconds"], row["ours_run"]["seconds"])
         name = f"{row['peer']} {row['theirs_run']['version']}"
         cells = [f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", f"{numbers[0]:.2f}", *(f"{x:.4f}" for x in numbers[1:])]
-        shown.add_row(name, row["method"], row["ours"], *cells, row["note"])
-    return shown
+        view.add_row(name, row["method"], row["ours"], *cells, row["note"])
+    return view
 
 
 def say(text: str) -> None:

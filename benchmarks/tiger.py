@@ -128,8 +128,8 @@ def tiger_row(data: str, folder: Path, options: argparse.Namespace) -> dict[str,
     test = held_out(folder, catalogue, "test", options.max_items)
     row: dict[str, Any] = {"epochs": len(epochs), "seconds": time.process_time() - started, "users": len(test)}
     for prefix, exclude_seen in (("", False), ("unseen ", True)):
-        found = rank(model, ids, test, k=max(KS), beams=BEAMS, exclude_seen=exclude_seen)
-        row |= {f"{prefix}{measure}": value for measure, value in list_metrics(found, test.wanted).items()}
+        ranked = rank(model, ids, test, k=max(KS), beams=BEAMS, exclude_seen=exclude_seen)
+        row |= {f"{prefix}{measure}": value for measure, value in list_metrics(ranked, test.wanted).items()}
     return row | {"sizes": SIZES | options.sizes, "ids": ids.sizes, "history": [asdict(epoch) for epoch in epochs]}
 
 

@@ -131,7 +131,7 @@ def general(layer: Layer, call: Call, gradient: Tensor) -> Parts:
     def pull_back(values: list[Any], gradient: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         inputs, named = values[: len(call.inputs)], values[len(call.inputs) :]
         keywords = dict(zip(call.keywords, named, strict=True))
-        output, gradient_of, *_ = vjp(lambda chosen: functional_call(body, chosen, (inputs, keywords)), params)
+        output, gradient_of, *_ = vjp(lambda leaves: functional_call(body, leaves, (inputs, keywords)), params)
         return gradient_of(gradient)[0], output
 
     batched = [i for i, value in enumerate(values) if isinstance(value, Tensor) and value.shape[:1] == (call.samples,)]

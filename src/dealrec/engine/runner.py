@@ -99,7 +99,7 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
         cost = meter.read()
         files = output_files(part)
         names = [path.relative_to(part).as_posix() for path in files]
-        outside = [str(thing) for thing in stage.outside(config)]
+        outside = [str(dependency) for dependency in stage.outside(config)]
         manifest = Manifest(
             stage=stage.name,
             version=stage.version,

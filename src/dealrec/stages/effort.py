@@ -42,13 +42,13 @@ def run(context: Context) -> None:
     fitted, setting = fitted_exponent(norms, tokens), context.config.effort.length_exponent
     exponent = fitted if setting == "fitted" else setting
     corrected = correct_length(norms, tokens, exponent=exponent)
-    scored = details.select(SAMPLE, pl.Series(EFFORT, corrected.numpy()))
-    write_table(context.out / "scores.parquet", scored, key=SAMPLE)
-    scored = scored.join(details, on=SAMPLE).join(scores, on=SAMPLE)
-    table = correlations(context, samples, scored, exponents=(exponent, fitted))
+    efforts = details.select(SAMPLE, pl.Series(EFFORT, corrected.numpy()))
+    write_table(context.out / "scores.parquet", efforts, key=SAMPLE)
+    efforts = efforts.join(details, on=SAMPLE).join(scores, on=SAMPLE)
+    table = correlations(context, samples, efforts, exponents=(exponent, fitted))
     write_table(context.out / "correlations.parquet", table, key=["exponent", "with"])
     context.facts |= {"pool": len(pool), "samples": len(scores), "length_exponent": exponent}
-    context.facts["spearman_effort_completion_tokens"] = spearman(scored[EFFORT], details[TOKENS])
+    context.facts["spearman_effort_completion_tokens"] = spearman(efforts[EFFORT], details[TOKENS])
 
 
 def score_shards(context: Context, samples: pl.DataFrame) -> list[Path]:
@@ -157,18 +157,18 @@ def _score_shard(
 
 
 def correlations(
-    context: Context, samples: pl.DataFrame, scored: pl.DataFrame, *, exponents: Iterable[float]
+    context: Context, samples: pl.DataFrame, scores: pl.DataFrame, *, exponents: Iterable[float]
 ) -> pl.DataFrame:
     """Spearman correlation of effort, under several exponents of length, with what it may be a proxy for.
 
-    scored: sample_id, effort, norm, loss, tokens, influence. Returns exponent, with, spearman: null where either is
+    scores: sample_id, effort, norm, loss, tokens, influence. Returns exponent, with, spearman: null where either is
     constant. popularity: training interactions of the target.
     """
     from dealrec.effort.length import correct_length
     from dealrec.evaluation.correlation import spearman
 
     items = read_table(context.input("data/items.parquet")).select(ITEM, TRAIN_COUNT)
-    table = scored.join(samples.select(SAMPLE, TARGET), on=SAMPLE).join(items, left_on=TARGET, right_on=ITEM)
+    table = scores.join(samples.select(SAMPLE, TARGET), on=SAMPLE).join(items, left_on=TARGET, right_on=ITEM)
     norms, tokens = table[NORM].to_torch(), table[TOKENS].to_torch()
     rows = []
     for exponent in sorted({*EXPONENTS, *exponents}):

@@ -29,11 +29,11 @@ _OF_COMPARISON = ("confidence", "resamples")  # settings of the stage after this
 
 def run(context: Context) -> None:
     """Evaluate what is not evaluated yet."""
-    scored, ranked = test_users(read_table(context.input("data/samples-test.parquet")), context.config)
-    _warn_of_repeats(context, ranked)
+    loss_users, ranking_users = test_users(read_table(context.input("data/samples-test.parquet")), context.config)
+    _warn_of_repeats(context, ranking_users)
     for name in (BASE, *(tuning.name for tuning in fine_tunings(context.config))):
         model = () if name == BASE else (f"finetune/{name}",)
-        evaluate = partial(_evaluate, context, name, scored, ranked)
+        evaluate = partial(_evaluate, context, name, loss_users, ranking_users)
         context.unit(name, evaluate, without=("finetune.seeds", *ARMS), inputs=(*_SHARED, *model))
 
 
@@ -47,17 +47,17 @@ def test_users(samples: pl.DataFrame, config: Config) -> tuple[pl.DataFrame, pl.
     return shuffled.drop_nulls(TARGET)[: config.evaluate.loss_users], shuffled[: config.evaluate.ranking_users]
 
 
-def _evaluate(context: Context, arm: str, scored: pl.DataFrame, ranked: pl.DataFrame, out: Path) -> None:
+def _evaluate(context: Context, arm: str, loss_users: pl.DataFrame, ranking_users: pl.DataFrame, out: Path) -> None:
     """Write `per_user.parquet` and `metrics.json` of one training of an arm; `base` is without fine-tuning."""
     from dealrec.evaluation import catalogue_metrics, ranking_metrics
 
     settings = context.config.evaluate
     folder = None if arm == BASE else context.input(f"finetune/{arm}")
     recommender = kinds.kind(context.config).fine_tuned(context, folder)
-    losses = pl.DataFrame({USER: scored[USER], LOSS: _losses(context, arm, recommender, scored)})
-    recommended, written = _recommend(context, arm, recommender, ranked)
-    metrics = ranking_metrics(recommended, _relevant(context, ranked), ks=settings.ks)
-    metrics = metrics.join(pl.DataFrame({USER: ranked[USER], GENERATED: written}), on=USER, how="left")
+    losses = pl.DataFrame({USER: loss_users[USER], LOSS: _losses(context, arm, recommender, loss_users)})
+    recommended, written = _recommend(context, arm, recommender, ranking_users)
+    metrics = ranking_metrics(recommended, _relevant(context, ranking_users), ks=settings.ks)
+    metrics = metrics.join(pl.DataFrame({USER: ranking_users[USER], GENERATED: written}), on=USER, how="left")
     per_user = losses.join(metrics, on=USER, how="full", coalesce=True)
     write_table(out / "per_user.parquet", per_user, key=USER)
     means = {name: {"mean": per_user[name].mean(), "n": per_user[name].count()} for name in measures(settings)}
@@ -73,9 +73,9 @@ def measures(settings: EvaluateConfig) -> list[str]:
     return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg", "mrr"))]
 
 
-def _warn_of_repeats(context: Context, ranked: pl.DataFrame) -> None:
+def _warn_of_repeats(context: Context, users: pl.DataFrame) -> None:
     """Warn of test items that cannot be recommended since the user had them before."""
-    relevant = _relevant(context, ranked)
+    relevant = _relevant(context, users)
     repeats = len(relevant.join(_before(context), on=[USER, ITEM], how="semi"))
     if repeats and context.config.evaluate.exclude_seen:
         context.warn(

@@ -96,8 +96,8 @@ def solver_memory(loss: PerSampleLoss, method: Solver, params: Params, train: Ba
     """What solving holds, and the derivatives of the largest batch on top of it; in MiB, known before the solving."""
     from dealrec.influence.memory import batch_memory
 
-    held = {"solver_mib": method.memory(params), "batch_mib": batch_memory(loss, params, train.largest())}
-    return {name: math.ceil(size / 2**20) for name, size in held.items()}
+    sizes = {"solver_mib": method.memory(params), "batch_mib": batch_memory(loss, params, train.largest())}
+    return {name: math.ceil(size / 2**20) for name, size in sizes.items()}
 
 
 @contextmanager

@@ -49,18 +49,18 @@ def run(context: Context) -> None:
         context.facts["shared_by_two_selections"] = _mean_overlap([set(table[SAMPLE]) for table in selections.values()])
 
 
-def _candidates(scored: pl.DataFrame, settings: SelectConfig) -> pl.DataFrame:
+def _candidates(scores: pl.DataFrame, settings: SelectConfig) -> pl.DataFrame:
     """Overall score and stratum beside sample_id, influence and effort; no stratum: dropped as one of the hardest."""
     from dealrec import selection
 
-    influence, effort = scored[INFLUENCE].to_torch(), scored[EFFORT].to_torch()
+    influence, effort = scores[INFLUENCE].to_torch(), scores[EFFORT].to_torch()
     overall = selection.combine_scores(influence, effort, effort_weight=settings.effort_weight)
     rows = selection.without_hardest(overall, share=settings.hard_prune)
     strata = selection.assign_strata(overall[rows], strata=settings.strata)
-    ids = scored[SAMPLE].gather(rows.numpy())
+    ids = scores[SAMPLE].gather(rows.numpy())
     strata_of = pl.DataFrame([ids, pl.Series(STRATUM, strata.numpy())])
-    scored = scored.with_columns(pl.Series(OVERALL, overall.numpy()))
-    return scored.join(strata_of, on=SAMPLE, how="left", maintain_order="left")
+    scores = scores.with_columns(pl.Series(OVERALL, overall.numpy()))
+    return scores.join(strata_of, on=SAMPLE, how="left", maintain_order="left")
 
 
 def _draw_random_arms(context: Context, samples: pl.DataFrame, budget: int) -> None:
