@@ -174,7 +174,25 @@ def test_plans_hold_each_index_once_within_the_tokens(lengths: list[int], batch_
 def test_a_plan_fills_batches_to_the_brim() -> None:
     assert plan_batches([5, 5, 5, 5], batch_tokens=10) == [[0, 1], [2, 3]]
     assert plan_batches([5, 5, 5, 5], batch_tokens=14) == [[0, 1], [2, 3]]
-    assert plan_batches([], batch_tokens=10) == []
+    assert plan_batches([5, 5, 3, 1], batch_tokens=10, batch_size=1) == [[0], [1], [2], [3]]
+    assert plan_batches([5, 0, 0], batch_size=2) == [[0, 1], [2]]
+    assert plan_batches([], batch_tokens=10) == plan_batches([], batch_size=2) == []
+
+
+@pytest.mark.parametrize("generator", [None, torch.Generator().manual_seed(0)], ids=["in order", "shuffled"])
+def test_every_sequence_is_in_one_batch_with_others_of_its_length(generator: torch.Generator | None) -> None:
+    lengths = [1, 5, 3, 5, 2, 4, 1]
+    plan = plan_batches(lengths, batch_size=3, generator=generator)
+    assert sorted(i for batch in plan for i in batch) == list(range(7))
+    assert sorted(sorted(lengths[i] for i in batch) for batch in plan) == [[1], [1, 2, 3], [4, 5, 5]]
+
+
+def test_a_shuffled_plan_follows_from_the_seed() -> None:
+    def plan(seed: int) -> list[list[int]]:
+        return plan_batches([2] * 30, batch_size=4, generator=torch.Generator().manual_seed(seed))
+
+    assert plan(1) == plan(1) != plan(2)
+    assert plan_batches([2] * 8, batch_size=4) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 @pytest.fixture

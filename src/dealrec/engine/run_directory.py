@@ -93,9 +93,9 @@ def open_run(run_dir: Path, stages: Sequence[Stage[SettingsT]], config: Settings
             outdated[stage.name] = OTHER_SETTINGS
     first = stages[0].name
     if first not in current:
-        why = f"; the one there {outdated[first]}" if first in outdated else ""
+        reason = f"; the one there {outdated[first]}" if first in outdated else ""
         raise RunDirectoryError(
-            f"{run_dir} holds no complete {first} stage of these settings, so there is nothing to read{why}",
+            f"{run_dir} holds no complete {first} stage of these settings, so there is nothing to read{reason}",
             "Run it first: dealrec run CONFIG --run-dir DIR",
         )
     return Run(run_dir, config, tuple(stage.name for stage in stages), current, outdated)

@@ -88,10 +88,10 @@ def run_opened(config: Settings, run_dir: Path, stages: Sequence[Stage], *, prog
 
 
 def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, progress: Progress) -> Manifest:
-    part, wanted = run_dir / f"{stage.name}.part", origin.digest()
+    part, fingerprint = run_dir / f"{stage.name}.part", origin.digest()
     manifest = read_manifest(part)
-    if manifest is None or manifest.fingerprint != wanted:
-        _prepare(part, wanted)
+    if manifest is None or manifest.fingerprint != fingerprint:
+        _prepare(part, fingerprint)
         progress.say(f"{stage.name} ...")
         earlier = intact_units(run_dir / stage.name)
         context = Context(stage.name, config, progress, run_dir, part, stage.inputs, origin, earlier)
@@ -102,12 +102,12 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
         cost = meter.read(device=device)
         files = output_files(part)
         names = [path.relative_to(part).as_posix() for path in files]
-        outside = [str(thing) for thing in stage.outside(config)]
+        outside = [str(dependency) for dependency in stage.outside(config)]
         manifest = Manifest(
             stage=stage.name,
             version=stage.version,
             format=FORMAT,
-            fingerprint=wanted,
+            fingerprint=fingerprint,
             config=recorded(config, stage.settings),
             inputs=dict(origin.hashes),
             outside=outside,
@@ -129,7 +129,7 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
     return manifest
 
 
-def _prepare(part: Path, wanted: str) -> None:
+def _prepare(part: Path, fingerprint: str) -> None:
     """Leave nothing in the folder but what runs that were interrupted have finished, each by what it was made from."""
     part.mkdir(exist_ok=True)
     for leftover in part.iterdir():
@@ -137,15 +137,15 @@ def _prepare(part: Path, wanted: str) -> None:
             continue
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     staging = part / f"{FINGERPRINT}.tmp"
-    staging.write_text(wanted)
+    staging.write_text(fingerprint)
     staging.rename(part / FINGERPRINT)
 
 
 def _publish(run_dir: Path, name: str) -> None:
     """Put a complete folder under its name; what it was put together from is dropped only now."""
     final, old, part = (run_dir / f"{name}{suffix}" for suffix in ("", ".old", ".part"))
-    for kept in (SHARDS, UNITS):
-        shutil.rmtree(part / kept, ignore_errors=True)
+    for internal in (SHARDS, UNITS):
+        shutil.rmtree(part / internal, ignore_errors=True)
     if final.exists():
         final.rename(old)
     part.rename(final)
@@ -232,7 +232,7 @@ def refuse_foreign_directory(run_dir: Path) -> None:
     """Raise RunDirectoryError for a directory with files that are not of a run, and for a file."""
     if run_dir.is_file():
         raise RunDirectoryError(f"{run_dir} is no directory", "Choose another --run-dir.")
-    if run_dir.is_dir() and any(run_dir.iterdir()) and not _ours(run_dir):
+    if run_dir.is_dir() and any(run_dir.iterdir()) and not (run_dir / LOCK).exists():
         raise RunDirectoryError(
             f"{run_dir} holds files that are not of a run", "Choose an empty or a new directory for --run-dir."
         )
@@ -242,12 +242,12 @@ def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not (folder / MANIFEST).exists():
         raise RunDirectoryError(f"{folder} is not of a run", "Move it away, or choose another --run-dir.")
     try:
-        written = json.loads((folder / MANIFEST).read_bytes())["format"]
+        version = json.loads((folder / MANIFEST).read_bytes())["format"]
     except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: it is made anew
         return
-    if written != FORMAT:
+    if version != FORMAT:
         raise RunDirectoryError(
-            f"{folder.parent} was made by another version of dealrec (format {written}; this one has {FORMAT})",
+            f"{folder.parent} was made by another version of dealrec (format {version}; this one has {FORMAT})",
             "Choose a new --run-dir, or delete it.",
         )
 
@@ -290,14 +290,10 @@ def _writable(run_dir: Path) -> Iterator[None]:
                 "Free some space or choose another --run-dir, then run again: complete stages are kept.",
             ) from error
         # filename is the run directory, what is in it, or the folder that could not be made for it
-        named = Path(getattr(error, "filename", None) or "?")
-        if isinstance(error, OSError) and (run_dir in (named, *named.parents) or named in run_dir.parents):
+        path = Path(getattr(error, "filename", None) or "?")
+        if isinstance(error, OSError) and (run_dir in (path, *path.parents) or path in run_dir.parents):
             raise RunDirectoryError(f"Cannot use {run_dir}: {error.strerror}", "Choose another --run-dir.") from error
         raise
-
-
-def _ours(run_dir: Path) -> bool:
-    return (run_dir / LOCK).exists()
 
 
 def _no_space(error: BaseException | None) -> str | None:

@@ -32,10 +32,10 @@ def in_parallel(context: Context, label: str, jobs: Mapping[str, Job], *, worker
             return
         spawning = get_context("spawn")
         with ProcessPoolExecutor(workers, spawning, initializer=_end_with, initargs=(os.getpid(),)) as pool:
-            running = [pool.submit(_fill, quiet, name, job) for name, job in missing.items()]
+            futures = [pool.submit(_fill, quiet, name, job) for name, job in missing.items()]
             try:
-                for done in as_completed(running):
-                    done.result()
+                for future in as_completed(futures):
+                    future.result()
                     advance()
             except BrokenProcessPool:
                 raise DealrecError(

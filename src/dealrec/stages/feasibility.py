@@ -36,10 +36,10 @@ def check_feasible(config: Config, run_dir: Path) -> list[str]:
         )
     if config.influence.risk == "valid" and not len(read_table(run_dir / "data" / "samples-valid.parquet")):
         raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
-    wanted, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""
-    if isinstance(wanted, int) and wanted > n:
+    setting, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""
+    if isinstance(setting, int) and setting > n:
         raise ConfigError(
-            f"select.budget is {wanted:,}, above the {n:,} training samples{later}", f"Set it to at most {n}."
+            f"select.budget is {setting:,}, above the {n:,} training samples{later}", f"Set it to at most {n}."
         )
     budget = budget_count(config.select.budget, n)
     pool = count_without_hardest(budget_count(config.effort.pool, n), share=config.select.hard_prune)
@@ -86,21 +86,21 @@ def _check_warm_start(config: Config, run_dir: Path) -> None:
 
 def _check_trackers(config: Config) -> None:
     """transformers knows the trackers, and they are installed."""
-    wanted = {name: getattr(config, name).report_to for name in kinds.kind(config).TRAININGS}
-    if all(tracker in ("none", "all") for tracker in wanted.values()):
+    trackers = {name: getattr(config, name).report_to for name in kinds.kind(config).TRAININGS}
+    if all(tracker in ("none", "all") for tracker in trackers.values()):
         return
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,
     )
 
-    known, there = sorted(INTEGRATION_TO_CALLBACK), get_available_reporting_integrations()
-    for section, tracker in wanted.items():
+    known, installed = sorted(INTEGRATION_TO_CALLBACK), get_available_reporting_integrations()
+    for section, tracker in trackers.items():
         if tracker not in ("none", "all", *known):
             raise ConfigError(
                 f"{section}.report_to: transformers has no tracker {tracker!r}", f"It has {', '.join(known)}; or none."
             )
-        if tracker not in ("none", "all", *there):
+        if tracker not in ("none", "all", *installed):
             raise ConfigError(
                 f"{section}.report_to: {tracker} is not installed", f"Install it, or set {section}.report_to to none."
             )

@@ -62,12 +62,12 @@ def chosen_parameters(model: Surrogate, globs: list[str]) -> dict[str, Tensor]:
     named = {name: value.detach() for name, value in model.named_parameters()}
     chosen: dict[str, Tensor] = {}
     for glob in model.parameter_globs(globs):
-        matched = fnmatch.filter(named, glob)
-        if not matched:
+        matches = fnmatch.filter(named, glob)
+        if not matches:
             raise ConfigError(
                 f"influence.parameters: {glob!r} matches no parameter of the surrogate", f"It has: {', '.join(named)}."
             )
-        chosen |= {name: named[name] for name in matched}
+        chosen |= {name: named[name] for name in matches}
     return chosen
 
 
@@ -97,8 +97,8 @@ def solver_memory(loss: PerSampleLoss, method: Solver, params: Params, train: Ba
     """What solving holds, and the derivatives of the largest batch on top of it; in MiB, known before the solving."""
     from dealrec.influence.memory import batch_memory
 
-    held = {"solver_mib": method.memory(params), "batch_mib": batch_memory(loss, params, train.largest())}
-    return {name: math.ceil(size / 2**20) for name, size in held.items()}
+    sizes = {"solver_mib": method.memory(params), "batch_mib": batch_memory(loss, params, train.largest())}
+    return {name: math.ceil(size / 2**20) for name, size in sizes.items()}
 
 
 @contextmanager

@@ -73,17 +73,17 @@ def batches(context: Context, model: Surrogate, part: Part, *, batch_size: int |
     """
     from dealrec.surrogate import Batches, draw_cloze, draw_negatives, plan, plan_by_positions
 
-    planned = units(context, part)
+    part_units = units(context, part)
     settings, seed = context.config.surrogate, context.config.seed + PARTS.index(part)
-    negatives = draw_negatives(planned, n_items=model.n_items, per_position=settings.negatives, seed=seed)
+    negatives = draw_negatives(part_units, n_items=model.n_items, per_position=settings.negatives, seed=seed)
     cloze = None
     if model.hidden_item is not None:
-        cloze = draw_cloze(planned, index=model.hidden_item, share=settings.hidden_share, seed=seed)
+        cloze = draw_cloze(part_units, index=model.hidden_item, share=settings.hidden_share, seed=seed)
     if batch_size is None:
-        order = plan_by_positions(planned, positions=context.config.influence.batch_positions)
+        order = plan_by_positions(part_units, positions=context.config.influence.batch_positions)
     else:
-        order = plan(planned, batch_size=batch_size)
-    return Batches(planned, negatives, order, cloze, compute_device())
+        order = plan(part_units, batch_size=batch_size)
+    return Batches(part_units, negatives, order, cloze, compute_device())
 
 
 def new_model(context: Context) -> Surrogate:
