@@ -67,11 +67,11 @@ class Pruned(Generic[TableT]):
         """Copy the training file (JSON Lines: `prompt` and `completion`, for TIGER token ids) to `path`.
 
         to: the stack whose folder `path` is to become: trl, llamafactory, axolotl, jsonl, parquet or datasets; options
-        are those of `dealrec.exporting.runs.export`: arm, form, licence, force. Its notes come as Python warnings.
+        are those of `dealrec.exporting.export`: arm, form, licence, force. Its notes come as Python warnings.
         """
         target = Path(path)
         if to is not None:
-            from dealrec.exporting.runs import export
+            from dealrec.exporting import export
 
             exported = export(self.run_dir, to=to, out=target, **options)
             for note in exported.notes:

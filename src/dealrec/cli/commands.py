@@ -251,7 +251,7 @@ def export(
             f"There is no stack {to!r}", f"Did you mean {near[0]}?" if near else f"There are: {', '.join(STACK_NAMES)}."
         )
     from dealrec.cli.tables import show_export
-    from dealrec.exporting.runs import export as write
+    from dealrec.exporting import export as write
 
     exported = write(run_dir, to=to, out=out, arm=arm, form=form, licence=license_, force=force)
     for note in exported.notes:

@@ -23,7 +23,7 @@ from dealrec.engine.stage import Stage
 
 if TYPE_CHECKING:
     from dealrec.estimates import Estimate, Estimates
-    from dealrec.exporting.runs import Exported
+    from dealrec.exporting import Exported
     from dealrec.reporting.notes import Note
 
 SHOWN_SAMPLES = 8
