@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "dealrec"
 
 # The most specific prefix counts. `config` is read by stages and faces; the maths and the engine know none.
 FLOORS = {
-    **dict.fromkeys(("columns", "errors", "devices"), 0),
+    **dict.fromkeys(("columns", "errors", "devices", "formats"), 0),
     **dict.fromkeys(("sequences", "surrogate", "influence", "effort", "selection", "recommenders"), 1),
     **dict.fromkeys(("finetuning", "evaluation", "data"), 1),
     "engine": 2,

@@ -22,9 +22,9 @@ from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import recorded_config, states
 from dealrec.engine.stage import Context, Silent
 from dealrec.errors import ConfigError, DealrecError, RunDirectoryError
-from dealrec.exporting import runs
+from dealrec.exporting import Exported, export
+from dealrec.exporting.folder import STACKS
 from dealrec.exporting.handover import Handover
-from dealrec.exporting.runs import STACKS, Exported, export
 from dealrec.exporting.training import common_settings, weights_dtype
 from dealrec.recommenders.bigrec import Prompter
 from dealrec.recommenders.bigrec.model import load_tokenizer
@@ -276,7 +276,7 @@ def test_an_export_that_fails_leaves_nothing_and_what_was_there(
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(runs.STACKS, "jsonl", fail)
+    monkeypatch.setitem(STACKS, "jsonl", fail)
     with pytest.raises(RunDirectoryError, match="No space left"):
         export(run_dir, to="jsonl", out=tmp_path / "out", force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -287,7 +287,7 @@ def test_refusals_name_the_remedy(run_dir: Path, make_run: Make, tmp_path: Path)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"to": "unsloth"}, "trl, llamafactory, axolotl"),
         ({"to": "trl", "form": "alpaca"}, "text, messages, tokens"),
-        ({"to": "trl", "arm": "random-9"}, "random-0, random-1, selected"),
+        ({"to": "trl", "arm": "random-9"}, "selected, random-0, random-1"),
     ]
     for options, words in cases:
         with pytest.raises(ConfigError, match=words):

@@ -332,8 +332,8 @@ class Config(Settings):
 
     def unread_sections(self) -> frozenset[str]:
         """Sections of the other recommenders."""
-        everyone = frozenset().union(*(recommender.sections for recommender in RECOMMENDERS.values()))
-        return everyone - RECOMMENDERS[self.recommender].sections
+        sections = frozenset().union(*(recommender.sections for recommender in RECOMMENDERS.values()))
+        return sections - RECOMMENDERS[self.recommender].sections
 
     @model_validator(mode="after")
     def _recommender_can_start(self) -> Self:

@@ -84,7 +84,7 @@ def draft(
     text = _head(roles) + commented(config, keys=keys, notes=comments)
     notes = [*seen.notes, *roles.notes, *_warnings(roles, chosen, config)]
     recommender = RECOMMENDERS[config.recommender]
-    if recommender.named and llm is None and recommender.pretrained not in said:
+    if recommender.model_required and llm is None and recommender.pretrained not in said:
         notes.append(f"no LLM was named: llm.model is {config.llm.model}; name yours there, or by --llm")
     return Draft(text, tuple(guesses), _figures(roles, chosen), tuple(notes))
 

@@ -12,7 +12,7 @@ from dealrec.recommenders.bigrec.prompts import appended, encode_open
 from dealrec.sequences import IGNORED, Encoded, Sample
 
 Form = Literal["text", "messages", "tokens"]
-Read = Callable[[Sample], Encoded]  # a sample as the tokens that a stack makes of it
+Reading = Callable[[Sample], Encoded]  # a sample as the tokens that a stack makes of it
 
 
 @dataclass
@@ -54,12 +54,12 @@ class Handover:
         def ids(texts: Sequence[str]) -> list[int]:
             return [i for text in texts if text for i in self.tokenizer.encode(text, add_special_tokens=False)]
 
-        read, written = ids(prompt), ids(completion)
-        return Encoded([*read, *written], [IGNORED] * len(read) + written)
+        prompt_ids, completion_ids = ids(prompt), ids(completion)
+        return Encoded([*prompt_ids, *completion_ids], [IGNORED] * len(prompt_ids) + completion_ids)
 
-    def compare(self, stack: str, read: Read) -> None:
+    def compare(self, stack: str, reading: Reading) -> None:
         """Count the samples that the stack reads as something else, and note it with the remedy."""
-        self.differing = sum(read(sample) != sample.tokens for sample in self.samples)
+        self.differing = sum(reading(sample) != sample.tokens for sample in self.samples)
         if self.differing:
             self.notes.append(
                 f"{stack} makes other tokens or another loss mask of {self.differing:,} of {len(self.samples):,}"
