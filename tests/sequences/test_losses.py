@@ -1,5 +1,7 @@
 """Losses of single samples, and the batches they come in."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -190,3 +193,36 @@ def test_a_shuffled_plan_follows_from_the_seed() -> None:
 
     assert plan(1) == plan(1) != plan(2)
     assert plan_batches([2] * 8, batch_size=4) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_wrapped_for_several_processes_a_model_has_the_losses_and_gradients_of_its_own(
+    kind: str, adapted: bool
+) -> None:
+    """It computes no more logits than alone, either: the last label's column is none that a sample needs."""
+    model = tiny(kind) if kind == "llama" else tiny_encoder_decoder(kind)
+    samples = [Encoded([1, 2, 3, 4, 5], [-100, -100, -100, 4, 5])] if kind == "llama" else SEQUENCE_PAIRS
+    if adapted:
+        settings = LoraConfig(r=2, target_modules=["q_proj" if kind == "llama" else "q"], init_lora_weights=False)
+        model = get_peft_model(model, settings).eval()
+    columns: list[int] = []
+    base = model.get_base_model() if adapted else model
+    base.register_forward_hook(lambda _model, _inputs, output: columns.append(output.logits.shape[1]))
+    losses, gradients = [], []
+    for called in (model, DistributedDataParallel(model, find_unused_parameters=True)):
+        losses.append(sequence_losses(called, collate(samples, pad_id=0)))
+        losses[-1].mean().backward()
+        gradients.append([value.grad.clone() for value in model.parameters() if value.grad is not None])
+        model.zero_grad()
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert columns == ([2, 2] if kind == "llama" else [7, 7])

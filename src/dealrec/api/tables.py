@@ -126,8 +126,8 @@ def _wanted(names: Sequence[str], columns: Columns, *, name: str, hint: str) -> 
     """The columns that the settings name, all of which are there, once each."""
     import polars as pl
 
+    from dealrec.data.readers.tables import Table as Opened
     from dealrec.data.sources import NO_TIMES
-    from dealrec.data.tables import Table as Opened
 
     empty = Opened(Path(name), pl.DataFrame(schema=dict.fromkeys(names, pl.Null)), text=False)
     wanted: dict[str, None] = {}

@@ -17,12 +17,12 @@ def show_init(drafted: Draft, out: Path, *, as_json: bool) -> None:
     then = f"dealrec validate {shlex.quote(str(out))}"
     if as_json:
         guesses = [asdict(found) for found in drafted.guesses]
-        facts = {"config": str(out), "next": then, "found": drafted.found, "guesses": guesses}
+        facts = {"config": str(out), "next": then, "found": drafted.figures, "guesses": guesses}
         print_json({**facts, "notes": drafted.notes})
         return
     for note in drafted.notes:
         typer.echo(f"note: {note}", err=True)
-    found = drafted.found
+    found = drafted.figures
     files = {made.key: made.value for made in drafted.guesses if made.key in ("data.interactions", "data.items")}
     print(f"interactions: {files['data.interactions']} ({_interactions(found)})")
     print(f"items: {files['data.items']} ({found['listed_items']:,} rows)")

@@ -70,7 +70,10 @@ class DataConfig(Section):
         description="table: CSV, Parquet or JSON Lines. recbole: .inter and .item files."
         " dealrec: the folder of sequential_{train,valid,test}.txt of the DEALRec release.",
     )
-    interactions: Path = Field(Path("interactions.parquet"), description="Interactions: a file, or the dealrec folder.")
+    interactions: Path = Field(
+        Path("interactions.parquet"),
+        description="Interactions: a file, a folder with its parts, or the dealrec folder.",
+    )
     items: Path = Field(Path("items.parquet"), description="Items with their titles.")
     columns: Columns = Field(Columns(), description="Names of the columns in your files.")
     split: Literal["time", "column", "leave-last-out"] = Field(

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from dealrec.engine.settings import Settings, deviations, recorded
-from dealrec.engine.stage import SHARDS, UNITS, Origin, Stage, within
+from dealrec.engine.stage import MACHINE, OUTSIDE, SHARDS, UNITS, Origin, Stage, within
 from dealrec.errors import DataError
 
 FORMAT = 2  # of the run directory
@@ -51,7 +51,7 @@ class Manifest(BaseModel):
 
     def outside_hashes(self) -> list[tuple[str, str]]:
         """Name and SHA-256 of all that the stage has read from outside the run directory."""
-        return [(name, self.inputs[f"outside/{place}"]) for place, name in enumerate(self.outside)]
+        return [(name, self.inputs[f"{OUTSIDE}/{place}"]) for place, name in enumerate(self.outside)]
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -105,8 +105,8 @@ def stage_origin(stage: Stage, config: Settings, complete: Mapping[str, Manifest
         }
     for place, dependency in enumerate(stage.outside(config)):
         # By place, not by path: a file that was moved is the same file.
-        hashes[f"outside/{place}"] = file_hash(dependency) if isinstance(dependency, Path) else dependency
-    hashes |= {f"machine/{place}": name for place, name in enumerate(stage.machine(config))}
+        hashes[f"{OUTSIDE}/{place}"] = file_hash(dependency) if isinstance(dependency, Path) else dependency
+    hashes |= {f"{MACHINE}/{place}": name for place, name in enumerate(stage.machine(config))}
     settings = deviations(recorded(config, stage.settings), type(config))
     return Origin(stage.name, stage.version, settings, hashes)
 

@@ -9,12 +9,13 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dealrec.devices import reproducible
 from dealrec.engine.manifest import (
     FINGERPRINT,
     FORMAT,
@@ -31,7 +32,7 @@ from dealrec.engine.manifest import (
 )
 from dealrec.engine.measure import Meter
 from dealrec.engine.settings import Settings, recorded
-from dealrec.engine.stage import SHARDS, UNITS, Context, Origin, Progress, SettingsT, Stage
+from dealrec.engine.stage import MACHINE, SHARDS, UNITS, Context, Origin, Progress, SettingsT, Stage, within
 from dealrec.errors import DealrecError, RunDirectoryError
 
 LOCK = ".dealrec.lock"  # also marks a directory as a run's
@@ -95,8 +96,10 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
         earlier = intact_units(run_dir / stage.name)
         context = Context(stage.name, config, progress, run_dir, part, stage.inputs, origin, earlier)
         meter = Meter()
-        stage.run(context)
-        cost = meter.read()
+        with reproducible():
+            stage.run(context)
+        device = str(context.facts.pop("device", "cpu"))
+        cost = meter.read(device=device)
         files = output_files(part)
         names = [path.relative_to(part).as_posix() for path in files]
         outside = [str(dependency) for dependency in stage.outside(config)]
@@ -113,7 +116,7 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
             units=context.units,
             seed=config.seed,
             libraries=library_versions(),
-            device=str(context.facts.pop("device", "cpu")),
+            device=device,
             threads=thread_count(),
             wall_seconds=round(cost.wall_seconds, 3),
             cpu_seconds=round(cost.cpu_seconds, 3),
@@ -159,14 +162,19 @@ def _restore(run_dir: Path, name: str) -> None:
             old.rename(final)
 
 
-def states(config: Settings, run_dir: Path, stages: Sequence[Stage]) -> Iterator[tuple[Stage, State, Manifest | None]]:
-    """State of each stage under `config`. A stage after one that is not complete is out of date at best."""
+def states(
+    config: Settings, run_dir: Path, stages: Sequence[Stage], *, anywhere: bool = False
+) -> Iterator[tuple[Stage, State, Manifest | None]]:
+    """State of each stage under `config`. A stage after one that is not complete is out of date at best.
+
+    anywhere: whatever machine has computed it, for those who read; a run goes on with what its own machine made.
+    """
     complete: dict[str, Manifest] = {}
     broken = False
     for stage in stages:
         manifest = read_manifest(run_dir / stage.name)
         if manifest is not None and not broken:
-            broken = not _current(stage, config, complete, manifest)
+            broken = not _current(stage, config, complete, manifest, anywhere=anywhere)
         begun = (run_dir / f"{stage.name}.part" / FINGERPRINT).exists()
         running = begun and _in_use(run_dir)
         if manifest is None:
@@ -178,11 +186,18 @@ def states(config: Settings, run_dir: Path, stages: Sequence[Stage]) -> Iterator
         yield stage, state, manifest
 
 
-def _current(stage: Stage, config: Settings, complete: Mapping[str, Manifest], manifest: Manifest) -> bool:
+def _current(
+    stage: Stage, config: Settings, complete: Mapping[str, Manifest], manifest: Manifest, *, anywhere: bool
+) -> bool:
     try:
-        return manifest.fingerprint == stage_origin(stage, config, complete).digest()
+        origin = stage_origin(stage, config, complete)
     except DealrecError:  # a file of the user's that is gone
         return False
+    if anywhere:
+        there = {name: value for name, value in manifest.inputs.items() if within(name, MACHINE)}
+        here = {name: value for name, value in origin.hashes.items() if not within(name, MACHINE)}
+        origin = replace(origin, hashes=here | there)
+    return manifest.fingerprint == origin.digest()
 
 
 def recorded_config(run_dir: Path, kind: type[SettingsT]) -> SettingsT:

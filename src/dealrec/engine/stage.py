@@ -14,6 +14,9 @@ from typing_extensions import TypeVar
 
 from dealrec.engine.settings import Settings
 
+SHARDS, UNITS = "shards", "units"  # folders of a stage that is not complete
+OUTSIDE, MACHINE = "outside", "machine"  # what names of inputs begin with that are of no stage
+
 T = TypeVar("T")
 SettingsT = TypeVar("SettingsT", bound=Settings, default=Any)
 
@@ -62,7 +65,7 @@ class Origin:
     def part(self, name: str, *, without: Collection[str], inputs: Collection[str]) -> str:
         """The fingerprint of a unit that these settings cannot change, and that reads these inputs alone."""
         settings = {key: value for key, value in self.settings.items() if key not in without}
-        sources = (*inputs, "outside", "machine")
+        sources = (*inputs, OUTSIDE, MACHINE)
         hashes = {key: value for key, value in self.hashes.items() if any(within(key, source) for source in sources)}
         return _digest([self.stage, self.version, name, settings, hashes])
 
@@ -145,9 +148,6 @@ class Context(Generic[SettingsT]):
         return self.out / name
 
 
-SHARDS, UNITS = "shards", "units"  # folders of a stage that is not complete
-
-
 @dataclass(frozen=True)
 class Stage(Generic[SettingsT]):
     """One step of the pipeline.
@@ -167,7 +167,7 @@ class Stage(Generic[SettingsT]):
     settings: tuple[str, ...] = ()
     outside: Callable[[SettingsT], Iterable[Path | str]] = lambda _config: ()
     machine: Callable[[SettingsT], Iterable[str]] = lambda _config: ()
-    after: Callable[[SettingsT, Path], None] = lambda _config, _run_dir: None
+    after: Callable[[SettingsT, Path], object] = lambda _config, _run_dir: None
     reads_manifests: bool = False
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
+from dealrec.devices import reproducible
 from dealrec.engine.stage import Context, Silent
 from dealrec.errors import DealrecError
 
@@ -71,6 +72,7 @@ def _fill(context: Context, name: str, job: Job) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # many threads would only wait for each other, and sums would depend on their number
     try:
-        context.shard_once(name, partial(job, context))
+        with reproducible():
+            context.shard_once(name, partial(job, context))
     finally:
         torch.set_num_threads(before)

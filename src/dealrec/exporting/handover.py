@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from dealrec.config import Config
 from dealrec.errors import ConfigError
+from dealrec.recommenders.bigrec.prompts import appended, encode_open
 from dealrec.sequences import IGNORED, Encoded, Sample
 
 Form = Literal["text", "messages", "tokens"]
@@ -44,7 +45,8 @@ class Handover:
     @cached_property
     def begin(self) -> str:
         """What the tokenizer puts before a prompt, as text: a begin-of-sequence token, or nothing."""
-        return "".join(self.tokenizer.convert_ids_to_tokens(self.tokenizer.encode("")))
+        tokens = encode_open(self.tokenizer, "", appended=appended(self.tokenizer))
+        return "".join(self.tokenizer.convert_ids_to_tokens(tokens))
 
     def pieces(self, prompt: Sequence[str], completion: Sequence[str]) -> Encoded:
         """Tokens of texts that are tokenised one by one, nothing added; labels on those of the completion."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from dealrec.devices import compute_device, resolved_dtype
 from dealrec.exporting.handover import Handover
 
 TRAINED = "trained"  # folder for what the stack trains
@@ -42,7 +43,7 @@ def common_settings(handed: Handover) -> dict[str, Any]:
         "warmup_steps": warmup_steps(handed),
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
-        "bf16": takes_bf16(),
+        "bf16": takes_bf16() and weights_dtype(handed) == "bfloat16",
         "seed": handed.config.seed,
         "logging_steps": 1,
         **saving(handed),
@@ -71,10 +72,10 @@ def warmup_steps(handed: Handover) -> int:
 
 
 def takes_bf16() -> bool:
-    """Whether this machine's own fine-tuning would compute in bfloat16."""
+    """Whether the GPU here has bfloat16."""
     import torch
 
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return resolved_dtype("auto", compute_device()) == torch.bfloat16
 
 
 def weights_dtype(handed: Handover) -> str:

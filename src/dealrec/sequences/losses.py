@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 IGNORED = -100  # label of a token that takes no part in the loss
 
@@ -19,9 +20,7 @@ def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor], *, past: Any 
     sample's label needs, where the model can do so. past: keys and values, a transformers Cache of B rows, of P tokens
     that all samples start with and that no label needs: only the rest is read. For decoders alone.
     """
-    from peft import PeftModel  # takes seconds, which the other users of this package should not spend
-
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = _base(model)
     if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
         labels = batch["labels"]
         counts, columns = _label_counts(labels)
@@ -42,6 +41,14 @@ def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor], *, past: Any 
         logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
     return losses.view_as(labels).sum(1) / counts
+
+
+def _base(model: nn.Module) -> Any:
+    """The transformers model within: the wrappers are to be called, as they join gradients, but say nothing of it."""
+    from peft import PeftModel  # takes seconds, which those who only plan batches should not spend
+
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    return inner.get_base_model() if isinstance(inner, PeftModel) else inner
 
 
 def _label_counts(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,8 @@ def run(context: Context) -> None:
     from dealrec.evaluation.correlation import spearman
     from dealrec.selection import budget_count, coverage_sample
 
+    for warning in kinds.kind(context.config).check(context.config, context.run_dir):
+        context.warn(warning)
     scores = read_table(context.input("influence/scores.parquet"))
     size = budget_count(context.config.effort.pool, len(scores))
     rows = coverage_sample(scores[INFLUENCE].to_torch(), size, seed=context.config.seed)
@@ -107,8 +109,14 @@ def _measured_batch_tokens(
 
     with context.progress.bar("effort: memory of small batches"):
         batches = probes([sample for shard in shards for sample in shard])
-        peak(batches[0])  # the first pass of all makes what later ones use again
-        memory = fit_peak([batch_size_of(batch) for batch in batches], [peak(batch) for batch in batches])
+        try:
+            peak(batches[0])  # the first pass of all makes what later ones use again
+            memory = fit_peak([batch_size_of(batch) for batch in batches], [peak(batch) for batch in batches])
+        except OSError as error:
+            raise ConfigError(
+                "effort.batch_memory: the peak memory of a process can be measured on Linux alone",
+                "Set effort.batch_tokens in its place.",
+            ) from error
     tokens, expected = largest_batches(shards, memory, budget=budget)
     if expected > budget:
         raise ConfigError(
@@ -185,4 +193,5 @@ STAGE = Stage(
     ("data/samples-train.parquet", "data/items.parquet", "influence/scores.parquet", "warmstart"),
     ("seed", "effort", *kinds.SETTINGS),
     kinds.files,
+    kinds.machine,
 )

@@ -11,6 +11,7 @@ import polars as pl
 from dealrec.columns import GENERATED, HISTORY, ITEM, LOSS, RANK, TARGET, USER
 from dealrec.config import Config, EvaluateConfig
 from dealrec.config.arms import ARMS, BASE, fine_tunings
+from dealrec.devices import free_memory
 from dealrec.engine.run_directory import read_table, write_table
 from dealrec.errors import NonFinite
 from dealrec.stages.context import Context, Stage
@@ -35,6 +36,7 @@ def run(context: Context) -> None:
         model = () if name == BASE else (f"finetune/{name}",)
         evaluate = partial(_evaluate, context, name, loss_users, ranking_users)
         context.unit(name, evaluate, without=("finetune.seeds", *ARMS), inputs=(*_SHARED, *model))
+        free_memory()
 
 
 def test_users(samples: pl.DataFrame, config: Config) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -152,4 +154,5 @@ STAGE = Stage(
         *ARMS,
     ),
     kinds.files,
+    kinds.machine,
 )

@@ -9,11 +9,15 @@ from dealrec.errors import ConfigError, DataError
 from dealrec.stages.recommenders import kinds
 
 
-def check_feasible(config: Config, run_dir: Path) -> None:
-    """Once the data are there: the budget and the pool must fit the data, and the LLM must be there."""
+def check_feasible(config: Config, run_dir: Path) -> list[str]:
+    """Once the data are there: the budget and the pool must fit the data, and the LLM must be able to work on them.
+
+    What to warn of, where nothing stops the run.
+    """
     from dealrec.selection.coverage import budget_count, count_without_hardest
 
-    kinds.kind(config).check(config)
+    warnings = kinds.kind(config).check(config, run_dir)
+    check_processes(config)
     _check_warm_start(config, run_dir)
     _check_trackers(config)
     n = len(read_table(run_dir / "data" / "samples-train.parquet"))
@@ -49,6 +53,23 @@ def check_feasible(config: Config, run_dir: Path) -> None:
             f"All {config.select.selections} selections would be the same: select.budget takes all {pool:,} candidates",
             "Raise effort.pool, lower select.budget, or set select.selections to 1.",
         )
+    return warnings
+
+
+def check_processes(config: Config) -> None:
+    """Processes that train together have a GPU each, where there is any."""
+    import torch
+
+    from dealrec.devices import compute_device
+
+    there = torch.cuda.device_count()
+    for name in kinds.kind(config).TRAININGS if config.data.warm_share else ("finetune",):
+        wanted = getattr(config, name).processes
+        if wanted > there and compute_device().type == "cuda":
+            raise ConfigError(
+                f"{name}.processes is {wanted}, but there are {there} GPUs",
+                f"Set it to at most {there}: each process takes a GPU of its own.",
+            )
 
 
 def _check_warm_start(config: Config, run_dir: Path) -> None:

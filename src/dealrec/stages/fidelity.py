@@ -233,4 +233,5 @@ STAGE = Stage(
     (*retrain.DATA, "surrogate/model.safetensors", "retrain"),
     (*surrogate.STAGE.settings, *retrain.DESIGN, "fidelity.compared"),
     surrogate.STAGE.outside,
+    surrogate.STAGE.machine,
 )

@@ -14,6 +14,7 @@ from dealrec.columns import INFLUENCE, SAMPLE
 from dealrec.config.solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig, LiSSAConfig
 from dealrec.engine.run_directory import read_table, write_table
 from dealrec.errors import ConfigError, NonFinite
+from dealrec.stages import surrogate
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.surrogate import batches, module_files, trained
 
@@ -125,4 +126,5 @@ STAGE = Stage(
         *(f"surrogate.{name}" for name in _SURROGATE),
     ),
     module_files,
+    surrogate.STAGE.machine,
 )

@@ -141,4 +141,5 @@ STAGE = Stage(
     (*DATA, "surrogate/training.parquet"),
     (*surrogate.STAGE.settings, *DESIGN),
     surrogate.STAGE.outside,
+    surrogate.STAGE.machine,
 )

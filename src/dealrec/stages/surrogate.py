@@ -11,6 +11,7 @@ import polars as pl
 from dealrec.columns import EPOCH, PARTS, TRAIN_LOSS, VALID_MRR, VALID_NDCG, Part
 from dealrec.config import Config, SurrogateConfig
 from dealrec.data.catalogue import Catalogue
+from dealrec.devices import compute_device, fingerprint_parts
 from dealrec.engine.python_files import imported_files
 from dealrec.engine.run_directory import read_table, write_table
 from dealrec.stages.context import Context, Stage
@@ -127,13 +128,6 @@ def trained(context: Context) -> Surrogate:
     return model.eval()
 
 
-def compute_device() -> Any:
-    """The GPU if there is one."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def module_files(config: Config) -> Iterable[Path]:
     """The user's own code of a custom surrogate: what it holds can change the outcome."""
     return imported_files(config.surrogate.module) if config.surrogate.module else ()
@@ -149,4 +143,5 @@ STAGE = Stage(
         *(f"surrogate.{name}" for name in SurrogateConfig.model_fields if name != "module"),
     ),
     module_files,
+    lambda _config: fingerprint_parts(),
 )
