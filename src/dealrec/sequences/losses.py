@@ -45,7 +45,7 @@ def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor], *, past: Any 
 
 def _base(model: nn.Module) -> Any:
     """The transformers model within: the wrappers are to be called, as they join gradients, but say nothing of it."""
-    from peft import PeftModel  # takes seconds, which the other users of this package should not spend
+    from peft import PeftModel  # takes seconds, which those who only plan batches should not spend
 
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     return inner.get_base_model() if isinstance(inner, PeftModel) else inner
