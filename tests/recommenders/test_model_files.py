@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from dealrec.errors import ModelError
 from dealrec.recommenders.bigrec.model import attach_lora, load_llm
-from dealrec.recommenders.files import check_adapter_directory, check_directory, check_hub, read_shapes
+from dealrec.recommenders.files import check_adapter_directory, check_directory, check_hub, hub_commit, read_shapes
 
 Damage = Callable[[Path], object]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
@@ -219,3 +219,22 @@ def test_weights_that_are_not_all_there_are_refused_and_not_drawn_at_random(mode
         (model / "config.json").write_text(json.dumps(config | changed))
         with pytest.raises(ModelError, match=said):
             load_llm(str(model))
+
+
+def test_a_branch_of_the_hub_is_the_commit_that_the_cache_holds(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the branch goes at the hub, which is asked only for what the cache has not."""
+    asked: list[str] = []
+
+    def download(name: str, file: str, *, revision: str | None) -> str:
+        asked.append(f"{name}/{file}@{revision}")
+        if name == "org/other":
+            return str(cached.with_name("1" * 40) / file)
+        raise OSError("no connection\nand more")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert hub_commit("org/tiny", setting="llm.model") == cached.name
+    assert asked == []
+    assert hub_commit("org/other", setting="llm.model", revision="v2") == "1" * 40
+    with pytest.raises(ModelError, match=r"llm\.model 'org/gone' is no folder here, .*: no connection\. Name a folder"):
+        hub_commit("org/gone", setting="llm.model")
+    assert asked == ["org/other/config.json@v2", "org/gone/config.json@None"]

@@ -62,17 +62,37 @@ def check_hub(name: str, *, setting: str, revision: str | None = None) -> Path |
             get_hf_file_metadata(hf_hub_url(name, CONFIG, revision=revision))
             return None
     except Exception as error:  # the hub's HTTP library, which changes, has errors of its own
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(
-            f"{setting} {name!r} is no folder here, and the model hub does not give it: {reason}",
-            f"Name a folder in Hugging Face format in {setting}, or check the id and the connection.",
-        ) from None
+        raise _not_given(name, setting, error) from None
     folder = Path(cached).parent
     _require_whole(folder, setting=setting)
     absent = _absent(folder, setting=setting)
     if absent is not None and constants.HF_HUB_OFFLINE:
         raise absent
     return folder if absent is None else None
+
+
+def hub_commit(name: str, *, setting: str, revision: str | None = None) -> str:
+    """The commit of the hub that a branch or tag stands for on this machine: what its cache holds, if it does.
+
+    Else the hub is asked, and the model's config.json stays in the cache, so that the answer is the same from then on,
+    wherever the branch goes. Raises ModelError where neither has the model.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(name, CONFIG, revision=revision)
+        file = cached if isinstance(cached, str) else hf_hub_download(name, CONFIG, revision=revision)
+    except Exception as error:  # as in `check_hub`
+        raise _not_given(name, setting, error) from None
+    return Path(file).parent.name
+
+
+def _not_given(name: str, setting: str, error: Exception) -> ModelError:
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return ModelError(
+        f"{setting} {name!r} is no folder here, and the model hub does not give it: {reason}",
+        f"Name a folder in Hugging Face format in {setting}, or check the id and the connection.",
+    )
 
 
 def check_adapter_directory(folder: Path) -> None:

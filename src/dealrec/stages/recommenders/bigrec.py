@@ -15,7 +15,14 @@ from dealrec.devices import fingerprint_parts
 from dealrec.engine.launching import on_devices
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError
-from dealrec.recommenders.files import adapter_base, check_adapter_directory, check_model, is_quantized, model_files
+from dealrec.recommenders.files import (
+    adapter_base,
+    check_adapter_directory,
+    check_model,
+    hub_commit,
+    is_quantized,
+    model_files,
+)
 from dealrec.stages.context import Context
 from dealrec.stages.recommenders.training import train_on
 
@@ -53,7 +60,7 @@ def files(config: Config) -> Iterator[Path | str]:
     if folder.is_dir():
         yield from model_files(folder)
     else:
-        yield f"{config.llm.model}@{config.llm.revision}"
+        yield f"{config.llm.model}@{_revision(config)}"
     if config.llm.adapter is not None:
         check_adapter_directory(config.llm.adapter)
         yield from model_files(config.llm.adapter)
@@ -160,7 +167,7 @@ def tokenizer(config: Config) -> Any:
     """The LLM's."""
     from dealrec.recommenders.bigrec.model import load_tokenizer
 
-    return load_tokenizer(config.llm.model, revision=config.llm.revision)
+    return load_tokenizer(config.llm.model, revision=_revision(config))
 
 
 def start_folder(context: Context) -> Path | None:
@@ -189,7 +196,7 @@ def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
     config, dtype = context.config, _dtype(context.config)
     with context.progress.bar(f"{context.name}: loading the LLM"):
         base, words = load_llm(
-            config.llm.model, revision=config.llm.revision, dtype=dtype, quantization=config.llm.quantization
+            config.llm.model, revision=_revision(config), dtype=dtype, quantization=config.llm.quantization
         )
         model = base
         if folder is not None and (folder / "adapter_config.json").exists():
@@ -212,6 +219,12 @@ def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
         max_new_tokens=config.evaluate.max_new_tokens,
         batch_tokens=config.evaluate.batch_tokens,
     )
+
+
+def _revision(config: Config) -> str | None:
+    """Of an id of the hub its commit, so that every stage reads the same; None of a folder."""
+    llm = config.llm
+    return None if Path(llm.model).is_dir() else hub_commit(llm.model, setting="llm.model", revision=llm.revision)
 
 
 def _dtype(config: Config) -> "Dtype":

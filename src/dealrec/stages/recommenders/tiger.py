@@ -10,7 +10,7 @@ from dealrec.config import Config
 from dealrec.data.catalogue import Catalogue, pairs
 from dealrec.devices import fingerprint_parts
 from dealrec.engine.run_directory import read_table
-from dealrec.recommenders.files import check_encoder, check_model, encoder_files
+from dealrec.recommenders.files import check_encoder, check_model, encoder_files, hub_commit
 from dealrec.stages.context import Context
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def files(config: Config) -> Iterator[Path | str]:
     if folder.is_dir():
         yield from encoder_files(folder)
     else:
-        yield config.tiger.text_encoder
+        yield f"{config.tiger.text_encoder}@{_revision(config)}"
 
 
 def machine(config: Config) -> list[str]:  # noqa: ARG001
@@ -135,6 +135,12 @@ def start_folder(context: Context) -> Path:
     return context.input("warmstart") / WARM
 
 
+def _revision(config: Config) -> str | None:
+    """Of an id of the hub its commit; None of a folder."""
+    name = config.tiger.text_encoder
+    return None if Path(name).is_dir() else hub_commit(name, setting="tiger.text_encoder")
+
+
 def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
     """Ids of the whole catalogue, from codes that are fitted to the items of the earlier part alone."""
     import torch
@@ -146,7 +152,9 @@ def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
     catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
     with context.progress.bar("warmstart: embedding the titles"):
         texts = [catalogue.titles[item] for item in catalogue.ids]
-        embeddings = embed_texts(load_text_encoder(settings.text_encoder, warn=context.warn), texts)
+        embeddings = embed_texts(
+            load_text_encoder(settings.text_encoder, revision=_revision(context.config), warn=context.warn), texts
+        )
     known = torch.zeros(len(catalogue), dtype=torch.bool)
     known[[row for sequence in warm for row in sequence]] = True
     with context.progress.bar("warmstart: fitting the codes"):
