@@ -17,8 +17,8 @@ from dealrec.config.arms import fine_tunings, selected_arms
 from dealrec.config.files import load
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Silent
+from dealrec.stages import finetune
 from dealrec.stages.pipeline import STAGES, stages_until
-from dealrec.stages.recommenders import training
 from tests.conftest import made_interactions, made_items, small_settings
 
 ARMS = ["selected", "selected-1", "random-0", "random-1"]
@@ -57,11 +57,18 @@ class Runs:
 
     folder: Path
     alone: dict[str, bytes]
+    first: Trainings
     killed: Trainings
     resumed: Trainings
 
     def file(self, name: str) -> Path:
         return self.folder / "run" / name
+
+    def trainings(self) -> dict[str, tuple[int, list[int], torch.Tensor]]:
+        """Seed, samples and start of each training, by its name."""
+        sessions = (self.first, self.killed, self.resumed)
+        rows = (zip(s.names, s.seeds, s.samples, s.starts, strict=True) for s in sessions)
+        return {name: (seed, samples, start) for session in rows for name, seed, samples, start in session}
 
 
 @pytest.fixture(scope="module")
@@ -70,38 +77,44 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Runs:
     made_interactions().write_parquet(folder / "interactions.parquet")
     made_items().write_parquet(folder / "items.parquet")
     (folder / "config.yaml").write_text(yaml.safe_dump(small_settings(tiny_llm)))
-    run(load(folder / "config.yaml"), folder / "run", stages_until("finetune"), progress=Silent())
+    first, killed, resumed = Trainings(), Trainings(DONE_BEFORE_THE_KILL), Trainings()
+    real = finetune.train_on
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "train_on", first.watch(real))
+        run(load(folder / "config.yaml"), folder / "run", stages_until("finetune"), progress=Silent())
     names = ["select/selected.parquet", "select/random-0.parquet", "select/strata.parquet"]
     names += [f"finetune/{arm}/adapter_model.safetensors" for arm in ("selected", "random-0")]
     alone = {name: (folder / "run" / name).read_bytes() for name in names}
     several = load(folder / "config.yaml", SEVERAL)
-    killed, resumed = Trainings(DONE_BEFORE_THE_KILL), Trainings()
     with pytest.MonkeyPatch.context() as patch:
-        real = training.train_on
-        patch.setattr(training, "train_on", killed.watch(real))
+        patch.setattr(finetune, "train_on", killed.watch(real))
         with pytest.raises(KeyboardInterrupt):
             run(several, folder / "run", STAGES, progress=Silent())
-        patch.setattr(training, "train_on", resumed.watch(real))
+        patch.setattr(finetune, "train_on", resumed.watch(real))
         run(several, folder / "run", STAGES, progress=Silent())
-    return Runs(folder, alone, killed, resumed)
+    return Runs(folder, alone, first, killed, resumed)
 
 
 def test_what_a_run_of_one_seed_has_stays_as_it_is(runs: Runs) -> None:
     assert [name for name, content in runs.alone.items() if runs.file(name).read_bytes() != content] == []
 
 
-def test_what_was_trained_before_the_kill_is_not_trained_again(runs: Runs) -> None:
-    assert runs.killed.names == TRAININGS[:DONE_BEFORE_THE_KILL]
-    assert runs.resumed.names == TRAININGS[DONE_BEFORE_THE_KILL:]
+def test_what_was_trained_before_is_not_trained_again(runs: Runs) -> None:
+    """Neither what the run of one seed had completed nor what was done before the kill."""
+    assert runs.first.names == ["selected", "random-0"]
+    further = [name for name in TRAININGS if name not in runs.first.names]
+    assert runs.killed.names == further[:DONE_BEFORE_THE_KILL]
+    assert runs.resumed.names == further[DONE_BEFORE_THE_KILL:]
     assert sorted(path.name for path in runs.file("finetune").iterdir() if path.is_dir()) == sorted(TRAININGS)
 
 
 def test_trainings_of_an_arm_differ_in_their_seed_alone(runs: Runs) -> None:
-    seeds, samples = runs.killed.seeds + runs.resumed.seeds, runs.killed.samples + runs.resumed.samples
-    assert seeds == [3, seeds[1]] * len(ARMS)
+    trainings = runs.trainings()
+    seeds, samples, starts = zip(*(trainings[name] for name in TRAININGS), strict=True)
+    assert list(seeds) == [3, seeds[1]] * len(ARMS)
     assert seeds[1] != 3
     assert samples[::2] == samples[1::2]
-    assert all(start.equal(runs.killed.starts[0]) for start in runs.killed.starts + runs.resumed.starts)
+    assert all(start.equal(starts[0]) for start in starts)
     for arm in ARMS:
         first, second = (runs.file(f"finetune/{name}/adapter_model.safetensors") for name in (arm, f"{arm}+1"))
         assert first.read_bytes() != second.read_bytes()
