@@ -167,7 +167,11 @@ def test_a_cut_keeps_the_lengths_of_histories_and_reads_few_titles(write_config:
     config = load(write_config(data={"warm_share": 0.5}))
     run(config, tmp_path / "run", stages_until("data"), progress=Silent())
     whole, cut = tmp_path / "run" / "data", tmp_path / "cut"
+    test = pl.read_parquet(whole / "interactions-test.parquet")
+    unknown = test.head(1).with_columns(pl.lit(999, test.schema["item_id"]).alias("item_id"))
+    pl.concat([test, unknown]).write_parquet(whole / "interactions-test.parquet")
     write_cut(whole, cut, shares={"samples-warm": 0.5}, titles=12, occurring=5)
+    assert pl.read_parquet(cut / "interactions-test.parquet")["item_id"].to_list()[-1] == 999  # of no catalogue
     items = pl.read_parquet(cut / "items.parquet")
     assert items["item_index"].to_list() == list(range(1, 13))
     for part in ("train", "valid", "test", "warm"):
@@ -177,6 +181,8 @@ def test_a_cut_keeps_the_lengths_of_histories_and_reads_few_titles(write_config:
         assert occurring <= set(items["item_id"].head(5))
         same = before.join(few, on="sample_id", how="semi").sort("sample_id")
         assert few["history"].list.len().to_list() == same["history"].list.len().to_list()
-    seen = pl.read_parquet(cut / "interactions-train.parquet")
-    assert 0 < len(seen) < len(pl.read_parquet(whole / "interactions-train.parquet"))
-    assert seen.schema == pl.read_parquet(whole / "interactions-train.parquet").schema
+    for part in ("train", "valid"):  # every user has had something, and nobody everything
+        few, before = (pl.read_parquet(folder / f"interactions-{part}.parquet") for folder in (cut, whole))
+        assert few.drop("item_id").equals(before.drop("item_id"))
+        assert set(few["item_id"]) <= set(items["item_id"].head(2))
+        assert few.schema == before.schema

@@ -19,6 +19,7 @@ from dealrec.engine.runner import run
 from dealrec.engine.stage import Silent
 from dealrec.stages import finetune
 from dealrec.stages.pipeline import STAGES, stages_until
+from dealrec.stages.recommenders import training
 from tests.conftest import made_interactions, made_items, small_settings
 
 ARMS = ["selected", "selected-1", "random-0", "random-1"]
@@ -78,7 +79,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Runs:
     made_items().write_parquet(folder / "items.parquet")
     (folder / "config.yaml").write_text(yaml.safe_dump(small_settings(tiny_llm)))
     first, killed, resumed = Trainings(), Trainings(DONE_BEFORE_THE_KILL), Trainings()
-    real = finetune.train_on
+    real = training.train_on
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetune, "train_on", first.watch(real))
         run(load(folder / "config.yaml"), folder / "run", stages_until("finetune"), progress=Silent())

@@ -45,8 +45,8 @@ def write_cut(data: Path, out: Path, *, shares: Mapping[str, float], titles: int
     items = read_table(data / "items.parquet").sort(ITEM_INDEX)
     by_length = items.sort(pl.col(TITLE).str.len_chars(), ITEM_INDEX)
     kept = by_length[spread(len(items))[:titles]].with_columns(pl.int_range(1, pl.len() + 1).alias(ITEM_INDEX))
-    few = kept[ITEM].head(occurring).to_list()
-    stand_in = dict(zip(items[ITEM], few * (len(items) // len(few) + 1), strict=False))
+    # Of what users had before, half of the titles stand in for all: something has to be left to recommend.
+    few, seen = (_repeated(items, kept.head(size)) for size in (occurring, max(1, occurring // 2)))
     few_titles = titles is not None and occurring < len(items)
     for path in data.iterdir():
         if path.suffix != ".parquet" or not (few_titles or path.stem in shares):
@@ -56,15 +56,19 @@ def write_cut(data: Path, out: Path, *, shares: Mapping[str, float], titles: int
         if path.stem in shares:
             table = some_rows(table, shares[path.stem], block=BLOCK if path.stem == "samples-train" else 1)
         if few_titles:
-            table = kept if path.stem == "items" else _with_few(table, stand_in, seen=path.stem in SEEN)
+            table = kept if path.stem == "items" else _with_few(table, seen if path.stem in SEEN else few)
         table.write_parquet(out / path.name)
 
 
-def _with_few(table: pl.DataFrame, stand_in: Mapping[int | str, int | str], *, seen: bool) -> pl.DataFrame:
-    if seen:  # replaced, they would be all items: nothing would be left to recommend
-        return table.filter(pl.col(ITEM).is_in(set(stand_in.values())))
+def _repeated(items: pl.DataFrame, few: pl.DataFrame) -> dict[int | str, int | str]:
+    """What stands in for each item: one of the few."""
+    ids = few[ITEM].to_list()
+    return dict(zip(items[ITEM], ids * (len(items) // len(ids) + 1), strict=False))
+
+
+def _with_few(table: pl.DataFrame, stand_in: Mapping[int | str, int | str]) -> pl.DataFrame:
     single = (name for name in table.columns if name in (ITEM, TARGET))
-    replaced = {name: pl.col(name).replace_strict(stand_in) for name in single}
+    replaced = {name: pl.col(name).replace(stand_in) for name in single}
     if HISTORY in table.columns:
-        replaced[HISTORY] = pl.col(HISTORY).list.eval(pl.element().replace_strict(stand_in))
+        replaced[HISTORY] = pl.col(HISTORY).list.eval(pl.element().replace(stand_in))
     return table.with_columns(**replaced)

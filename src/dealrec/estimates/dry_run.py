@@ -13,18 +13,20 @@ from dealrec.devices import compute_device
 from dealrec.engine.manifest import Manifest, thread_count
 from dealrec.engine.measure import Cost, Meter
 from dealrec.engine.runner import refuse_foreign_directory
-from dealrec.engine.stage import Context, Progress, Silent, Stage
+from dealrec.engine.stage import Progress, Silent
 from dealrec.errors import RunDirectoryError
 from dealrec.estimates.piece import Piece
 from dealrec.estimates.plans import Plan, Planned, planned
 from dealrec.estimates.results import Estimate, Estimates
 from dealrec.estimates.scales import ARMS, arms_of, axes_of
 from dealrec.estimates.scaling import scaled
+from dealrec.stages.context import Context, Stage
 from dealrec.stages.feasibility import check_feasible
 from dealrec.stages.pipeline import stages_until
 
 # Tables by sample, and a model over the whole catalogue: what has been computed of these fits small runs as it is.
 _FITTING = ("surrogate", "influence", "effort")
+_STATISTICS = "compare"  # it computes with one number of each user, so that random ones do as well
 _UNESTIMATED = "not estimated: one page, a matter of seconds"
 _SPARED = "it is skipped where what it reads comes out as it was"
 
@@ -97,8 +99,12 @@ def _measured(piece: Piece, plan: Planned, progress: Progress) -> Estimate:
     if name in ARMS:
         figures["arms"] = sum(arm not in plan.shards for arm in arms_of(name, piece.config))
         arms = figures["arms"] / ARMS[name]
+    run = partial(piece.cost, plan.stage)
+    if name == _STATISTICS:
+        piece.stand_in_users()
+        run = partial(run, whole=True)
     with progress.bar(name):
-        whole = scaled(partial(piece.cost, plan.stage), axes, arms=arms, measure=piece.measure)
+        whole = scaled(run, axes, arms=arms, measure=piece.measure)
     chief = [axis.name for axis, _ in axes if "." in axis.name and whole.parts[axis.name] > whole.expected[0] / 2]
     notes += [f"{setting} decides on most of it" for setting in chief]
     return Estimate(

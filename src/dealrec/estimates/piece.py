@@ -7,16 +7,21 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from dealrec.columns import GENERATED, USER
 from dealrec.config import Config
+from dealrec.config.arms import BASE, fine_tunings
 from dealrec.engine.measure import Cost, Meter
 from dealrec.engine.run_directory import read_table
-from dealrec.engine.stage import SHARDS, Context, Silent, Stage
-from dealrec.engine.stage import UNITS as UNITS_FOLDER
+from dealrec.engine.stage import SHARDS, Silent
+from dealrec.engine.stage import UNITS as UNIT_FOLDERS
 from dealrec.estimates.cuts import items_read, write_cut
 from dealrec.estimates.scales import LEAST_TITLES, TITLES, UNITS, WARM, settings_of, small_budget
+from dealrec.stages.context import Context, Stage
 
+PER_USER = "per_user.parquet"
 # The smallest amount of everything, and nothing that would end a small run early, or leave traces elsewhere.
 SMALL: Mapping[str, Any] = {
     "*epochs": 1,
@@ -44,19 +49,22 @@ class Piece:
         tables |= {UNITS: "samples-train", WARM: "samples-warm", TITLES: "items"}
         self.counts = {name: _rows(self.whole / f"{table}.parquet") for name, table in tables.items()}
 
-    def cost(self, stage: Stage, sizes: Mapping[str, int]) -> Cost:
-        """Of running a stage; what comes out takes the place of what came out before. sizes: by the names of axes."""
+    def cost(self, stage: Stage, sizes: Mapping[str, int], *, whole: bool = False) -> Cost:
+        """Of running a stage; what comes out takes the place of what came out before.
+
+        sizes: by the names of axes. whole: with the settings of the run.
+        """
         self._cut(sizes)
         part, out = self.folder / f"{stage.name}.part", self.folder / stage.name
         part.mkdir()
-        context = Context(stage.name, self._settings(sizes), Silent(), self.folder, part, stage.inputs)
+        config = self.config if whole else self._settings(sizes)
+        context = Context(stage.name, config, Silent(), self.folder, part, stage.inputs)
         gc.collect()
         meter = Meter()
         stage.run(context)
         cost = meter.read()
-        for kept in (SHARDS, UNITS_FOLDER):
-            shutil.rmtree(part / kept, ignore_errors=True)
-        shutil.rmtree(out, ignore_errors=True)
+        for folder in (part / SHARDS, part / UNIT_FOLDERS, out):
+            shutil.rmtree(folder, ignore_errors=True)
         part.rename(out)
         return cost
 
@@ -66,6 +74,19 @@ class Piece:
             return size
         self._cut({UNITS: size})
         return items_read(read_table(self.folder / "data" / "samples-train.parquet"))
+
+    def stand_in_users(self) -> None:
+        """Random measures in the place of what evaluation measures, of as many arms and users as in the run."""
+        settings, draw = self.config.evaluate, np.random.default_rng(self.config.seed)
+        limits = (settings.loss_users, settings.ranking_users)
+        users = max(min(self.counts["test"], limit or self.counts["test"]) for limit in limits)
+        evaluated = self.folder / "evaluate"
+        measures = [name for name in read_table(evaluated / BASE / PER_USER).columns if name not in (USER, GENERATED)]
+        for arm in (BASE, *(tuning.name for tuning in fine_tunings(self.config))):
+            if arm != BASE:
+                shutil.copytree(evaluated / BASE, evaluated / arm, dirs_exist_ok=True)
+            values = {name: draw.random(users) for name in measures}
+            pl.DataFrame({USER: range(users), **values}).write_parquet(evaluated / arm / PER_USER)
 
     def _cut(self, sizes: Mapping[str, int]) -> None:
         """Surrogates see all items, which their cost depends on, and few units; recommenders few titles."""

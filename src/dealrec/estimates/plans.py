@@ -1,16 +1,19 @@
 """Which stages of a run are up to date and which would run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dealrec.config import Config
-from dealrec.engine.manifest import FINGERPRINT, Manifest, stage_origin
+from dealrec.engine.manifest import Manifest, intact_units, stage_origin
 from dealrec.engine.runner import State, states
 from dealrec.engine.settings import recorded
-from dealrec.engine.stage import SHARDS, UNITS, Stage
+from dealrec.engine.stage import SHARDS, UNITS, Silent
 from dealrec.errors import DealrecError
+from dealrec.estimates.scales import ARMS
+from dealrec.stages.context import Context, Stage
 
 
 class Plan(StrEnum):
@@ -49,7 +52,7 @@ def planned(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[
             complete[stage.name] = manifest
             yield Planned(stage, Plan.UP_TO_DATE, manifest)
             continue
-        kept = _kept_shards(config, run_dir, stage, complete) if known else frozenset[str]()
+        kept = _kept(config, run_dir, stage, complete) if known else frozenset[str]()
         unchanged = manifest is not None and (manifest.version, manifest.config) == (
             stage.version,
             recorded(config, stage.settings),
@@ -59,18 +62,39 @@ def planned(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[
         yield Planned(stage, plan, manifest, kept, spared)
 
 
-def _kept_shards(config: Config, run_dir: Path, stage: Stage, complete: Mapping[str, Manifest]) -> frozenset[str]:
-    """Names of the shards and units that an interrupted run that was making the same thing has left."""
-    part = run_dir / f"{stage.name}.part"
-    recorded_digest = part / FINGERPRINT
-    if not recorded_digest.is_file():
-        return frozenset()
+def _kept(config: Config, run_dir: Path, stage: Stage, complete: Mapping[str, Manifest]) -> frozenset[str]:
+    """Names of what need not be done again: shards of an interrupted run that was making the same, and units."""
     try:
-        digest = stage_origin(stage, config, complete).digest()
+        origin = stage_origin(stage, config, complete)
     except DealrecError:  # a file of the user's that is gone
         return frozenset()
-    if recorded_digest.read_text() != digest:
-        return frozenset()
-    folders = [folder for folder in (part / SHARDS / digest[:16], part / UNITS) if folder.is_dir()]
-    names = (path.name for folder in folders for path in folder.iterdir() if path.suffix != ".tmp")
-    return frozenset(name.partition("@")[0] for name in names)
+    if stage.name in ARMS:
+        with TemporaryDirectory(prefix="dealrec-") as out:
+            earlier = intact_units(run_dir / stage.name)
+            asking = _Asking(stage.name, config, Silent(), run_dir, Path(out), stage.inputs, origin, earlier)
+            stage.run(asking)
+        return frozenset(asking.units)
+    shards = run_dir / f"{stage.name}.part" / SHARDS / origin.digest()[:16]
+    names = [path.name for path in shards.iterdir()] if shards.is_dir() else []
+    return frozenset(name for name in names if not name.endswith(".tmp"))
+
+
+class _Asking(Context):
+    """Has a stage say which units it wants, and fills none; `units` are those that are there."""
+
+    def unit(
+        self,
+        name: str,
+        fill: Callable[[Path], None],  # noqa: ARG002
+        *,
+        without: Collection[str] = (),
+        inputs: Collection[str] | None = None,
+    ) -> Path:
+        """Look for the unit."""
+        if self.origin is None:
+            raise ValueError("without an origin no unit can be told from another")
+        key = self.origin.part(name, without=without, inputs=self.inputs if inputs is None else inputs)
+        kept = self.run_dir / f"{self.name}.part" / UNITS / f"{name}@{key[:16]}"
+        if self.earlier.get(name) == key or kept.exists():
+            self.units[name] = key
+        return self.out / name

@@ -8,8 +8,8 @@ from typing import Any
 
 from dealrec.config import Config
 from dealrec.config.arms import BASE, fine_tunings
-from dealrec.engine.stage import Stage
 from dealrec.selection import budget_count
+from dealrec.stages.context import Stage
 
 UNITS, WARM, TITLES = "units", "warm samples", "titles"  # of the data, which small runs have fewer of
 
