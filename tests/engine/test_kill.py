@@ -5,6 +5,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -20,9 +21,9 @@ FORKING = get_context("forkserver")
 def dealrec_run(config: Path, run_dir: Path) -> None:
     from dealrec.cli import main
 
-    sys.stdout = Path(os.devnull).open("w")
     sys.argv = ["dealrec", "run", str(config), "--run-dir", str(run_dir)]
-    main()
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        main()
 
 
 def start(config: Path, run_dir: Path) -> ForkServerProcess:
