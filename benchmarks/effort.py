@@ -110,12 +110,12 @@ def drawn_batches(samples: int, *, batch_tokens: int, vocabulary: int) -> Batche
     generator = torch.Generator().manual_seed(1)
     lengths = (torch.randn(samples, generator=generator) * 25 + 150).long().clamp(60, 250).tolist()
     labels = torch.randint(4, 17, (samples,), generator=generator).tolist()
-    drawn = []
+    encoded = []
     for length, labelled in zip(lengths, labels, strict=True):
         tokens = torch.randint(1, vocabulary, (length,), generator=generator).tolist()
-        drawn.append(Encoded(tokens, [-100] * (length - labelled) + tokens[length - labelled :]))
+        encoded.append(Encoded(tokens, [-100] * (length - labelled) + tokens[length - labelled :]))
     plan = plan_batches(lengths, batch_tokens=batch_tokens)
-    return [collate([drawn[i] for i in index], pad_id=0) for index in plan]
+    return [collate([encoded[i] for i in index], pad_id=0) for index in plan]
 
 
 def all_adapters(model: Any, batches: Batches, rows: list[dict[str, Any]], *, repeats: int) -> Timed:
@@ -139,12 +139,12 @@ def loop(model: Any, batches: Batches, rows: list[dict[str, Any]], ours: Timed, 
     """A plain backward pass a sample, on some samples from all over the plan."""
     singles = [single(batch, i) for batch in batches for i in range(len(batch["labels"]))]
     some = list(range(0, len(singles), max(1, len(singles) // count)))
-    found = timed(lambda: torch.stack([one_norm(model, singles[i]) for i in some]))
-    tokens = [one["labels"].numel() for one in singles]
+    plain = timed(lambda: torch.stack([one_norm(model, singles[i]) for i in some]))
+    tokens = [batch["labels"].numel() for batch in singles]
     scale = sum(tokens) / sum(tokens[i] for i in some)
-    scaled = Timed(found.wall * scale, found.processor * scale, found.result)
+    scaled = Timed(plain.wall * scale, plain.processor * scale, plain.result)
     rows.append(
-        row("all adapters", "loop of batches of one", ours, scaled, difference(found.result, ours.result[some]))
+        row("all adapters", "loop of batches of one", ours, scaled, difference(plain.result, ours.result[some]))
     )
 
 
@@ -164,21 +164,23 @@ def vmapped(folder: Path, batches: Batches, rows: list[dict[str, Any]], ours: Ti
         return (losses * (own >= 0)).sum() / (own >= 0).sum()
 
     def norms() -> Tensor:
-        found = []
+        norms_of_batches = []
         for batch in batches:
             columns = (batch["labels"][:, 1:] >= 0).any(0).nonzero().flatten()
-            made = vmap(grad(loss), in_dims=(None, 0, 0, 0, None))(
+            gradients = vmap(grad(loss), in_dims=(None, 0, 0, 0, None))(
                 params, batch["input_ids"], batch["attention_mask"], batch["labels"], columns
             )
-            found.append(torch.stack([value.flatten(1).square().sum(1) for value in made.values()]).sum(0).sqrt())
-        return torch.cat(found)
+            norms_of_batches.append(
+                torch.stack([value.flatten(1).square().sum(1) for value in gradients.values()]).sum(0).sqrt()
+            )
+        return torch.cat(norms_of_batches)
 
     try:
-        found = timed(norms)
+        theirs = timed(norms)
     except (RuntimeError, ValueError, TypeError) as error:
         rows.append({"what": "all adapters", "against": "torch.func.vmap(grad)", "error": str(error).split("\n")[0]})
         return
-    rows.append(row("all adapters", "torch.func.vmap(grad)", ours, found, difference(found.result, ours.result)))
+    rows.append(row("all adapters", "torch.func.vmap(grad)", ours, theirs, difference(theirs.result, ours.result)))
 
 
 def opacus(
@@ -186,8 +188,8 @@ def opacus(
 ) -> None:
     """Ghost clipping on the same model and batches, in a process of its own."""
     peer = Peer("opacus", OPACUS, "ghost clipping", "", "")
-    with tempfile.TemporaryDirectory() as made:
-        task, stem = Path(made) / "task.pt", Path(made) / "result"
+    with tempfile.TemporaryDirectory() as scratch:
+        task, stem = Path(scratch) / "task.pt", Path(scratch) / "result"
         adapter = {name: value for name, value in adapted(folder).state_dict().items() if "lora_" in name}
         torch.save({"batches": batches, "adapter": adapter}, task)
         try:
@@ -197,9 +199,9 @@ def opacus(
             rows.append({"what": "all adapters", "against": "Opacus", "error": str(error)})
             return
         facts, norms = json.loads(stem.with_suffix(".json").read_text()), torch.load(stem.with_suffix(".pt"))
-    found = Timed(facts["seconds"], facts["processor_seconds"], norms)
+    theirs = Timed(facts["seconds"], facts["processor_seconds"], norms)
     rows.append(
-        row("all adapters", f"Opacus {facts['version']} ghost clipping", ours, found, difference(norms, ours.result))
+        row("all adapters", f"Opacus {facts['version']} ghost clipping", ours, theirs, difference(norms, ours.result))
     )
 
 
@@ -230,9 +232,9 @@ def single(batch: dict[str, Tensor], index: int) -> dict[str, Tensor]:
     return {name: value[index : index + 1, :length] for name, value in batch.items()}
 
 
-def in_turns(one: Callable[[], Any], other: Callable[[], Any], repeats: int) -> tuple[Timed, Timed]:
+def in_turns(ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> tuple[Timed, Timed]:
     """Both timed, one after the other again and again, so that a busy machine disturbs both."""
-    pairs = [(timed(one), timed(other)) for _ in range(repeats)]
+    pairs = [(timed(ours), timed(theirs)) for _ in range(repeats)]
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
     return fastest(first), fastest(second)
 
@@ -249,9 +251,9 @@ def timed(work: Callable[[], Any]) -> Timed:
     return Timed(time.perf_counter() - wall, time.process_time() - processor, result)
 
 
-def difference(found: Tensor, ours: Tensor) -> float:
+def difference(theirs: Tensor, ours: Tensor) -> float:
     """The largest, by the norm."""
-    return float(((found - ours).abs() / ours).max())
+    return float(((theirs - ours).abs() / ours).max())
 
 
 def row(
@@ -269,17 +271,17 @@ def show(result: dict[str, Any]) -> None:
     """Every ratio in a row."""
     title = f"{result['samples']} samples, {result['tokens']:,} tokens, {result['threads']} threads"
     table = Table("norms over", "against", "measured", "wall", "processor", "largest difference", title=title)
-    for made in result["rows"]:
-        if "error" in made:
-            table.add_row(made["what"], made["against"], f"failed: {made['error']}", *"---")
+    for row in result["rows"]:
+        if "error" in row:
+            table.add_row(row["what"], row["against"], f"failed: {row['error']}", *"---")
             continue
-        apart = "-" if made["difference"] is None else f"{made['difference']:.1e}"
+        apart = "-" if row["difference"] is None else f"{row['difference']:.1e}"
         table.add_row(
-            made["what"],
-            made["against"],
-            made["measured"],
-            f"{made['wall']:.2f}",
-            f"{made['processor']:.2f}",
+            row["what"],
+            row["against"],
+            row["measured"],
+            f"{row['wall']:.2f}",
+            f"{row['processor']:.2f}",
             apart,
         )
     Console(width=140).print(table)

@@ -58,7 +58,7 @@ def judged(estimates: Sequence[Estimate], norms: Array, tokens: Array, *, pools:
             predicted = _cross_predicted(kernels, np.log(norms))
             curve = {pool: _held_out(kernels, np.log(norms), pool) for pool in pools}
             predicted = np.exp(predicted)
-        found = score_interval(predicted[:, None], norms[:, None])
+        interval = score_interval(predicted[:, None], norms[:, None])
         free = score_interval(_length_free(predicted, tokens)[:, None], _length_free(norms, tokens)[:, None])
         rows.append(
             {
@@ -66,7 +66,7 @@ def judged(estimates: Sequence[Estimate], norms: Array, tokens: Array, *, pools:
                 "cost": estimate.cost,
                 "fitted": estimate.score is None,
                 "curve": curve,
-                "spearman": (found.mean, found.low, found.high),
+                "spearman": (interval.mean, interval.low, interval.high),
                 "length_free": (free.mean, free.low, free.high),
             }
         )
@@ -81,7 +81,7 @@ def llm_estimates(case: Any) -> list[Estimate]:
     short, early, head = case.all("short"), case.all("exit"), case.all("head").astype(float)
     forward, shortest, last = case.cost(FORWARD), case.cost("no history"), case.cost("last item")
     firsts, lasts = case.cost("first layers' norm"), case.scores["the last two layers' adapters"]
-    found = [
+    estimates = [
         Estimate("number of target tokens (few: large)", 0, -tokens),
         Estimate("free features", 0, single=free),
         Estimate("free features, the target's identity", 0, single=free, blocks=[identity(case)]),
@@ -90,11 +90,11 @@ def llm_estimates(case: Any) -> list[Estimate]:
     for place, k in enumerate(EXITS):
         single = [*free, case.all("lens_losses")[:, place]]
         blocks = [*embedding, case.all("states")[:, place]]
-        found.append(
+        estimates.append(
             Estimate(f"these, loss and states after layer {k}", case.cost(f"{k} layers"), None, single, blocks)
         )
     return [
-        *found,
+        *estimates,
         Estimate(f"norm in the first {GRADIENT_EXIT} layers alone", firsts, early[:, 0]),
         Estimate("the same, free features, embedding", firsts, None, [*free, np.log(early[:, 0])], embedding),
         Estimate("norm without the history", shortest, short[:, 0, 0]),
@@ -193,8 +193,8 @@ def token_frequencies(case: Any) -> list[Array]:
 
 def identity(case: Any) -> Array:
     """A column for each target: [n, targets]."""
-    made: Array = case.samples[TARGET].to_dummies().to_numpy().astype(np.float64)
-    return made
+    dummies: Array = case.samples[TARGET].to_dummies().to_numpy().astype(np.float64)
+    return dummies
 
 
 def _length_free(norms: Array, tokens: Array) -> Array:
@@ -229,12 +229,12 @@ def _cross_predicted(kernels: Sequence[Array], targets: Array) -> Array:
 
 
 def _held_out(kernels: Sequence[Array], targets: Array, pool: int) -> float:
-    draw, found = np.random.default_rng(1), []
+    generator, correlations = np.random.default_rng(1), []
     for _ in range(SPLITS):
-        order = draw.permutation(len(targets))
+        order = generator.permutation(len(targets))
         train, test = order[:pool], order[pool:]
-        found.append(spearman(_predicted(kernels, targets, train, test), targets[test]) or 0.0)
-    return float(np.mean(found))
+        correlations.append(spearman(_predicted(kernels, targets, train, test), targets[test]) or 0.0)
+    return float(np.mean(correlations))
 
 
 def _predicted(kernels: Sequence[Array], targets: Array, train: NDArray[Any], test: NDArray[Any]) -> Array:

@@ -211,10 +211,10 @@ def reading(settings: Config, run_dir: Path) -> Context:
 
 def measured_samples(context: Context, probe: Any, samples: pl.DataFrame, folder: Path) -> list[Measured]:
     """What the probe tells of each sample."""
-    found: list[Measured] = measure_all(
+    arrays_of_samples: list[Measured] = measure_all(
         probe, list(pairs(samples)), folder, watch=lambda rows: context.track(rows, "samples")
     )
-    return found
+    return arrays_of_samples
 
 
 def columns(context: Context, samples: pl.DataFrame, measured: list[Measured]) -> pl.DataFrame:
@@ -222,8 +222,8 @@ def columns(context: Context, samples: pl.DataFrame, measured: list[Measured]) -
     items = pl.read_parquet(context.input("data/items.parquet")).select(ITEM, TRAIN_COUNT)
     table = samples.join(items, left_on=TARGET, right_on=ITEM, how="left", maintain_order="left")
     table = table.with_columns(
-        pl.Series(TOKENS, [len(one["labels"]) for one in measured]),
-        pl.Series(LOSS, [float(one["loss"]) for one in measured]),
+        pl.Series(TOKENS, [len(sample_arrays["labels"]) for sample_arrays in measured]),
+        pl.Series(LOSS, [float(sample_arrays["loss"]) for sample_arrays in measured]),
     )
     scores = context.input("influence/scores.parquet")
     if scores.exists():
@@ -233,8 +233,10 @@ def columns(context: Context, samples: pl.DataFrame, measured: list[Measured]) -
 
 def llm_scores(measured: list[Measured]) -> dict[str, Array]:
     """Norms [n] of each choice, and the loss."""
-    adapters = np.stack([one["adapters"] for one in measured]).astype(np.float64)  # [n, seeds, layers, 2]
-    weights = np.stack([one["weights"] for one in measured]).astype(np.float64)
+    adapters = np.stack([sample_arrays["adapters"] for sample_arrays in measured]).astype(
+        np.float64
+    )  # [n, seeds, layers, 2]
+    weights = np.stack([sample_arrays["weights"] for sample_arrays in measured]).astype(np.float64)
     return {
         ALL: np.sqrt(adapters[:, 0].sum((1, 2))),
         "the last two layers' adapters": np.sqrt(adapters[:, 0, -2:].sum((1, 2))),
@@ -242,19 +244,19 @@ def llm_scores(measured: list[Measured]) -> dict[str, Array]:
         "the adapted weights themselves": np.sqrt(weights.sum((1, 2))),
         "the last two layers' of those": np.sqrt(weights[:, -2:].sum((1, 2))),
         **{f"all adapters, seed {SEEDS[i]}": np.sqrt(adapters[:, i].sum((1, 2))) for i in range(1, len(SEEDS))},
-        "the loss": np.array([float(one["loss"]) for one in measured]),
+        "the loss": np.array([float(sample_arrays["loss"]) for sample_arrays in measured]),
     }
 
 
 def tiger_scores(probe: Any, measured: list[Measured]) -> dict[str, Array]:
     """Norms [n] of each choice, and the loss."""
-    squares = np.stack([one["squares"] for one in measured]).astype(np.float64)
-    found = {}
+    squares = np.stack([sample_arrays["squares"] for sample_arrays in measured]).astype(np.float64)
+    scores = {}
     for choice, globs in tiger_globs(probe).items():
         # `decoder.*` and the like stand for all that begins so.
-        mine = [any(name.startswith(glob.removesuffix("*")) for glob in globs) for name in probe.names]
-        found[choice] = np.sqrt(squares[:, mine].sum(1))
-    return found | {"the loss": np.array([float(one["loss"]) for one in measured])}
+        columns_of = [any(name.startswith(glob.removesuffix("*")) for glob in globs) for name in probe.names]
+        scores[choice] = np.sqrt(squares[:, columns_of].sum(1))
+    return scores | {"the loss": np.array([float(sample_arrays["loss"]) for sample_arrays in measured])}
 
 
 def tiger_globs(probe: Any) -> dict[str, list[str]]:
@@ -265,11 +267,11 @@ def tiger_globs(probe: Any) -> dict[str, list[str]]:
 
 def agreement(case: Case) -> list[dict[str, Any]]:
     """Spearman's correlation of each two choices, those with exact effort first."""
-    found = []
-    for one, other in itertools.combinations(case.scores, 2):
-        score = score_interval(case.scores[one][:, None], case.scores[other][:, None])
-        found.append({"one": one, "other": other, "spearman": score.mean, "low": score.low, "high": score.high})
-    return found
+    rows = []
+    for left, right in itertools.combinations(case.scores, 2):
+        score = score_interval(case.scores[left][:, None], case.scores[right][:, None])
+        rows.append({"one": left, "other": right, "spearman": score.mean, "low": score.low, "high": score.high})
+    return rows
 
 
 def depth(case: Case) -> list[float] | None:
@@ -305,7 +307,7 @@ def costs(case: Case, options: argparse.Namespace) -> dict[str, float]:
         while len(rounds) < options.repeats:
             rounds.append({name: seconds(work) / count for name, (work, count) in ways.items()})
             path.write_text(json.dumps(rounds, indent=2) + "\n")
-    return {name: min(found[name] for found in rounds) for name in rounds[0]}
+    return {name: min(seconds_of[name] for seconds_of in rounds) for name in rounds[0]}
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -326,11 +328,11 @@ def llm_ways(case: Case, count: int) -> Ways:
     adapters, last = "*lora_*.default.*", "*.layers.{}.*lora_*.default.*"
     weights = "*.layers.{}.*.[qv]_proj.base_layer.weight"
 
-    def norms(*globs: str, layers: int = depth, made: Any = full) -> Callable[[], Any]:
+    def norms(*globs: str, layers: int = depth, batches_of: Any = full) -> Callable[[], Any]:
         def work() -> None:
             base.config.num_hidden_layers = layers  # the forward pass stops there
             try:
-                gradient_norms(model, made, parameters=globs)
+                gradient_norms(model, batches_of, parameters=globs)
             finally:
                 base.config.num_hidden_layers = depth
 
@@ -358,7 +360,7 @@ def llm_ways(case: Case, count: int) -> Ways:
         "first layers' norm": norms(*(last.format(i) for i in range(GRADIENT_EXIT)), layers=GRADIENT_EXIT),
         **{f"{k} layers": forward(k) for k in EXITS},
     }
-    shortened = {"no history": norms(adapters, made=short[0]), "last item": norms(adapters, made=short[1])}
+    shortened = {"no history": norms(adapters, batches_of=short[0]), "last item": norms(adapters, batches_of=short[1])}
     return {name: (work, min(count, len(rows))) for name, work in ways.items()} | {
         name: (work, len(many)) for name, work in shortened.items()
     }
@@ -375,8 +377,8 @@ def tiger_ways(case: Case) -> Ways:
             for batch in full:
                 sequence_losses(model, batch)
 
-    def norms(made: Any, globs: list[str]) -> Callable[[], Any]:
-        return lambda: gradient_norms(model, made, parameters=globs)
+    def norms(batches_of: Any, globs: list[str]) -> Callable[[], Any]:
+        return lambda: gradient_norms(model, batches_of, parameters=globs)
 
     ways = {choice: norms(full, globs) for choice, globs in tiger_globs(case.probe).items()}
     ways |= {FORWARD: forward, "one item": norms(short[0], ["*"]), "two items": norms(short[1], ["*"])}

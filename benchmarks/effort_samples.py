@@ -37,19 +37,19 @@ def measure_all(
 ) -> list[Measured]:
     """Measure each sample that the folder does not hold yet; all of them, in their order."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
+    measurements = []
     for history, target in watch(pairs):
         sample = probe.encode(history, target)
-        held = json.dumps([VERSION, probe.name, sample.input_ids, sample.labels])
-        path = folder / f"{hashlib.sha256(held.encode()).hexdigest()[:24]}.npz"
+        content = json.dumps([VERSION, probe.name, sample.input_ids, sample.labels])
+        path = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:24]}.npz"
         if not path.exists():
             staging = path.with_suffix(f".{os.getpid()}.tmp")
             with staging.open("wb") as file:
                 np.savez(file, **probe.measure(history, target))
             staging.rename(path)
-        with np.load(path) as kept:
-            found.append({**kept})
-    return found
+        with np.load(path) as arrays:
+            measurements.append({**arrays})
+    return measurements
 
 
 class LLMProbe:
@@ -96,12 +96,15 @@ class LLMProbe:
         """One forward and backward pass, and the short ones."""
         sample = self.encode(history, target)
         with self.model.disable_adapter(), _learning(self.weights):
-            made = self._full(sample)
-            short = [self._norms(self._pass(one)[0], len(self.weights)) for one in self.short(history, target)]
-        made["short"] = np.array(short)
-        made["short_tokens"] = np.array([len(one.input_ids) for one in self.short(history, target)])
-        made["prompt_tokens"] = np.array(sum(label == IGNORED for label in sample.labels))
-        return made
+            arrays = self._full(sample)
+            short = [
+                self._norms(self._pass(short_sample)[0], len(self.weights))
+                for short_sample in self.short(history, target)
+            ]
+        arrays["short"] = np.array(short)
+        arrays["short_tokens"] = np.array([len(short_sample.input_ids) for short_sample in self.short(history, target)])
+        arrays["prompt_tokens"] = np.array(sum(label == IGNORED for label in sample.labels))
+        return arrays
 
     def _full(self, sample: Encoded) -> Measured:
         loss, logits, labels, states = self._pass(sample)
@@ -109,7 +112,7 @@ class LLMProbe:
         adapters = [self._adapter_squares(gradients, downs) for downs in self.downs]
         lens = [self._exit_loss(states[k], labels) for k in EXITS]
         embedded = self.body.embed_tokens.weight[labels].mean(0)
-        made = {
+        tensors = {
             "loss": loss,
             "weights": torch.stack([g.square().sum() for g in gradients]).view(layers, 2),
             "adapters": torch.stack(adapters).view(len(SEEDS), layers, 2),
@@ -120,7 +123,7 @@ class LLMProbe:
             "head": head_norms(logits, labels, states[-1], self.head.weight),
         }
         exit_loss = lens[EXITS.index(GRADIENT_EXIT)]
-        arrays = {name: value.detach().numpy() for name, value in made.items()}
+        arrays = {name: value.detach().numpy() for name, value in tensors.items()}
         return {**arrays, "exit": np.array(self._norms(exit_loss, 2 * GRADIENT_EXIT))}
 
     def _pass(self, sample: Encoded) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
@@ -128,10 +131,10 @@ class LLMProbe:
         ids, labels = torch.tensor([sample.input_ids]), torch.tensor(sample.labels)[1:]
         columns = (labels != IGNORED).nonzero().flatten()
         settings: dict[str, Any] = {"use_cache": False, "output_hidden_states": True, "logits_to_keep": columns}
-        made = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
-        logits, labels = made.logits[0], labels[columns]
+        outputs = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+        logits, labels = outputs.logits[0], labels[columns]
         loss = torch.nn.functional.cross_entropy(logits, labels)
-        return loss, logits, labels, [state[0, columns] for state in made.hidden_states]
+        return loss, logits, labels, [state[0, columns] for state in outputs.hidden_states]
 
     def _exit_loss(self, states: Tensor, labels: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(self.head(self.body.norm(states)), labels)
@@ -143,8 +146,8 @@ class LLMProbe:
         return float(self._adapter_squares(gradients, self.downs[0]).sum()) ** 0.5, squares**0.5
 
     def _adapter_squares(self, gradients: Sequence[Tensor], downs: Sequence[Tensor]) -> Tensor:
-        made = [(g @ a.T * self.scaling).square().sum() for g, a in zip(gradients, downs, strict=False)]
-        return torch.stack(made)
+        squares = [(g @ a.T * self.scaling).square().sum() for g, a in zip(gradients, downs, strict=False)]
+        return torch.stack(squares)
 
 
 class TIGERProbe:
@@ -173,26 +176,26 @@ class TIGERProbe:
     def measure(self, history: Sequence[Id], target: Id) -> Measured:
         """One forward and backward pass, and the short ones."""
         sample, short = self.encode(history, target), self.short(history, target)
-        made, labels = self._pass(sample)
-        gradients = torch.autograd.grad(made.loss, self.weights)
-        states = made.encoder_hidden_states[1], made.decoder_hidden_states[1], made.decoder_hidden_states[-1]
+        outputs, labels = self._pass(sample)
+        gradients = torch.autograd.grad(outputs.loss, self.weights)
+        states = outputs.encoder_hidden_states[1], outputs.decoder_hidden_states[1], outputs.decoder_hidden_states[-1]
         first_encoder, first_decoder, final = (state[0].mean(0) for state in states)
         norms = []
-        for one in short:
-            own = torch.autograd.grad(self._pass(one)[0].loss, self.weights)
-            norms.append(sum(float(gradient.square().sum()) for gradient in own) ** 0.5)
+        for short_sample in short:
+            short_gradients = torch.autograd.grad(self._pass(short_sample)[0].loss, self.weights)
+            norms.append(sum(float(gradient.square().sum()) for gradient in short_gradients) ** 0.5)
         tensors = {
-            "loss": made.loss,
+            "loss": outputs.loss,
             "squares": torch.stack([gradient.square().sum() for gradient in gradients]),
             "states": torch.stack([first_encoder, first_decoder]),
             "final": final,
             "embedding": self.model.shared.weight[labels],
             "labels": labels,
-            "head": head_norms(made.logits[0], labels, states[-1][0], self.model.lm_head.weight),
+            "head": head_norms(outputs.logits[0], labels, states[-1][0], self.model.lm_head.weight),
         }
         return {name: value.detach().numpy() for name, value in tensors.items()} | {
             "short": np.array(norms),
-            "short_tokens": np.array([len(one.input_ids) for one in short]),
+            "short_tokens": np.array([len(short_sample.input_ids) for short_sample in short]),
             "prompt_tokens": np.array(len(sample.input_ids)),
         }
 

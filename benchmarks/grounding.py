@@ -41,12 +41,14 @@ def main() -> None:
         return
     sizes = {name: getattr(options, name) for name in ("items", "width", "queries", "fits", "threads")}
     result: dict[str, Any] = {**sizes, "torch": torch.__version__, "machine": platform.machine(), "limit": LIMIT}
-    with tempfile.TemporaryDirectory(dir=options.scratch) as made:
-        write_blocks(Path(made) / "items", lambda rows: drawn(rows, options.width), items=options.items)
-        command = [sys.executable, __file__, "--measure", made, "--items", str(options.items)]
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        write_blocks(Path(scratch) / "items", lambda rows: drawn(rows, options.width), items=options.items)
+        command = [sys.executable, __file__, "--measure", scratch, "--items", str(options.items)]
         command += ["--queries", str(options.queries), "--width", str(options.width)]
-        done = subprocess.run([*command, "--threads", str(options.threads)], check=True, capture_output=True, text=True)
-        result["memory"] = json.loads(done.stdout)
+        process = subprocess.run(
+            [*command, "--threads", str(options.threads)], check=True, capture_output=True, text=True
+        )
+        result["memory"] = json.loads(process.stdout)
     result["time"] = [in_turns(options, weight) for weight in WEIGHTS]
     show(result)
     if options.out:
@@ -70,9 +72,9 @@ def arguments() -> argparse.Namespace:
 
 def drawn(rows: list[int], width: int) -> Tensor:
     """Embeddings of a block; a row that ends in 0 is the double of the block's first."""
-    made = torch.randn(len(rows), width, generator=torch.Generator().manual_seed(rows[0]))
-    made[[place for place, row in enumerate(rows) if row % 10 == 0]] = made[0].clone()
-    return made
+    embeddings = torch.randn(len(rows), width, generator=torch.Generator().manual_seed(rows[0]))
+    embeddings[[place for place, row in enumerate(rows) if row % 10 == 0]] = embeddings[0].clone()
+    return embeddings
 
 
 def queries_and_seen(options: argparse.Namespace, items: int) -> tuple[Tensor, list[list[int]], Tensor]:
@@ -106,8 +108,8 @@ def peak() -> int:
 
 def in_turns(options: argparse.Namespace, weight: float) -> dict[str, Any]:
     """Blocks against all at once."""
-    with tempfile.TemporaryDirectory(dir=options.scratch) as made:
-        blocks = write_blocks(Path(made) / "items", lambda rows: drawn(rows, options.width), items=options.fits)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        blocks = write_blocks(Path(scratch) / "items", lambda rows: drawn(rows, options.width), items=options.fits)
         items = torch.cat(list(blocks))
         queries, seen, counts = queries_and_seen(options, options.fits)
         ours, theirs = [], []
@@ -143,8 +145,8 @@ def all_at_once(
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
     """What it gave, wall and processor seconds."""
     wall, processor = time.perf_counter(), time.process_time()
-    found = work()
-    return found, time.perf_counter() - wall, time.process_time() - processor
+    result = work()
+    return result, time.perf_counter() - wall, time.process_time() - processor
 
 
 def show(result: dict[str, Any]) -> None:

@@ -117,45 +117,47 @@ def default_loss(model: SASRec, units: Units) -> dict[str, float]:
     """Scores under sampled softmax, which is the default, against a forward pass with the same loss."""
     negatives = draw_negatives(units, n_items=model.n_items, per_position=DEFAULT_NEGATIVES, seed=0)
     batches = Batches(units, negatives, plan_by_positions(units, positions=POSITIONS))
-    loss, found = per_sample_loss(model, loss="sampled-softmax"), {}
+    loss, costs = per_sample_loss(model, loss="sampled-softmax"), {}
     forward = timed(lambda: plain_forward(model, batches, loss="sampled-softmax"))
     for name, prefix in (("last block", "layers.1."), ("all parameters", "")):
         params = {key: value.detach() for key, value in model.named_parameters() if key.startswith(prefix)}
         vector = mean_gradient(loss, params, batches)
         seconds = timed(partial(directional_scores, loss, params, batches, vector))
-        found[f"{name}: cost relative to a forward pass"] = seconds / forward
-    return found
+        costs[f"{name}: cost relative to a forward pass"] = seconds / forward
+    return costs
 
 
 def looped(
     model: SASRec, units: Units, negatives: Tensor, some: list[int], vector: dict[str, Tensor], *, pad: bool, loss: Loss
 ) -> Tensor:
     """A backward pass a unit, its gradient times the vector."""
-    chosen = dict(model.named_parameters())
-    wanted = [chosen[name] for name in vector]
+    parameters = dict(model.named_parameters())
+    leaves = [parameters[name] for name in vector]
     scores = []
     for index in some:
-        made = batch(units, negatives, torch.tensor([index]))
-        gradients = torch.autograd.grad(loss(model, padded(made) if pad else made)[0], wanted, materialize_grads=True)
+        inputs = batch(units, negatives, torch.tensor([index]))
+        gradients = torch.autograd.grad(
+            loss(model, padded(inputs) if pad else inputs)[0], leaves, materialize_grads=True
+        )
         scores.append(sum((g * v).sum() for g, v in zip(gradients, vector.values(), strict=True)))
     return torch.stack([torch.as_tensor(score) for score in scores]).detach()
 
 
-def published_losses(model: SASRec, made: Batch) -> Tensor:
+def published_losses(model: SASRec, inputs: Batch) -> Tensor:
     """`unit_losses` with every position computed, padding too, and masked afterwards."""
-    states = model(made["items"])
+    states = model(inputs["items"])
     vectors = model.item_embedding.weight
-    positive = (states * functional.embedding(made["targets"], vectors)).sum(2)
-    negative = (states.unsqueeze(2) * functional.embedding(made["negatives"], vectors)).sum(3)
+    positive = (states * functional.embedding(inputs["targets"], vectors)).sum(2)
+    negative = (states.unsqueeze(2) * functional.embedding(inputs["negatives"], vectors)).sum(3)
     losses = functional.softplus(-positive) + functional.softplus(negative).mean(2)
-    return (losses * made["weights"]).sum(1)
+    return (losses * inputs["weights"]).sum(1)
 
 
-def padded(made: Batch) -> Batch:
+def padded(inputs: Batch) -> Batch:
     """The batch padded on the right to 50 positions."""
-    short = LENGTH - made["items"].shape[1]
-    sides = {name: (0, 0, 0, short) if value.dim() == 3 else (0, short) for name, value in made.items()}
-    return {name: functional.pad(value, sides[name]) for name, value in made.items()}
+    short = LENGTH - inputs["items"].shape[1]
+    sides = {name: (0, 0, 0, short) if value.dim() == 3 else (0, short) for name, value in inputs.items()}
+    return {name: functional.pad(value, sides[name]) for name, value in inputs.items()}
 
 
 def epochs(model: SASRec, units: Units, negatives: Tensor) -> dict[str, float]:
@@ -165,9 +167,9 @@ def epochs(model: SASRec, units: Units, negatives: Tensor) -> dict[str, float]:
         model.train()
         optimizer = torch.optim.Adam(model.parameters())
         for index in plan(units, batch_size=256, generator=torch.Generator().manual_seed(0)):
-            made = batch(units, negatives, index)
+            inputs = batch(units, negatives, index)
             optimizer.zero_grad()
-            loss(model, padded(made) if pad else made).mean().backward()
+            loss(model, padded(inputs) if pad else inputs).mean().backward()
             optimizer.step()
 
     ours = min(timed(lambda: epoch(units, pad=False, loss=unit_losses), repeats=1) for _ in range(2))
@@ -177,7 +179,7 @@ def epochs(model: SASRec, units: Units, negatives: Tensor) -> dict[str, float]:
 
 def growth(model: SASRec, items: int) -> dict[str, float]:
     """Ten times the units: the time and the memory of scoring them."""
-    found = {}
+    costs = {}
     for n in (4_000, 40_000):
         units = drawn_units(n, items)
         negatives = draw_negatives(units, n_items=items, per_position=1, seed=0)
@@ -189,10 +191,10 @@ def growth(model: SASRec, items: int) -> dict[str, float]:
         seconds = timed(work)
         meter = Meter()
         work()
-        found[n] = (seconds, meter.read().peak_memory_bytes)
+        costs[n] = (seconds, meter.read().peak_memory_bytes)
     return {
-        "time of ten times the units": found[40_000][0] / found[4_000][0],
-        "peak memory of ten times the units": found[40_000][1] / found[4_000][1],
+        "time of ten times the units": costs[40_000][0] / costs[4_000][0],
+        "peak memory of ten times the units": costs[40_000][1] / costs[4_000][1],
     }
 
 
@@ -214,8 +216,8 @@ def games_units(folder: Path) -> tuple[int, Units]:
 def plain_forward(model: SASRec, batches: Batches, *, loss: LossName = "bce") -> None:
     """The losses alone."""
     with torch.no_grad():
-        for made in batches:
-            unit_losses(model, made, loss=loss)
+        for inputs in batches:
+            unit_losses(model, inputs, loss=loss)
 
 
 def timed(work: Callable[[], object], *, repeats: int = 3) -> float:
@@ -228,9 +230,9 @@ def timed_result(work: Callable[[], T], *, repeats: int = 3) -> tuple[T, float]:
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        found = work()
+        result = work()
         seconds.append(time.perf_counter() - start)
-    return found, min(seconds)
+    return result, min(seconds)
 
 
 def show(result: dict[str, Any]) -> None:

@@ -55,16 +55,16 @@ def main() -> None:
     run(settings, options.run_dir, stages_until("effort"), progress=TerminalProgress())
     inputs = tuple(stage.name for stage in STAGES)
     context = Context("informativeness", settings, TerminalProgress(), options.run_dir, options.run_dir, inputs)
-    found = falls(context, options.subsets, options.size)
+    drops = falls(context, options.subsets, options.size)
     result = {
         "settings": settings.model_dump(mode="json"),
         "subsets": options.subsets,
         "size": options.size,
         "seeds": SEEDS,
-        "falls": found.tolist(),
-        "rows": correlated(predictors(context), found, options),
+        "falls": drops.tolist(),
+        "rows": correlated(predictors(context), drops, options),
     }
-    show(result, found)
+    show(result, drops)
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n")
 
@@ -83,24 +83,24 @@ def falls(context: Context, subsets: int, size: int) -> np.ndarray[Any, np.dtype
     lines = [json.loads(line) for line in text.splitlines() if line]
     path.write_text(text and f"{text}\n")
     known = {(line["made"], line["size"], line["subset"], line["seed"]): line["fall"] for line in lines}
-    made = start_digest(context)
+    start = start_digest(context)
     samples = read_table(context.input("data/samples-train.parquet"))
     test = read_table(context.input("data/samples-test.parquet")).drop_nulls(TARGET)
     before = mean_loss(kind(context.config).start(context), test)
-    found = np.empty((len(SEEDS), subsets))
+    drops = np.empty((len(SEEDS), subsets))
     for subset in context.track(range(subsets), "subsets"):
-        chosen = draw_subset(len(samples), share=size / len(samples), seed=subset)
+        rows = draw_subset(len(samples), share=size / len(samples), seed=subset)
         for place, seed in enumerate(SEEDS):
-            key = (made, size, subset, seed)
+            key = (start, size, subset, seed)
             if key not in known:
                 recommender = kind(context.config).start(context)
-                tune(context, recommender, samples[chosen.numpy()], seed)
+                tune(context, recommender, samples[rows.numpy()], seed)
                 known[key] = before - mean_loss(recommender, test)
-                line = {"made": made, "size": size, "subset": subset, "seed": seed, "fall": known[key]}
+                line = {"made": start, "size": size, "subset": subset, "seed": seed, "fall": known[key]}
                 with path.open("a") as file:
                     file.write(json.dumps(line) + "\n")
-            found[place, subset] = known[key]
-    return found
+            drops[place, subset] = known[key]
+    return drops
 
 
 def start_digest(context: Context) -> str:
@@ -143,28 +143,28 @@ def predictors(context: Context) -> pl.DataFrame:
 
 
 def correlated(
-    table: pl.DataFrame, found: np.ndarray[Any, np.dtype[np.float64]], options: argparse.Namespace
+    table: pl.DataFrame, drops: np.ndarray[Any, np.dtype[np.float64]], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """A row for each predictor: the correlation of its mean over a subset with the fall."""
-    kept = [
+    subsets = [
         draw_subset(len(table), share=options.size / len(table), seed=subset).numpy()
         for subset in range(options.subsets)
     ]
-    ceiling = noise_ceiling(found[:, :, None])
+    ceiling = noise_ceiling(drops[:, :, None])
     rows = []
     for name in (EFFORT, INFLUENCE, LOSS, "history length", TOKENS):
         values = table[name].cast(pl.Float64).to_numpy()
-        means = np.array([values[index].mean() for index in kept])
-        score = score_interval(means[:, None], found.mean(0)[:, None])
+        means = np.array([values[index].mean() for index in subsets])
+        score = score_interval(means[:, None], drops.mean(0)[:, None])
         rows.append({"predictor": name, "spearman": score.mean, "low": score.low, "high": score.high, "most": ceiling})
     return rows
 
 
-def show(result: dict[str, Any], found: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+def show(result: dict[str, Any], drops: np.ndarray[Any, np.dtype[np.float64]]) -> None:
     """A row a predictor."""
     title = (
-        f"{result['subsets']} subsets of {result['size']}: the test loss falls by {found.mean():.4f}"
-        f" (standard deviation over subsets {found.mean(0).std():.4f})"
+        f"{result['subsets']} subsets of {result['size']}: the test loss falls by {drops.mean():.4f}"
+        f" (standard deviation over subsets {drops.mean(0).std():.4f})"
     )
     table = Table("mean over the subset of", "Spearman with the fall", "at most", title=title)
     for row in result["rows"]:

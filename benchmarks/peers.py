@@ -70,8 +70,8 @@ def main() -> None:
     """Prepare the task, run all pairs, print the table, write the JSON."""
     options = arguments()
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         settings = prepared(options, folder)
         for peer in PEERS:
             say(f"{peer.script} ({peer.method}) against dealrec ({peer.ours}) ...")
@@ -118,8 +118,8 @@ def prepared(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     settings |= {"epochs": 10, "tol": 1e-3, "rank": 50, "arnoldi_steps": 100}
     say(f"drawing {options.units} units and training the model ...")
     run(sys.executable, HERE / "prepare.py", folder, json.dumps(settings), threads=options.threads)
-    found: dict[str, Any] = json.loads((folder / "settings.json").read_text())
-    return found
+    settings_of_task: dict[str, Any] = json.loads((folder / "settings.json").read_text())
+    return settings_of_task
 
 
 def compared(peer: Peer, folder: Path, *, cache: Path, threads: int) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def compared(peer: Peer, folder: Path, *, cache: Path, threads: int) -> dict[str
         "processor_ratio": runs["theirs"]["processor_seconds"] / runs["ours"]["processor_seconds"],
         "spearman": correlation(scores["theirs"], scores["ours"]),
         "largest_difference": float((scores["theirs"] - scores["ours"]).abs().max() / scores["ours"].abs().max()),
-        "spearman_with_exact": {who: correlation(found, reference) for who, found in scores.items()},
+        "spearman_with_exact": {who: correlation(own_scores, reference) for who, own_scores in scores.items()},
         "theirs_run": runs["theirs"],
         "ours_run": runs["ours"],
     }
@@ -144,24 +144,26 @@ def compared(peer: Peer, folder: Path, *, cache: Path, threads: int) -> dict[str
 
 def environment(peer: Peer, cache: Path) -> Path:
     """The Python of an environment that holds the peer and this torch, made anew where its requirements changed."""
-    wanted = f"torch=={TORCH}\n{peer.requirement}\n"
+    requirements = f"torch=={TORCH}\n{peer.requirement}\n"
     folder = cache / peer.script
     python, stamp = folder / "bin" / "python", folder / "installed.txt"
-    if not (stamp.exists() and stamp.read_text() == wanted and python.exists()):
+    if not (stamp.exists() and stamp.read_text() == requirements and python.exists()):
         say(f"  installing {peer.requirement} into {folder} ...")
         run(sys.executable, "-m", "venv", "--clear", folder)
-        run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted.split())
-        stamp.write_text(wanted)
+        run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements.split())
+        stamp.write_text(requirements)
     return python
 
 
 def run(*command: object, threads: int | None = None) -> None:
     """Run a command to its end; Failed with the last line that it wrote to stderr, where it fails."""
     limits = {} if threads is None else dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    done = subprocess.run([str(word) for word in command], env={**os.environ, **limits}, capture_output=True, text=True)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise Failed(said[-1] if done.returncode > 0 else f"killed by signal {-done.returncode}: {said[-1]}")
+    process = subprocess.run(
+        [str(word) for word in command], env={**os.environ, **limits}, capture_output=True, text=True
+    )
+    if process.returncode:
+        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+        raise Failed(lines[-1] if process.returncode > 0 else f"killed by signal {-process.returncode}: {lines[-1]}")
 
 
 def correlation(left: torch.Tensor, right: torch.Tensor) -> float:
@@ -175,7 +177,7 @@ def table(rows: list[dict[str, Any]], settings: dict[str, Any]) -> Table:
     title = (
         f"{settings['units']} units, {data}, {settings['threads']} threads, torch {TORCH}; ratio > 1: dealrec is ahead"
     )
-    made = Table(title=title)
+    view = Table(title=title)
     for column in (
         "peer",
         "method",
@@ -188,18 +190,18 @@ def table(rows: list[dict[str, Any]], settings: dict[str, Any]) -> Table:
         "exact: dealrec",
         "note",
     ):
-        made.add_column(column)
+        view.add_column(column)
     for row in rows:
         if "error" in row:
-            made.add_row(row["peer"], row["method"], row["ours"], *["-"] * 6, f"failed: {row['error']}")
+            view.add_row(row["peer"], row["method"], row["ours"], *["-"] * 6, f"failed: {row['error']}")
             continue
         exact = row["spearman_with_exact"]
         numbers = (row["ratio"], row["spearman"], exact["theirs"], exact["ours"])
         seconds = (row["theirs_run"]["seconds"], row["ours_run"]["seconds"])
         name = f"{row['peer']} {row['theirs_run']['version']}"
         cells = [f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", f"{numbers[0]:.2f}", *(f"{x:.4f}" for x in numbers[1:])]
-        made.add_row(name, row["method"], row["ours"], *cells, row["note"])
-    return made
+        view.add_row(name, row["method"], row["ours"], *cells, row["note"])
+    return view
 
 
 def say(text: str) -> None:

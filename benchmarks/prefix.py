@@ -28,7 +28,6 @@ from dealrec.engine.stage import Silent
 from dealrec.recommenders.bigrec import Prompter, generate
 from dealrec.recommenders.bigrec.model import attach_lora, load_llm
 from dealrec.recommenders.bigrec.prefix import read_prefix
-from dealrec.recommenders.protocol import batches_by_length
 from dealrec.sequences import Encoded, collate, plan_batches, sequence_losses
 
 
@@ -40,11 +39,11 @@ def main() -> None:
     model, tokenizer = adapted(options.model or root / SMOLLM)
     samples = movielens(root / MOVIELENS, tokenizer, options.samples)
     prompts = [sample.input_ids[: sum(label == -100 for label in sample.labels)] for sample in samples]
-    found = read_prefix(model, prompts)
+    prefix = read_prefix(model, prompts)
     result: dict[str, Any] = {
         "samples": len(samples),
         "prompt_tokens": sum(map(len, prompts)) / len(prompts),
-        "prefix_tokens": len(found) if found else 0,
+        "prefix_tokens": len(prefix) if prefix else 0,
         "batch_size": options.batch_size,
         "threads": options.threads,
         "torch": torch.__version__,
@@ -56,16 +55,16 @@ def main() -> None:
     def loss(shared: bool) -> torch.Tensor:
         return losses(model, tokenizer, samples, prompts, shared=shared, batch_tokens=options.batch_tokens)
 
-    made, plain, ratios = in_turns(loss, options.repeats)
-    torch.testing.assert_close(made, plain, rtol=1e-4, atol=1e-5)
+    shared_result, plain_result, ratios = in_turns(loss, options.repeats)
+    torch.testing.assert_close(shared_result, plain_result, rtol=1e-4, atol=1e-5)
     result["rows"].append({"what": "losses", **ratios})
     for beams in options.beams:
 
         def written(shared: bool, beams: int = beams) -> list[str]:
             return titles(model, tokenizer, prompts, shared=shared, beams=beams, options=options)
 
-        made, plain, ratios = in_turns(written, options.repeats)
-        result["rows"].append({"what": f"generation, beams: {beams}", **ratios, "same": made == plain})
+        shared_result, plain_result, ratios = in_turns(written, options.repeats)
+        result["rows"].append({"what": f"generation, beams: {beams}", **ratios, "same": shared_result == plain_result})
     show(result)
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n")
@@ -112,49 +111,49 @@ def movielens(folder: Path, tokenizer: Any, count: int) -> list[Encoded]:
 
 def table(path: Path) -> pl.DataFrame:
     """A file of RecBole's, whose header tells the types too; all columns as text."""
-    made = pl.read_csv(path, separator="\t", quote_char=None, infer_schema=False)
-    return made.rename({name: name.partition(":")[0] for name in made.columns})
+    frame = pl.read_csv(path, separator="\t", quote_char=None, infer_schema=False)
+    return frame.rename({name: name.partition(":")[0] for name in frame.columns})
 
 
 def losses(
     model: Any, tokenizer: Any, samples: list[Encoded], prompts: list[list[int]], *, shared: bool, batch_tokens: int
 ) -> torch.Tensor:
     """As `mean_token_losses` takes them, with the prefix or without."""
-    found = torch.empty(len(samples))
+    sample_losses = torch.empty(len(samples))
     with torch.inference_mode():
         prefix = read_prefix(model, prompts) if shared else None
         for index in plan_batches([len(sample.input_ids) for sample in samples], batch_tokens=batch_tokens):
             batch = collate([samples[i] for i in index], pad_id=tokenizer.pad_token_id)
-            found[index] = sequence_losses(model, batch, past=prefix.repeated(len(index)) if prefix else None)
-    return found
+            sample_losses[index] = sequence_losses(model, batch, past=prefix.repeated(len(index)) if prefix else None)
+    return sample_losses
 
 
 def titles(
     model: Any, tokenizer: Any, prompts: list[list[int]], *, shared: bool, beams: int, options: argparse.Namespace
 ) -> list[str]:
     """As BIGRec writes them."""
-    found = [""] * len(prompts)
+    texts = [""] * len(prompts)
     prefix = read_prefix(model, prompts) if shared else None
     settings: dict[str, Any] = {"beams": beams, "max_new_tokens": options.max_new_tokens, "prefix": prefix}
-    for index in batches_by_length([len(prompt) for prompt in prompts], batch_size=options.batch_size):
-        made = generate(model, tokenizer, [prompts[i] for i in index], **settings)
-        for i, title in zip(index, made, strict=True):
-            found[i] = title
-    return found
+    for index in plan_batches([len(prompt) for prompt in prompts], batch_size=options.batch_size):
+        batch_titles = generate(model, tokenizer, [prompts[i] for i in index], **settings)
+        for i, title in zip(index, batch_titles, strict=True):
+            texts[i] = title
+    return texts
 
 
 def in_turns(work: Callable[[bool], Any], repeats: int) -> tuple[Any, Any, dict[str, float]]:
     """What it gives with the prefix and without, and the ratios of the fastest times."""
     runs: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-    given: dict[bool, Any] = {}
+    results: dict[bool, Any] = {}
     for _ in range(repeats):
         for shared in (True, False):
             wall, processor = time.perf_counter(), time.process_time()
-            given[shared] = work(shared)
+            results[shared] = work(shared)
             runs[shared].append((time.perf_counter() - wall, time.process_time() - processor))
-    fastest = {shared: [min(times) for times in zip(*made, strict=True)] for shared, made in runs.items()}
+    fastest = {shared: [min(times) for times in zip(*passes, strict=True)] for shared, passes in runs.items()}
     ratios = {name: fastest[True][i] / fastest[False][i] for i, name in enumerate(("wall", "processor"))}
-    return given[True], given[False], {**ratios, "seconds": fastest[True][0]}
+    return results[True], results[False], {**ratios, "seconds": fastest[True][0]}
 
 
 def show(result: dict[str, Any]) -> None:

@@ -69,22 +69,22 @@ def main() -> None:
 def sources(games: Path | None) -> dict[str, dict[str, Any]]:
     """The data sections of the config, by name."""
     movielens = fetch(progress=TerminalProgress(), llm=False) / "movielens-100k"
-    found: dict[str, dict[str, Any]] = {}
+    sections: dict[str, dict[str, Any]] = {}
     if games:
-        found["games"] = {
+        sections["games"] = {
             "interactions": str(games / "interactions.parquet"),
             "items": str(games / "items.parquet"),
             "columns": {"timestamp": "position", "split": "split"},
             "split": "column",
         }
-    found["movielens-100k"] = {
+    sections["movielens-100k"] = {
         "format": "recbole",
         "interactions": str(movielens / "ml-100k.inter"),
         "items": str(movielens / "ml-100k.item"),
         "columns": {"rating": "rating", "title": "movie_title"},
         "split": "leave-last-out",
     }
-    return found
+    return sections
 
 
 def trained_row(settings: Config, folder: Path) -> dict[str, Any]:
@@ -93,9 +93,13 @@ def trained_row(settings: Config, folder: Path) -> dict[str, Any]:
     context = Context("", settings, TerminalProgress(), folder, folder, ("data", "surrogate"))
     model, units = trained(context), test_units(context)
     ranks = {"": target_ranks(model, units, exclude_seen=False), "unseen ": target_ranks(model, units)}
-    made = outcomes[-1].manifest
-    cost = {"epochs": made.facts["epochs"], "seconds": made.wall_seconds, "users": len(units)}
-    return {f"{seen}{name}": value for seen, found in ranks.items() for name, value in metrics(found).items()} | cost
+    manifest = outcomes[-1].manifest
+    cost = {"epochs": manifest.facts["epochs"], "seconds": manifest.wall_seconds, "users": len(units)}
+    return {
+        f"{seen}{name}": value
+        for seen, target_places in ranks.items()
+        for name, value in metrics(target_places).items()
+    } | cost
 
 
 def untrained_rows(settings: Config, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -108,8 +112,8 @@ def untrained_rows(settings: Config, folder: Path) -> Iterator[tuple[str, dict[s
     for name, recent in (("popularity", False), ("most recent", True)):
         row: dict[str, Any] = {"epochs": None, "seconds": None, "users": len(units)}
         for prefix, masked in (("", False), ("unseen ", True)):
-            found = metrics(simple_ranks(units, popularity, recent=recent, exclude_seen=masked))
-            row |= {f"{prefix}{measure}": value for measure, value in found.items()}
+            values = metrics(simple_ranks(units, popularity, recent=recent, exclude_seen=masked))
+            row |= {f"{prefix}{measure}": value for measure, value in values.items()}
         yield name, row
 
 
@@ -121,12 +125,12 @@ def simple_ranks(units: Units, popularity: Tensor, *, recent: bool, exclude_seen
         scores = popularity.clone()
         if recent:
             scores[history] = popularity.max() + torch.arange(1, len(history) + 1).double()
-        wanted = scores[target].clone()
+        target_score = scores[target].clone()
         scores[0] = float("-inf")
         if exclude_seen:
             scores[history] = float("-inf")
-        scores[target] = wanted
-        ranks.append(1 + int((scores > wanted).sum()) + (int((scores == wanted).sum()) - 1) / 2)
+        scores[target] = target_score
+        ranks.append(1 + int((scores > target_score).sum()) + (int((scores == target_score).sum()) - 1) / 2)
     return torch.tensor(ranks, dtype=torch.float64)
 
 
@@ -139,12 +143,12 @@ def test_units(context: Context) -> Units:
 
 def metrics(ranks: Tensor) -> dict[str, float]:
     """Recall and NDCG with the one relevant item."""
-    found = {}
+    values = {}
     for k in KS:
         inside = ranks <= k
-        found[f"recall@{k}"] = float(inside.double().mean())
-        found[f"ndcg@{k}"] = float(torch.where(inside, 1 / torch.log2(1 + ranks), 0.0).mean())
-    return found
+        values[f"recall@{k}"] = float(inside.double().mean())
+        values[f"ndcg@{k}"] = float(torch.where(inside, 1 / torch.log2(1 + ranks), 0.0).mean())
+    return values
 
 
 def show(rows: list[dict[str, Any]]) -> None:

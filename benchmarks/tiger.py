@@ -128,8 +128,8 @@ def tiger_row(data: str, folder: Path, options: argparse.Namespace) -> dict[str,
     test = held_out(folder, catalogue, "test", options.max_items)
     row: dict[str, Any] = {"epochs": len(epochs), "seconds": time.process_time() - started, "users": len(test)}
     for prefix, exclude_seen in (("", False), ("unseen ", True)):
-        found = rank(model, ids, test, k=max(KS), beams=BEAMS, exclude_seen=exclude_seen)
-        row |= {f"{prefix}{measure}": value for measure, value in list_metrics(found, test.wanted).items()}
+        ranked = rank(model, ids, test, k=max(KS), beams=BEAMS, exclude_seen=exclude_seen)
+        row |= {f"{prefix}{measure}": value for measure, value in list_metrics(ranked, test.wanted).items()}
     return row | {"sizes": SIZES | options.sizes, "ids": ids.sizes, "history": [asdict(epoch) for epoch in epochs]}
 
 
@@ -182,14 +182,14 @@ def held_out(folder: Path, catalogue: Catalogue, part: Part, max_items: int, *, 
     return last_positions(rows, max_items=max_items)
 
 
-def list_metrics(found: Sequence[Sequence[int]], wanted: Tensor) -> dict[str, float]:
+def list_metrics(ranked: Sequence[Sequence[int]], targets: Tensor) -> dict[str, float]:
     """Recall and NDCG of lists with the one relevant item."""
-    places = [rows.index(row) if row in rows else math.inf for rows, row in zip(found, wanted.tolist(), strict=True)]
-    made = {}
+    places = [rows.index(row) if row in rows else math.inf for rows, row in zip(ranked, targets.tolist(), strict=True)]
+    metrics = {}
     for k in KS:
         gains = [1 / math.log2(2 + place) for place in places if place < k]
-        made[f"recall@{k}"], made[f"ndcg@{k}"] = len(gains) / len(places), math.fsum(gains) / len(places)
-    return made
+        metrics[f"recall@{k}"], metrics[f"ndcg@{k}"] = len(gains) / len(places), math.fsum(gains) / len(places)
+    return metrics
 
 
 if __name__ == "__main__":

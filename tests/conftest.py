@@ -147,3 +147,23 @@ def small_settings(llm: Path) -> dict[str, Any]:
             "ks": [5],
         },
     }
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have torch say that there are so many GPUs; nothing can be put on them."""
+    import torch
+
+    from dealrec import devices
+
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+
+    def pretend(count: int, *, bfloat16: bool = True) -> None:
+        monkeypatch.setattr(devices, "version", lambda _name: torch.__version__.removesuffix("+cpu"))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_args, **_options: bfloat16)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda _device: None)
+
+    return pretend

@@ -32,8 +32,8 @@ def main() -> None:
         sequences, settings["items"] = games_sequences(Path(settings["games"]), needed, generator)
     else:
         sequences = drawn_sequences(needed, settings["items"], generator)
-    train = made(sequences[: settings["units"]], settings["items"], generator)
-    held_out = made(sequences[settings["units"] :], settings["items"], generator)
+    train = unit_part(sequences[: settings["units"]], settings["items"], generator)
+    held_out = unit_part(sequences[settings["units"] :], settings["items"], generator)
     settings["mean_length"] = float((train["weights"] > 0).sum(1).double().mean())
     task = Task(train, held_out, trained(train, settings), settings)
     for which in ("block", "linear"):
@@ -61,7 +61,7 @@ def games_sequences(path: Path, n: int, generator: torch.Generator) -> tuple[lis
     return [sequences[i] for i in order], int(codes["code"].max())  # type: ignore[arg-type]
 
 
-def made(sequences: list[list[int]], n_items: int, generator: torch.Generator) -> Part:
+def unit_part(sequences: list[list[int]], n_items: int, generator: torch.Generator) -> Part:
     """Padded units, the longest first, with one negative a position."""
     ordered = sorted(sequences, key=len, reverse=True)
     padded = torch.zeros(len(ordered), LENGTH + 1, dtype=torch.int64)
@@ -100,12 +100,12 @@ def spectrum_settings(task: Task, which: str) -> tuple[dict[str, Any], Tensor]:
     train, held_out = batches(task.train, 128), batches(task.held_out, 128)
     damping = default_damping(estimate_spectrum(hessian_vector(loss, parameters, train), parameters, steps=60))
 
-    def found(tol: float) -> Influence:
+    def influence_at(tol: float) -> Influence:
         return influence(loss, parameters, train, solver=CG(damping=damping, tol=tol), target_batches=held_out)
 
     count = sum(value.numel() for value in parameters.values())
-    settings = {"damping": damping, "iterations": found(tol).solution.iterations, "parameters": count}
-    return settings, found(tol / 100).scores.double()
+    settings = {"damping": damping, "iterations": influence_at(tol).solution.iterations, "parameters": count}
+    return settings, influence_at(tol / 100).scores.double()
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ class SummedLoss:
 
     def __call__(self, logits: Tensor, weights: Tensor) -> Tensor:
         """Logits [B, T, 2], weights [B, T] -> scalar."""
-        found: Tensor = unit_losses(logits, weights).sum()
-        return found
+        total: Tensor = unit_losses(logits, weights).sum()
+        return total
 
 
 def score(task: Task, method: str) -> Scored:

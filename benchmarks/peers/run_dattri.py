@@ -25,8 +25,8 @@ def score(task: Task, method: str) -> Scored:
     def mean_loss(params: dict[str, Tensor], data: tuple[Tensor, ...]) -> Tensor:
         items, candidates, weights = data
         logits = torch.func.functional_call(model, params, (items, candidates))
-        found: Tensor = unit_losses(logits, weights).mean()
-        return found
+        loss: Tensor = unit_losses(logits, weights).mean()
+        return loss
 
     def target_loss(params: dict[str, Tensor], data: tuple[Tensor, ...]) -> Tensor:
         return mean_loss(params, tuple(value.squeeze(0) for value in data))

@@ -18,7 +18,7 @@ def score(task: Task, method: str) -> Scored:
     solver, which = method.split(":")
     model = task.model()
     clock = Clock()
-    found = influence(
+    result = influence(
         per_sample_loss(model),
         task.chosen(which),
         batches(task.train, BATCH),
@@ -26,9 +26,9 @@ def score(task: Task, method: str) -> Scored:
         target_batches=batches(task.held_out, BATCH),
     )
     seconds = clock.read()
-    setup = found.solution.seconds
-    remarks = {"iterations": found.solution.iterations, "residual": found.solution.residual}
-    return found.scores, setup, seconds - setup, remarks
+    setup = result.solution.seconds
+    remarks = {"iterations": result.solution.iterations, "residual": result.solution.residual}
+    return result.scores, setup, seconds - setup, remarks
 
 
 def conjugate_gradients(task: Task, which: str, _model: nn.Module) -> Solver:
@@ -60,8 +60,8 @@ def per_sample_loss(model: nn.Module) -> PerSampleLoss:
 
     def loss(params: Params, batch: Part) -> Tensor:
         logits = torch.func.functional_call(model, dict(params), (batch["items"], batch["candidates"]))
-        found: Tensor = unit_losses(logits, batch["weights"])
-        return found
+        losses: Tensor = unit_losses(logits, batch["weights"])
+        return losses
 
     return loss
 
@@ -74,8 +74,8 @@ def pseudo_loss(model: nn.Module) -> PerSampleLoss:
         generator = torch.Generator().manual_seed(int(batch["items"].sum()))
         labels = (torch.rand(logits.shape, generator=generator) < logits.detach().sigmoid()).to(logits.dtype)
         losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(2)
-        found: Tensor = (losses * batch["weights"].sqrt()).sum(1)
-        return found
+        weighted: Tensor = (losses * batch["weights"].sqrt()).sum(1)
+        return weighted
 
     return loss
 

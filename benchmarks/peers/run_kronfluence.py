@@ -31,8 +31,8 @@ class NextItem(KronfluenceTask):  # type: ignore[misc]
         items, candidates, weights = batch
         logits = model(items, candidates)
         if not sample:
-            found: Tensor = unit_losses(logits, weights).sum()
-            return found
+            total: Tensor = unit_losses(logits, weights).sum()
+            return total
         with torch.no_grad():
             labels = torch.bernoulli(logits.sigmoid())
         losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(2)

@@ -23,15 +23,15 @@ def main() -> None:
     """Score all batches, write norms and seconds of the fastest repeat."""
     folder, task, stem, repeats = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    made = torch.load(task, weights_only=True)
+    work = torch.load(task, weights_only=True)
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model = get_peft_model(base, LoraConfig(r=8, target_modules=["q_proj", "v_proj"]))
-    model.load_state_dict(made["adapter"], strict=False)
+    model.load_state_dict(work["adapter"], strict=False)
     # It asks for train mode; there is no dropout here.
     wrapped = GradSampleModuleFastGradientClipping(
         model.train(), batch_first=True, loss_reduction="sum", max_grad_norm=1.0, use_ghost_clipping=True, strict=False
     )
-    runs = [timed(wrapped, made["batches"]) for _ in range(repeats)]
+    runs = [timed(wrapped, work["batches"]) for _ in range(repeats)]
     facts = {
         "version": version("opacus"),
         "torch": torch.__version__,

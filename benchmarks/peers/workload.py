@@ -29,11 +29,11 @@ class Task:
 
     def model(self, trainable: Collection[str] = ()) -> Any:
         """The model at its trained parameters, in eval mode; the parameters that are not named need no gradient."""
-        made = SASRec(self.settings["items"])
-        made.load_state_dict(self.state)
-        for name, value in made.named_parameters():
+        surrogate = SASRec(self.settings["items"])
+        surrogate.load_state_dict(self.state)
+        for name, value in surrogate.named_parameters():
             value.requires_grad_(name in trainable)
-        return made.eval()
+        return surrogate.eval()
 
     def chosen(self, which: str) -> dict[str, Tensor]:
         """The parameters that scores are about: all of the last block ("block"), or its linear layers' ("linear")."""
@@ -90,7 +90,7 @@ def run(score: Callable[[Task, str], Scored], *, package: str) -> None:
     task = load(options.task)
     torch.set_num_threads(task.settings["threads"])
     runs = [_repeat(score, task, options.method) for _ in range(task.settings["repeats"])]
-    (scores, setup, scoring, remarks), processor = min(runs, key=lambda found: found[0][1] + found[0][2])
+    (scores, setup, scoring, remarks), processor = min(runs, key=lambda timing: timing[0][1] + timing[0][2])
     result = {
         "package": package,
         "version": version(package),

@@ -17,7 +17,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import dealrec
-from dealrec.api.tables import _COLUMNS, given_back, kind_of, taken
+from dealrec.api.tables import _COLUMNS, kind_of, polars_frame, table_of_kind
 from dealrec.config import Columns
 from dealrec.errors import DataError
 from tests.conftest import made_interactions, made_items
@@ -94,19 +94,19 @@ def test_histories_are_lists_in_every_kind(ids: type[pl.DataType]) -> None:
     table = pl.DataFrame({"user_id": ["a", "b"], "history": [[1, 2], [3]]})
     table = table.with_columns(pl.col("history").cast(pl.List(ids)))
     first, second = table["history"].to_list()
-    frame = given_back(table, "pandas")
+    frame = table_of_kind(table, "pandas")
     assert frame["history"].tolist() == [first, second]
     assert isinstance(frame["history"][0], list)
     assert frame.index.tolist() == [0, 1]
-    arrow = given_back(table, "pyarrow")
+    arrow = table_of_kind(table, "pyarrow")
     assert arrow.schema.field("user_id").type == pa.string()
     assert arrow.schema.field("history").type == pa.list_(pa.int64() if ids == pl.Int64 else pa.string())
-    rows = given_back(table, "datasets")
+    rows = table_of_kind(table, "datasets")
     assert rows[1] == {"user_id": "b", "history": second}
     assert rows.features["user_id"] == datasets.Value("string")
     others = datasets.Dataset.from_dict({"user_id": ["c"], "history": [first]})
     assert len(datasets.concatenate_datasets([rows, others])) == 3
-    assert given_back(table, "polars.lazy").collect().equals(table)
+    assert table_of_kind(table, "polars.lazy").collect().equals(table)
 
 
 def test_a_filtered_and_formatted_dataset_gives_the_rows_it_shows() -> None:
@@ -114,7 +114,7 @@ def test_a_filtered_and_formatted_dataset_gives_the_rows_it_shows() -> None:
     kept = rows.select([place for place, item in enumerate(rows["item_id"]) if item % 2])
     expected = pl.DataFrame(list(kept))
     kept.set_format("torch", columns=["item_id"])
-    assert_frame_equal(taken(kept, NAMES, name="interactions"), expected)
+    assert_frame_equal(polars_frame(kept, NAMES, name="interactions"), expected)
     assert kept.format["type"] == "torch"
     assert expected["item_id"].unique().len() == 15
 
@@ -122,9 +122,9 @@ def test_a_filtered_and_formatted_dataset_gives_the_rows_it_shows() -> None:
 def test_an_index_of_pandas_is_no_column() -> None:
     shuffled = interactions_as().sample(frac=1, random_state=0)
     expected = pl.DataFrame(shuffled.to_dict(orient="list"))
-    assert_frame_equal(taken(shuffled, NAMES, name="interactions"), expected)
+    assert_frame_equal(polars_frame(shuffled, NAMES, name="interactions"), expected)
     with pytest.raises(DataError, match=r"no column 'user_id'.*index \(user_id\).*reset_index"):
-        taken(shuffled.set_index("user_id"), NAMES, name="interactions")
+        polars_frame(shuffled.set_index("user_id"), NAMES, name="interactions")
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_the_types_of_pandas_mean_what_they_hold(
 def test_dictionaries_and_large_texts_of_pyarrow_mean_what_they_hold() -> None:
     plain = KINDS["pyarrow"](made_interactions())
     table = plain.set_column(0, "user_id", plain["user_id"].dictionary_encode())
-    found = taken(table, NAMES, name="interactions").with_columns(pl.col("user_id").cast(pl.String))
+    found = polars_frame(table, NAMES, name="interactions").with_columns(pl.col("user_id").cast(pl.String))
     assert_frame_equal(found, made_interactions())
     table = plain.set_column(0, "user_id", plain["user_id"].cast(pa.large_string()))
-    assert_frame_equal(taken(table, NAMES, name="interactions"), made_interactions())
+    assert_frame_equal(polars_frame(table, NAMES, name="interactions"), made_interactions())
 
 
 def test_times_with_a_zone_are_the_same_moments(sections: dict[str, Any], tmp_path: Path) -> None:
@@ -178,13 +178,13 @@ def test_of_a_lazy_table_only_the_named_columns_are_computed() -> None:
         raise AssertionError("computed")
 
     lazy = made_interactions().lazy().with_columns(dear=pl.col("item_id").map_batches(refuse, return_dtype=pl.Int64))
-    assert_frame_equal(taken(lazy, NAMES, name="interactions"), made_interactions())
+    assert_frame_equal(polars_frame(lazy, NAMES, name="interactions"), made_interactions())
 
 
 def test_other_names_of_columns_and_numbers_for_names() -> None:
     table = interactions_as().set_axis([0, 1, 2], axis=1)
     names = Columns(user="0", item="1", timestamp=None, rating="2")
-    assert taken(table, names, name="interactions").columns == ["0", "1", "2"]
+    assert polars_frame(table, names, name="interactions").columns == ["0", "1", "2"]
 
 
 def test_every_setting_of_a_column_is_taken_from_one_of_the_tables() -> None:

@@ -12,7 +12,7 @@ import pytest
 from dealrec.cli.options import FORM_NAMES, STACK_NAMES
 from dealrec.config.files import parse, settings
 from dealrec.config.presets import PRESETS
-from dealrec.exporting.runs import FORMS
+from dealrec.exporting.folder import FORMS
 from dealrec.stages import STAGE_NAMES
 
 SCRIPTS = Path(sys.executable).parent

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from dealrec.columns import ITEM, TITLE
 from dealrec.config import Columns, Config, DataConfig
 from dealrec.data.categories import MANY, categories
+from dealrec.data.readers.tables import Column
 from dealrec.data.sources import Source, read
-from dealrec.data.tables import Column
 from dealrec.engine.settings import deviations, recorded
 from dealrec.errors import DataError
 from dealrec.stages.pipeline import STAGES

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from dealrec.columns import ITEM, RATING, SPLIT, TIMESTAMP, TITLE, USER
 from dealrec.config import Columns, DataConfig
+from dealrec.data.readers.tables import Column
 from dealrec.data.sources import Source, files, read
-from dealrec.data.tables import Column
 from dealrec.data.titles import clean
 from dealrec.data.values import timestamps
 

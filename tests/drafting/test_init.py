@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dealrec.config.files import load
-from dealrec.drafting import looking
+from dealrec.drafting import preview
 from dealrec.drafting.draft import draft
-from dealrec.drafting.naming import Role, name_score
+from dealrec.drafting.names import Role, name_score
 from dealrec.errors import DataError
 from tests.conftest import Cli
 
@@ -584,22 +584,22 @@ def test_a_model_beside_the_config_is_named_from_there(cli: Cli, tmp_path: Path,
 
 
 def test_a_large_parquet_file_is_read_in_stretches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "MAX_ROWS", 100)
+    monkeypatch.setattr(preview, "MAX_BYTES", 1600)
     frame = pl.DataFrame({"user": range(1000), "item": [i % 40 for i in range(1000)], "tags": [[1]] * 1000})
     frame.write_parquet(tmp_path / "a.parquet", row_group_size=64)
-    found = looking.look(tmp_path / "a.parquet")
+    found = preview.preview(tmp_path / "a.parquet")
     # 10 stretches of 5 rows, from the first row to the last.
     assert found.table.frame["user"].to_list()[:7] == [0, 1, 2, 3, 4, 111, 112]
     assert found.table.frame["user"].to_list()[-1] == 999
     assert (found.table.frame.columns, found.rows) == (["user", "item"], 1000)
-    assert found.seen == "50 of 1,000 rows, in 10 stretches from first to last"
+    assert found.seen() == "50 of 1,000 rows, in 10 stretches from first to last"
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.inter"])
 def test_of_a_large_text_file_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     import gzip
 
-    monkeypatch.setattr(looking, "MAX_BYTES", 4000)
+    monkeypatch.setattr(preview, "MAX_BYTES", 4000)
     draw = np.random.default_rng(0)
     rows = [{"user:token": f"u{int(draw.integers(10**9)):09d}", "item:token": i % 40} for i in range(2000)]
     if "jsonl" in name:
@@ -609,26 +609,26 @@ def test_of_a_large_text_file_the_beginning_is_read(tmp_path: Path, monkeypatch:
         text = "\n".join([mark.join(rows[0]), *(mark.join(map(str, row.values())) for row in rows)]) + "\n"
     data = text.encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
-    found = looking.look(tmp_path / name)
+    found = preview.preview(tmp_path / name)
     height = found.table.frame.height
     column = "user" if name.endswith("inter") else "user:token"
     assert found.table.frame[column].to_list() == [row["user:token"] for row in rows[:height]]
     assert 30 < height < 150
     # What is packed is read ahead by more than this whole file, so that its end seems near.
     assert height < found.rows if name.endswith("gz") else found.rows == pytest.approx(2000, rel=0.1)
-    assert found.seen.startswith(f"the first {height:,} of about ")
+    assert found.seen().startswith(f"the first {height:,} of about ")
 
 
 def test_what_was_read_of_large_files_is_said(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = made("sessions", tmp_path)
-    monkeypatch.setattr(looking, "MAX_ROWS", 100)
+    monkeypatch.setattr(preview, "MAX_BYTES", 4000)
     status, out, err = cli("init", *files, "--out", tmp_path / "c.yaml", "--json")
     assert status == 0, err
     rows = len(log())
     assert json.loads(out)["found"]["sampled"] == {
-        "one.parquet": f"50 of {rows} rows, in 10 stretches from first to last"
+        "one.parquet": f"60 of {rows} rows, in 10 stretches from first to last"
     }
-    assert f"one.parquet (50 of {rows} rows, in 10" in (tmp_path / "c.yaml").read_text()
+    assert f"one.parquet (60 of {rows} rows, in 10" in (tmp_path / "c.yaml").read_text()
     assert load(tmp_path / "c.yaml").data.columns.user == "session"
     assert "users or more" in (tmp_path / "c.yaml").read_text()
 

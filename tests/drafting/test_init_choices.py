@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from dealrec.config.files import load
-from dealrec.drafting.naming import name_score
+from dealrec.drafting.names import name_score
 from tests.conftest import Cli
 from tests.drafting.test_init import ITEM_ROWS, ITEMS, START, USER_ROWS, Row, log, refused, save, title, unix
 

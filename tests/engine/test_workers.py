@@ -43,7 +43,7 @@ def test_each_job_fills_its_folder_and_is_done_once(tmp_path: Path, workers: int
     in_parallel(context(tmp_path), "jobs", jobs, workers=workers)
     again = {name: partial(write, "again") for name in ("a", "b", "c", "d")}
     in_parallel(context(tmp_path), "jobs", again, workers=workers)
-    texts = {name: (tmp_path / "shards" / name / "text").read_text() for name in again}
+    texts = {name: (context(tmp_path).shard(name) / "text").read_text() for name in again}
     assert texts == {"a": "a", "b": "b", "c": "c", "d": "again"}
 
 
@@ -53,7 +53,7 @@ def test_an_error_of_a_job_is_that_of_the_call(tmp_path: Path, workers: int) -> 
     with pytest.raises(NonFinite, match="a cause") as caught:
         in_parallel(context(tmp_path), "jobs", jobs, workers=workers)
     assert caught.value.remedy == "a remedy"
-    assert not (tmp_path / "shards" / "b").exists()
+    assert not context(tmp_path).shard("b").exists()
 
 
 def test_a_worker_that_is_killed_is_an_error_with_a_remedy(tmp_path: Path) -> None:

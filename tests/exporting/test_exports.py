@@ -4,11 +4,13 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 import yaml
+from tokenizers.processors import TemplateProcessing
 
 from dealrec.api.prune import Pruned
 from dealrec.cli.options import STACK_NAMES
@@ -20,10 +22,13 @@ from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import recorded_config, states
 from dealrec.engine.stage import Context, Silent
 from dealrec.errors import ConfigError, DealrecError, RunDirectoryError
-from dealrec.exporting import runs
-from dealrec.exporting.runs import STACKS, Exported, export
+from dealrec.exporting import Exported, export
+from dealrec.exporting.folder import STACKS
+from dealrec.exporting.handover import Handover
+from dealrec.exporting.training import common_settings, weights_dtype
 from dealrec.recommenders.bigrec import Prompter
 from dealrec.recommenders.bigrec.model import load_tokenizer
+from dealrec.sequences import Sample
 from dealrec.stages.pipeline import stages_until
 from dealrec.stages.recommenders import bigrec
 from tests.exporting.conftest import Make
@@ -128,6 +133,21 @@ def test_tokens_that_merge_across_the_boundary_are_counted(make_run: Make, mergi
     made = export(made_run, to="axolotl", out=tmp_path / "axolotl")
     assert made.differing == 0
     assert [part["text"] for part in rows(made)[0]["segments"]][::3] == ["<|begin|>", "<|end|>"]
+
+
+@pytest.mark.parametrize(
+    ("single", "begin"), [("<|begin|> $A <|end|>", "<|begin|>"), ("$A <|end|>", ""), ("<|begin|> $A", "<|begin|>")]
+)
+def test_the_begin_that_is_handed_over_has_no_end(merging_llm: Path, single: str, begin: str) -> None:
+    tokenizer = load_tokenizer(str(merging_llm))
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<|begin|>", "<|end|>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=special)
+    prompter = Prompter(tokenizer, {1: "Red", 2: "Blue"}, template="Had {history}, next ")
+    sample = Sample(prompter.encode([1], 2), prompter.prompt([1]), prompter.completion(2))
+    handed = Handover(Config(), "text", [sample], tokenizer)
+    assert handed.begin == begin
+    handed.compare("axolotl", lambda sample: handed.pieces([begin, sample.prompt], [sample.completion, handed.end]))
+    assert handed.differing == 0
 
 
 @pytest.mark.parametrize("stack", LLM_STACKS)
@@ -256,7 +276,7 @@ def test_an_export_that_fails_leaves_nothing_and_what_was_there(
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(runs.STACKS, "jsonl", fail)
+    monkeypatch.setitem(STACKS, "jsonl", fail)
     with pytest.raises(RunDirectoryError, match="No space left"):
         export(run_dir, to="jsonl", out=tmp_path / "out", force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -267,7 +287,7 @@ def test_refusals_name_the_remedy(run_dir: Path, make_run: Make, tmp_path: Path)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"to": "unsloth"}, "trl, llamafactory, axolotl"),
         ({"to": "trl", "form": "alpaca"}, "text, messages, tokens"),
-        ({"to": "trl", "arm": "random-9"}, "random-0, random-1, selected"),
+        ({"to": "trl", "arm": "random-9"}, "selected, random-0, random-1"),
     ]
     for options, words in cases:
         with pytest.raises(ConfigError, match=words):
@@ -354,3 +374,22 @@ def test_tiger_is_exported_as_token_ids(write_config: Callable[..., Path], tmp_p
             export(tmp_path / "run", to=stack)
     with pytest.raises(ConfigError, match="no form 'text'"):
         export(tmp_path / "run", to="jsonl", form="text")
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "sections", "weights", "mixed"),
+    [
+        (True, {}, "bfloat16", True),
+        (True, {"llm": {"dtype": "float32"}}, "float32", False),
+        (True, {"finetune": {"full": True}}, "float32", False),
+        (False, {}, "float32", False),
+        (False, {"llm": {"dtype": "bfloat16"}}, "bfloat16", False),
+    ],
+)
+def test_a_stack_is_told_the_precision_of_our_own_fine_tuning(
+    gpus: Callable[..., None], bfloat16: bool, sections: dict[str, Any], weights: str, mixed: bool
+) -> None:
+    gpus(1, bfloat16=bfloat16)
+    handed: Any = SimpleNamespace(config=Config.model_validate(sections), samples=[])
+    assert weights_dtype(handed) == weights
+    assert common_settings(handed)["bf16"] == mixed

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dealrec.exporting.runs import export
+from dealrec.exporting import export
 from tests.exporting.conftest import Make
 
 pytestmark = pytest.mark.stacks

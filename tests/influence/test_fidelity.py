@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from dealrec.influence import Exact, convex, influence_scores
 from dealrec.influence.convex import leave_one_out
@@ -12,7 +13,6 @@ from dealrec.influence.fidelity import (
     noise_ceiling,
     predicted_risks,
     score_interval,
-    spearman,
 )
 
 
@@ -39,6 +39,10 @@ def test_removing_helpful_units_raises_the_predicted_risk() -> None:
 
 def test_spearman_by_hand() -> None:
     left, right = np.array([1.0, 5.0, 2.0, 9.0]), np.array([10.0, 30.0, 40.0, 50.0])
+
+    def spearman(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+        return datamodelling_score(left[:, None], right[:, None])
+
     # Ranks 1 3 2 4 against 1 2 3 4: 1 - 6 * (0 + 1 + 1 + 0) / (4 * 15)
     assert spearman(left, right) == pytest.approx(1 - 12 / 60)
     assert spearman(left, np.exp(left)) == pytest.approx(1)
@@ -96,8 +100,8 @@ def test_influence_foretells_leaving_one_out_of_a_convex_problem() -> None:
 def test_influence_foretells_retraining_on_subsets_of_a_convex_problem() -> None:
     """Drawing, predicting and scoring put together, where influence must be right; negated scores must be wrong."""
     generator = torch.Generator().manual_seed(3)
-    train = convex._drawn(generator, 200)
-    groups = [convex._drawn(generator, 100) for _ in range(5)]
+    train = convex._random_data(generator, 200)
+    groups = [convex._random_data(generator, 100) for _ in range(5)]
     optimum = {"weights": convex._optimum(train)}
     columns = [
         influence_scores(convex._loss, optimum, [train], solver=Exact(), target_batches=[group]) for group in groups

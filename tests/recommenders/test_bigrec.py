@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from dealrec.errors import ConfigError, ModelError
 from dealrec.finetuning import require_saved
-from dealrec.recommenders.bigrec import Prompter, generate
+from dealrec.recommenders.bigrec import Prompter, embed, generate
 from dealrec.recommenders.bigrec.generation import title_of
 from dealrec.recommenders.bigrec.model import attach_lora, load_adapter, load_llm, load_tokenizer
 from dealrec.sequences import collate, sequence_losses
@@ -153,21 +154,34 @@ def test_the_fresh_adapter_follows_from_the_seed_and_leaves_the_generator(tiny_l
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_truncated_weights_file_is_refused(tiny_llm: Path, tmp_path: Path) -> None:
-    import shutil
+def test_generation_prompts_and_embeddings_have_no_end_that_the_tokenizer_appends(
+    llm: tuple[Any, Any], tiny_llm: Path, tmp_path: Path
+) -> None:
+    model, plain = llm
+    titles: dict[int | str, str] = {1: "Alien", 2: "Brazil"}
+    for single, before in (("$A <|end|>", []), ("<|pad|> $A <|end|> <|end|>", [0]), ("<|pad|> $A", [0]), ("$A", [])):
+        tokenizer = load_tokenizer(str(tiny_llm))
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=single, special_tokens=[("<|pad|>", 0), ("<|end|>", 1)]
+        )
+        own = plain.encode('Films: "Alien"\nNext: ')
+        prompter = made(tokenizer, titles)
+        assert prompter.encode_prompt([1]) == before + own
+        assert made(tokenizer, titles, max_prompt_tokens=len(before + own)).encode_prompt([2, 1]) == before + own
+        encoded = prompter.encode([1], 2)
+        assert encoded.input_ids == [*before, *own, *plain.encode('"Brazil"'), 1]
+        embedded = embed(model, tokenizer, ["Alien"], batch_tokens=40)[0]
+        states = model(torch.tensor([before + plain.encode("Alien")]), output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(embedded, states[0, -1].detach(), atol=1e-5, rtol=1e-5)
 
-    shutil.copytree(tiny_llm, tmp_path / "llm")
-    weights = tmp_path / "llm" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        load_llm(str(tmp_path / "llm"))
-    (tmp_path / "llm" / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        load_llm(str(tmp_path / "llm"))
-    weights.unlink()
-    (tmp_path / "llm" / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(ModelError, match="pickles are never opened"):
-        load_llm(str(tmp_path / "llm"))
+
+def test_titles_of_a_catalogue_are_those_that_are_shown_one_by_one(llm: tuple[Any, Any]) -> None:
+    titles: dict[int | str, str] = {1: "Alien", 2: "é" * 9, 3: "", 4: 'a "b" <|end|> c'}
+    prompter = made(llm[1], titles, max_title_tokens=5)
+    assert (
+        prompter.bare_titles(list(titles)) == ["Alien", "éé", "", "a 'b'"] == [prompter.bare_title(i) for i in titles]
+    )
+    assert prompter.bare_titles([]) == []
 
 
 def test_a_tokenizer_without_a_padding_token_gets_one(tiny_llm: Path) -> None:

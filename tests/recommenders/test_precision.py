@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dealrec.config.files import parse
+from dealrec.devices import compute_device, resolved_dtype
 from dealrec.effort import gradient_norms
 from dealrec.errors import ConfigError
 from dealrec.recommenders.bigrec import embed, generate
@@ -16,7 +17,6 @@ from dealrec.recommenders.bigrec.model import (
     load_adapter,
     load_llm,
     quantization_config,
-    torch_dtype,
 )
 from dealrec.sequences import Encoded, collate
 from dealrec.stages.recommenders import bigrec
@@ -45,7 +45,7 @@ def ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 def test_auto_is_single_precision_without_a_gpu_that_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert torch_dtype("bfloat16") == torch.bfloat16
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for there, has, wanted in (
         (False, False, torch.float32),
         (True, False, torch.float32),
@@ -53,8 +53,10 @@ def test_auto_is_single_precision_without_a_gpu_that_has_bfloat16(monkeypatch: p
     ):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has, **_options: has)
-        assert torch_dtype("auto") == wanted
-        assert torch_dtype("float32") == torch.float32
+        device = compute_device()
+        assert resolved_dtype("auto", device) == wanted
+        assert resolved_dtype("float32", device) == torch.float32
+        assert resolved_dtype("bfloat16", device) == torch.bfloat16
 
 
 def test_norms_over_a_base_in_bfloat16_are_float32_and_rank_alike(tiny_llm: Path) -> None:

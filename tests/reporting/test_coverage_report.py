@@ -20,19 +20,18 @@ from dealrec.columns import (
 )
 from dealrec.config import Config
 from dealrec.data.samples import training_samples
-from dealrec.engine.run_directory import read_table
+from dealrec.engine.run_directory import Run, read_table
 from dealrec.reporting.coverage import (
     ACTIVITY,
     Group,
     bucket_shares,
     by_category,
-    describe,
-    groups,
     reach,
+    sample_groups,
+    sample_quantities,
     spreads,
     upper_ends,
 )
-from dealrec.reporting.runs import Run
 from tests.reporting.made import opened_run
 
 MakeRun = Callable[..., Path]
@@ -60,9 +59,9 @@ def test_every_value_falls_into_one_bucket() -> None:
     assert bucket_shares(np.zeros(0), np.array([1.0, 2.0])).tolist() == [0.0, 0.0]
 
 
-def both(run_dir: Path, config: Config) -> tuple[Run, dict[str, pl.DataFrame]]:
+def both(run_dir: Path, config: Config) -> tuple[Run[Config], dict[str, pl.DataFrame]]:
     run = opened_run(run_dir, config)
-    return run, dict(groups(run, read_table(run_dir / "data" / "samples-train.parquet")))
+    return run, dict(sample_groups(run, read_table(run_dir / "data" / "samples-train.parquet")))
 
 
 def test_shares_of_all_pool_and_selected_by_hand(make_run: MakeRun, config: Config) -> None:
@@ -124,7 +123,7 @@ def test_each_of_a_users_samples_has_the_time_of_its_own_target() -> None:
     items = pl.DataFrame({ITEM: [7, 8, 9], TRAIN_COUNT: [3, 2, 1]})
     samples = training_samples(train, samples_per_user=2, max_history=50)
     assert samples.select(USER, HISTORY, TARGET).rows() == [(1, [7, 8], 7), (1, [7, 8, 7], 9), (2, [7], 8)]
-    found = describe(samples, train, items).sort(SAMPLE)
+    found = sample_quantities(samples, train, items).sort(SAMPLE)
     assert found.rows(named=True) == [
         {SAMPLE: 0, ACTIVITY: 4, TRAIN_COUNT: 3, TIMESTAMP: 30},
         {SAMPLE: 1, ACTIVITY: 4, TRAIN_COUNT: 1, TIMESTAMP: 40},

@@ -9,19 +9,19 @@ import pytest
 from dealrec.columns import EFFORT, INFLUENCE, OVERALL, POSITION, TIMESTAMP
 from dealrec.config import Config
 from dealrec.engine.manifest import read_manifest, write_manifest
-from dealrec.engine.run_directory import OTHER_VERSION
+from dealrec.engine.run_directory import OTHER_VERSION, Run
 from dealrec.reporting.coverage import Bucket, Group, Spread
 from dealrec.reporting.failures import (
-    balance,
-    checked,
     effort_dominates,
+    fidelity_rows,
+    figures,
     influence_inaccurate,
-    measured,
+    score_balance,
     uncovered,
 )
 from dealrec.reporting.notes import warnings
 from dealrec.reporting.results import Results, Verdict
-from dealrec.reporting.runs import Run, times_are
+from dealrec.reporting.timestamps import timestamps
 from tests.reporting.made import opened_run
 
 MakeRun = Callable[..., Path]
@@ -38,23 +38,23 @@ def test_the_balance_by_hand() -> None:
     # Uncorrelated, with equal variances 1/4: the shares go as 1 to the square of the weight.
     influence, effort = [0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0]
     for weight in (0.5, 1.0, 3.0):
-        found = balance(pool(influence, effort, weight), effort_weight=weight)
+        found = score_balance(pool(influence, effort, weight), effort_weight=weight)
         assert found is not None
         assert found.share == pytest.approx(weight**2 / (1 + weight**2))
         assert found.even == pytest.approx(1.0)
         assert found.effort_dominates == (weight == 3.0)
-    assert balance(pool([1.0, 1.0], [2.0, 2.0], 1.0), effort_weight=1.0) is None
+    assert score_balance(pool([1.0, 1.0], [2.0, 2.0], 1.0), effort_weight=1.0) is None
 
 
 def test_effort_that_dominates_is_told_with_figure_and_remedy(make_run: MakeRun, config: Config) -> None:
     run = opened_run(make_run(), config)
-    found = balance(pool([0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0], 3.0), effort_weight=3.0)
+    found = score_balance(pool([0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0], 3.0), effort_weight=3.0)
     (note,) = effort_dominates(run, found)
     assert note.text.startswith("90% of the variance of the overall score is due to effort")
     assert "e.g. to 1, where both have equal shares" in note.remedy
-    even = balance(pool([0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0], 1.0), effort_weight=1.0)
+    even = score_balance(pool([0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0], 1.0), effort_weight=1.0)
     assert list(effort_dominates(run, even)) == []
-    assert any("50% of the variance" in note.text for note in measured(run, even))
+    assert any("50% of the variance" in note.text for note in figures(run, even))
 
 
 def spread_of(everyone: float, candidates: float, selected: float) -> Spread:
@@ -146,14 +146,14 @@ def test_a_fidelity_check_of_these_scores(
     make_run: MakeRun, config: Config, own: float, low: float, ceiling: float, warned: bool
 ) -> None:
     folder = make_run()
-    assert checked(opened_run(folder, config)) is None
-    assert any("Not checked against retraining" in note.text for note in measured(opened_run(folder, config), None))
+    assert fidelity_rows(opened_run(folder, config)) is None
+    assert any("Not checked against retraining" in note.text for note in figures(opened_run(folder, config), None))
     fidelity(folder, config, own=own, low=low, ceiling=ceiling)
     run = opened_run(folder, config)
-    assert len(checked(run) or ()) == 1
+    assert len(fidelity_rows(run) or ()) == 1
     found = [note for note in influence_inaccurate(run) if "after retraining" in note.text]
     assert bool(found) == warned
-    assert any(f"rank correlation {own:.2f} of at most {ceiling:.2f}" in note.text for note in measured(run, None))
+    assert any(f"rank correlation {own:.2f} of at most {ceiling:.2f}" in note.text for note in figures(run, None))
 
 
 def test_a_leaky_split_and_shared_titles_are_told_once_with_their_shares(make_run: MakeRun) -> None:
@@ -183,11 +183,11 @@ def test_places_in_each_user_s_sequence_are_no_times_that_could_leak(make_run: M
     path = folder / "data" / "interactions-train.parquet"
     train = pl.read_parquet(path)
     run = opened_run(folder, config)
-    assert times_are(run) == "moments"
+    assert timestamps(run) == "moments"
     pl.DataFrame({TIMESTAMP: [first]}).write_parquet(folder / "data" / "interactions-test.parquet")
     assert [note.name for note in warnings(run, EMPTY, None, ())] == ["Leaky split"]
     train.with_columns((pl.col(POSITION) + first).alias(TIMESTAMP)).write_parquet(path)
-    assert times_are(run) == "places"
+    assert timestamps(run) == "places"
     assert warnings(run, EMPTY, None, ()) == []
 
 

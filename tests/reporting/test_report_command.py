@@ -10,7 +10,7 @@ import pytest
 from dealrec.columns import HISTORY, SAMPLE, TARGET, USER
 from dealrec.config import Config
 from dealrec.engine.manifest import read_manifest, write_manifest
-from dealrec.reporting.comparing import Overlap, content, match, matched_pair, overlap
+from dealrec.reporting.two_runs import Overlap, content, match, matched_pair, overlap
 from tests.reporting.made import made_run, opened_run
 
 SIZES: dict[str, Any] = {"samples": 200, "items": 40, "budget": 20, "pool": 80}

@@ -1,5 +1,7 @@
 """Losses of single samples, and the batches they come in."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -171,4 +174,55 @@ def test_plans_hold_each_index_once_within_the_tokens(lengths: list[int], batch_
 def test_a_plan_fills_batches_to_the_brim() -> None:
     assert plan_batches([5, 5, 5, 5], batch_tokens=10) == [[0, 1], [2, 3]]
     assert plan_batches([5, 5, 5, 5], batch_tokens=14) == [[0, 1], [2, 3]]
-    assert plan_batches([], batch_tokens=10) == []
+    assert plan_batches([5, 5, 3, 1], batch_tokens=10, batch_size=1) == [[0], [1], [2], [3]]
+    assert plan_batches([5, 0, 0], batch_size=2) == [[0, 1], [2]]
+    assert plan_batches([], batch_tokens=10) == plan_batches([], batch_size=2) == []
+
+
+@pytest.mark.parametrize("generator", [None, torch.Generator().manual_seed(0)], ids=["in order", "shuffled"])
+def test_every_sequence_is_in_one_batch_with_others_of_its_length(generator: torch.Generator | None) -> None:
+    lengths = [1, 5, 3, 5, 2, 4, 1]
+    plan = plan_batches(lengths, batch_size=3, generator=generator)
+    assert sorted(i for batch in plan for i in batch) == list(range(7))
+    assert sorted(sorted(lengths[i] for i in batch) for batch in plan) == [[1], [1, 2, 3], [4, 5, 5]]
+
+
+def test_a_shuffled_plan_follows_from_the_seed() -> None:
+    def plan(seed: int) -> list[list[int]]:
+        return plan_batches([2] * 30, batch_size=4, generator=torch.Generator().manual_seed(seed))
+
+    assert plan(1) == plan(1) != plan(2)
+    assert plan_batches([2] * 8, batch_size=4) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_wrapped_for_several_processes_a_model_has_the_losses_and_gradients_of_its_own(
+    kind: str, adapted: bool
+) -> None:
+    """It computes no more logits than alone, either: the last label's column is none that a sample needs."""
+    model = tiny(kind) if kind == "llama" else tiny_encoder_decoder(kind)
+    samples = [Encoded([1, 2, 3, 4, 5], [-100, -100, -100, 4, 5])] if kind == "llama" else SEQUENCE_PAIRS
+    if adapted:
+        settings = LoraConfig(r=2, target_modules=["q_proj" if kind == "llama" else "q"], init_lora_weights=False)
+        model = get_peft_model(model, settings).eval()
+    columns: list[int] = []
+    base = model.get_base_model() if adapted else model
+    base.register_forward_hook(lambda _model, _inputs, output: columns.append(output.logits.shape[1]))
+    losses, gradients = [], []
+    for called in (model, DistributedDataParallel(model, find_unused_parameters=True)):
+        losses.append(sequence_losses(called, collate(samples, pad_id=0)))
+        losses[-1].mean().backward()
+        gradients.append([value.grad.clone() for value in model.parameters() if value.grad is not None])
+        model.zero_grad()
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert columns == ([2, 2] if kind == "llama" else [7, 7])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, cast
 
-from dealrec.api.tables import Kind, Table, TableT, given_back, kind_of, taken
+from dealrec.api.tables import Kind, Table, TableT, kind_of, polars_frame, table_of_kind
 from dealrec.engine.stage import Silent
 from dealrec.errors import ConfigError, DataError, DealrecError, RunDirectoryError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dealrec.engine.run_directory import Run
     from dealrec.engine.stage import Progress
 
-_ONE_RUN = threading.RLock()
+_RUN_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,9 +46,9 @@ class Pruned(Generic[TableT]):
         from dealrec.columns import RANK, SAMPLE
 
         run = self._require("select", "Nothing is selected")
-        chosen = run.table("select/selected.parquet").sort(RANK)
+        selected = run.table("select/selected.parquet").sort(RANK)
         samples = run.table("data/samples-train.parquet")
-        return self._own_kind(chosen.join(samples, on=SAMPLE, how="left", maintain_order="left"))
+        return self._own_kind(selected.join(samples, on=SAMPLE, how="left", maintain_order="left"))
 
     @property
     def training_data(self) -> TableT:
@@ -67,11 +67,11 @@ class Pruned(Generic[TableT]):
         """Copy the training file (JSON Lines: `prompt` and `completion`, for TIGER token ids) to `path`.
 
         to: the stack whose folder `path` is to become: trl, llamafactory, axolotl, jsonl, parquet or datasets; options
-        are those of `dealrec.exporting.runs.export`: arm, form, licence, force. Its notes come as Python warnings.
+        are those of `dealrec.exporting.export`: arm, form, licence, force. Its notes come as Python warnings.
         """
         target = Path(path)
         if to is not None:
-            from dealrec.exporting.runs import export
+            from dealrec.exporting import export
 
             exported = export(self.run_dir, to=to, out=target, **options)
             for note in exported.notes:
@@ -95,7 +95,8 @@ class Pruned(Generic[TableT]):
 
         name = f"Pruned({str(self.run_dir)!r})"
         try:
-            return "\n".join([f"{name}: {sentences(self._run())[0]}", *sentences(self._run())[1:]])
+            selection, *results = sentences(self._run())
+            return "\n".join([f"{name}: {selection}", *results])
         except (DealrecError, OSError):  # moved or deleted: what a debugger shows must not fail
             return f"{name}: there is nothing of this run"
 
@@ -121,7 +122,7 @@ class Pruned(Generic[TableT]):
         return run
 
     def _own_kind(self, frame: pl.DataFrame) -> TableT:
-        return cast("TableT", given_back(frame, self.kind))
+        return cast("TableT", table_of_kind(frame, self.kind))
 
 
 def prune(
@@ -163,16 +164,20 @@ def prune(
     kinds = {name: kind_of(table, name=name) for name, table in tables.items() if not isinstance(table, str | Path)}
     folder = Path(run_dir).absolute() if run_dir is not None else Path(tempfile.mkdtemp(prefix="dealrec-"))
     paths = {name: folder / "input" / f"{name}.parquet" for name in kinds}
-    given = {name: str(paths[name] if name in kinds else Path(str(tables[name])).resolve()) for name in tables}
+    files = {name: str(paths[name] if name in kinds else Path(str(tables[name])).resolve()) for name in tables}
     sections = _sections(settings, budget=budget, surrogate=surrogate, llm=llm)
-    sections["data"] = {**sections.get("data", {}), **given}
+    sections["data"] = {**sections.get("data", {}), **files}
     config = parse({**sections, "seed": seed}, base=Path.cwd())
-    frames = {name: taken(tables[name], config.data.columns, name=name) for name in kinds}
-    with _alone(), opened(folder):  # a directory in use keeps its input, and ours stays ours to the end
+    if progress is True:
+        from dealrec.cli.progress import TerminalProgress
+
+        progress = TerminalProgress()
+    frames = {name: polars_frame(tables[name], config.data.columns, name=name) for name in kinds}
+    with _sole_call(), opened(folder):  # a directory in use keeps its input, and ours stays ours to the end
         for name, frame in frames.items():
             _write(frame, paths[name])
-        with _named(paths):
-            run_opened(config, folder, stages, progress=_shown(progress))
+        with _errors_by_argument(paths):
+            run_opened(config, folder, stages, progress=progress or Quiet())
     return Pruned(folder, config, kinds.get("interactions", "polars"))
 
 
@@ -200,7 +205,7 @@ def _sections(
     usual = Config.model_fields["recommender"].default
     if llm is not None:
         sections["llm"] = dict(llm) if isinstance(llm, Mapping) else {"model": str(llm)}
-    elif (recommender := RECOMMENDERS.get(str(settings.get("recommender", usual)))) and recommender.named:
+    elif (recommender := RECOMMENDERS.get(str(settings.get("recommender", usual)))) and recommender.model_required:
         raise ConfigError("prune needs the LLM that the samples are selected for", "Give llm, or another recommender.")
     return sections
 
@@ -213,7 +218,7 @@ def _write(table: pl.DataFrame, path: Path) -> None:
 
 
 @contextmanager
-def _named(paths: Mapping[str, Path]) -> Iterator[None]:
+def _errors_by_argument(paths: Mapping[str, Path]) -> Iterator[None]:
     """Have errors speak of a table by the argument that it was, not by the file that became of it."""
     try:
         yield
@@ -224,27 +229,19 @@ def _named(paths: Mapping[str, Path]) -> Iterator[None]:
         raise DataError(cause, error.remedy) from None
 
 
-def _shown(progress: Progress | bool | None) -> Progress:
-    if progress is True:
-        from dealrec.cli.progress import TerminalProgress
-
-        return TerminalProgress()
-    return progress or Quiet()
-
-
 @contextmanager
-def _alone() -> Iterator[None]:
+def _sole_call() -> Iterator[None]:
     """While open, no other call computes; transformers' progress bars and the warnings filters are restored."""
     from transformers.utils import logging
 
-    with _ONE_RUN, warnings.catch_warnings():
+    with _RUN_LOCK, warnings.catch_warnings():
         # Of transformers about itself: nothing that the caller could mend.
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-        shown = logging.is_progress_bar_enabled()
+        enabled = logging.is_progress_bar_enabled()
         try:
             yield
         finally:
-            if shown:
+            if enabled:
                 logging.enable_progress_bar()
 
 

@@ -62,16 +62,16 @@ _COLUMNS = {
 
 def kind_of(table: object, *, name: str) -> Kind:
     """What kind of table it is; subclasses count. Raises DataError, which calls it `name`, for anything else."""
-    found = [(cls.__module__.partition(".")[0], cls.__name__) for cls in type(table).__mro__]
-    for key in found:
+    classes = [(cls.__module__.partition(".")[0], cls.__name__) for cls in type(table).__mro__]
+    for key in classes:
         if key in _KINDS:
             return _KINDS[key]
-    known = next((_REMEDIES[key] for key in found if key in _REMEDIES), _OTHERS)
-    called = ".".join(found[0]).removeprefix("builtins.")
-    raise DataError(f"{name} is a {called}, not a table that can be read", known.format(name=name))
+    remedy = next((_REMEDIES[key] for key in classes if key in _REMEDIES), _OTHERS)
+    class_name = ".".join(classes[0]).removeprefix("builtins.")
+    raise DataError(f"{name} is a {class_name}, not a table that can be read", remedy.format(name=name))
 
 
-def taken(table: object, columns: Columns, *, name: str) -> pl.DataFrame:
+def polars_frame(table: object, columns: Columns, *, name: str) -> pl.DataFrame:
     """The columns of a table that the settings name, under their own names; of a lazy table no others are computed.
 
     name: interactions or items. An index of pandas is no column. Raises DataError for a table without rows or without
@@ -81,15 +81,15 @@ def taken(table: object, columns: Columns, *, name: str) -> pl.DataFrame:
 
     kind = kind_of(table, name=name)
     names = _column_names(table, kind, name=name)
-    wanted = _wanted(names, columns, name=name, hint=_index_hint(table, kind))
-    series = _reader(table, kind, wanted, name=name)
-    frame = pl.DataFrame([_one(series, names.index(column), column, name=name) for column in wanted]).rechunk()
+    needed = _needed_columns(names, columns, name=name, hint=_index_hint(table, kind))
+    reader = _reader(table, kind, needed, name=name)
+    frame = pl.DataFrame([_series(reader, names.index(column), column, name=name) for column in needed]).rechunk()
     if frame.height == 0:
         raise DataError(f"{name}: the table has no rows", "Check how it was made.")
     return frame
 
 
-def given_back(frame: pl.DataFrame, kind: Kind) -> Any:
+def table_of_kind(frame: pl.DataFrame, kind: Kind) -> Any:
     """The table as another kind: texts and lists as that kind has them itself, no index."""
     match kind:
         case "polars":
@@ -122,15 +122,15 @@ def _column_names(table: Any, kind: Kind, *, name: str) -> list[str]:
     return [str(column) for column in (table.columns if kind in ("polars", "pandas") else table.column_names)]
 
 
-def _wanted(names: Sequence[str], columns: Columns, *, name: str, hint: str) -> list[str]:
+def _needed_columns(names: Sequence[str], columns: Columns, *, name: str, hint: str) -> list[str]:
     """The columns that the settings name, all of which are there, once each."""
     import polars as pl
 
+    from dealrec.data.readers.tables import Table as Opened
     from dealrec.data.sources import NO_TIMES
-    from dealrec.data.tables import Table as Opened
 
     empty = Opened(Path(name), pl.DataFrame(schema=dict.fromkeys(names, pl.Null)), text=False)
-    wanted: dict[str, None] = {}
+    needed: dict[str, None] = {}
     for key in _COLUMNS[name]:
         column = getattr(columns, key)
         if column is None:
@@ -138,16 +138,16 @@ def _wanted(names: Sequence[str], columns: Columns, *, name: str, hint: str) -> 
         empty.column(column, setting=f"data.columns.{key}", hint=(NO_TIMES if key == "timestamp" else "") + hint)
         if names.count(column) > 1:
             raise DataError(f"{name}: {names.count(column)} columns are called '{column}'", "Rename all but one.")
-        wanted[column] = None
-    return list(wanted)
+        needed[column] = None
+    return list(needed)
 
 
 def _index_hint(table: Any, kind: Kind) -> str:
-    named = [str(level) for level in table.index.names if level is not None] if kind == "pandas" else []
-    return f" The index ({', '.join(named)}) is no column: reset_index() makes it one." if named else ""
+    levels = [str(level) for level in table.index.names if level is not None] if kind == "pandas" else []
+    return f" The index ({', '.join(levels)}) is no column: reset_index() makes it one." if levels else ""
 
 
-def _reader(table: Any, kind: Kind, wanted: Sequence[str], *, name: str) -> Callable[[int, str], pl.Series]:
+def _reader(table: Any, kind: Kind, needed: Sequence[str], *, name: str) -> Callable[[int, str], pl.Series]:
     """A function that makes a series of a column, which is told by its place and its name."""
     import polars as pl
 
@@ -156,7 +156,7 @@ def _reader(table: Any, kind: Kind, wanted: Sequence[str], *, name: str) -> Call
             return lambda _place, column: table.get_column(column)
         case "polars.lazy":
             try:
-                collected = table.select(wanted).collect()
+                collected = table.select(needed).collect()
             except (pl.exceptions.PolarsError, OSError) as error:
                 raise _unreadable(name, error, "Check that it can be collected.") from error
             return lambda _place, column: collected.get_column(column)
@@ -166,16 +166,16 @@ def _reader(table: Any, kind: Kind, wanted: Sequence[str], *, name: str) -> Call
             return lambda place, _column: pl.Series(table.column(place))
         case "datasets":
             # Its own format may hide columns or make tensors of them; as arrow it also puts a filter's rows together.
-            rows = table.with_format("arrow").select_columns(list(wanted))[:]
+            rows = table.with_format("arrow").select_columns(list(needed))[:]
             return lambda _place, column: pl.Series(rows.column(column))
 
 
-def _one(series: Callable[[int, str], pl.Series], place: int, column: str, *, name: str) -> pl.Series:
+def _series(reader: Callable[[int, str], pl.Series], place: int, column: str, *, name: str) -> pl.Series:
     import polars as pl
 
     remedy = "Store numbers, text or dates in it, one type throughout; in pandas for instance by astype(str)."
     try:
-        found = series(place, column).alias(column)
+        series = reader(place, column).alias(column)
     # pyarrow's errors derive from these; each of them has some value that has no type in common with the others.
     except (
         *(ValueError, TypeError, ArithmeticError, NotImplementedError),
@@ -184,11 +184,11 @@ def _one(series: Callable[[int, str], pl.Series], place: int, column: str, *, na
         raise _unreadable(f"{name}: column '{column}'", error, remedy) from error
     except ImportError as error:
         raise _unreadable(f"{name}: column '{column}'", error, "Install what is missing.") from error
-    if found.dtype == pl.Object:
+    if series.dtype == pl.Object:
         raise DataError(f"{name}: column '{column}' holds Python objects", remedy)
-    return found
+    return series
 
 
-def _unreadable(what: str, error: BaseException, remedy: str) -> DataError:
+def _unreadable(subject: str, error: BaseException, remedy: str) -> DataError:
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return DataError(f"{what} cannot be read: {reason}", remedy)
+    return DataError(f"{subject} cannot be read: {reason}", remedy)

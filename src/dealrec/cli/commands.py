@@ -43,8 +43,8 @@ app = typer.Typer(
 INTERRUPTED = 130  # exit status on Ctrl-C; typer turns the KeyboardInterrupt into it
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(flag: bool) -> None:
+    if flag:
         typer.echo(metadata.version("dealrec"))
         raise typer.Exit
 
@@ -123,9 +123,9 @@ def init(
         refuse_to_replace(out)
     choose = ask if can_ask() and not as_json else None
     paths = [path for path in (interactions, items) if path is not None]
-    drafted = draft(paths, folder=out.parent, llm=llm, overrides=overrides or (), choose=choose)
-    write(drafted, out, force=force)
-    show_init(drafted, out, as_json=as_json)
+    first_config = draft(paths, folder=out.parent, llm=llm, overrides=overrides or (), choose=choose)
+    write(first_config, out, force=force)
+    show_init(first_config, out, as_json=as_json)
 
 
 @app.command("config")
@@ -251,7 +251,7 @@ def export(
             f"There is no stack {to!r}", f"Did you mean {near[0]}?" if near else f"There are: {', '.join(STACK_NAMES)}."
         )
     from dealrec.cli.tables import show_export
-    from dealrec.exporting.runs import export as write
+    from dealrec.exporting import export as write
 
     exported = write(run_dir, to=to, out=out, arm=arm, form=form, licence=license_, force=force)
     for note in exported.notes:
@@ -270,8 +270,8 @@ def report(
 ) -> None:
     """Write the report of a run again, or a page on two runs."""
     if len(run_dirs) != (2 if compare else 1):
-        asked = "--compare takes two run directories" if compare else "A report is of one run directory"
-        raise ConfigError(f"{asked}, not {len(run_dirs)}", "For two: dealrec report --compare RUN_A RUN_B.")
+        rule = "--compare takes two run directories" if compare else "A report is of one run directory"
+        raise ConfigError(f"{rule}, not {len(run_dirs)}", "For two: dealrec report --compare RUN_A RUN_B.")
     from dealrec.cli.tables import show_comparison, show_report
     from dealrec.config import Config
     from dealrec.engine.run_directory import open_run
@@ -304,10 +304,10 @@ def _run(config: "Config", run_dir: Path, *, until: str, dry: bool, as_json: boo
     if dry:
         from dealrec.estimates import estimate
 
-        found = estimate(config, run_dir, until=until, progress=TerminalProgress())
-        for warning in found.warnings:
+        estimates = estimate(config, run_dir, until=until, progress=TerminalProgress())
+        for warning in estimates.warnings:
             typer.echo(f"warning: {warning}", err=True)
-        show_estimates(found, run_dir, as_json=as_json)
+        show_estimates(estimates, run_dir, as_json=as_json)
         return
     outcomes = run_stages(config, run_dir, stages_until(until), progress=TerminalProgress())
     show_outcomes(outcomes, run_dir, config, as_json=as_json)

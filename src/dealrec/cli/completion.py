@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 def among(names: Sequence[str]) -> Callable[[str], list[str]]:
     """Offer those of the names that begin as what is typed."""
-
-    def begun(incomplete: str) -> list[str]:
-        return [name for name in names if name.startswith(incomplete)]
-
-    return begun
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
 def preset(incomplete: str) -> list[str]:
@@ -47,17 +43,20 @@ def override(incomplete: str) -> list[str]:
     from dealrec.config.files import settings
 
     name, equals, value = incomplete.partition("=")
-    known: dict[str, list[FieldInfo]] = {}
+    matches: dict[str, list[FieldInfo]] = {}
     for key, field in settings():
         if key == name or (key.startswith(name) and not equals):
-            known.setdefault(key, []).append(field)
+            matches.setdefault(key, []).append(field)
     if equals:
         return [
-            f"{key}={one}" for key, fields in known.items() for one in _values(key, fields) if one.startswith(value)
+            f"{key}={word}"
+            for key, fields in matches.items()
+            for word in _values(key, fields)
+            if word.startswith(value)
         ]
     # With its default beside it, the only setting left is not the only answer: the shell puts no space after the `=`.
-    examples = [f"{key}={_values(key, fields)[0]}" for key, fields in known.items() if len(known) == 1]
-    return [f"{key}=" for key in known] + examples
+    examples = [f"{key}={_values(key, fields)[0]}" for key, fields in matches.items() if len(matches) == 1]
+    return [f"{key}=" for key in matches] + examples
 
 
 def _values(key: str, fields: "Sequence[FieldInfo]") -> list[str]:
@@ -69,9 +68,5 @@ def _values(key: str, fields: "Sequence[FieldInfo]") -> list[str]:
     for name in key.split("."):
         value = getattr(value, name, fields[0].default)  # of another kind than the default section
     words = [word for field in fields for word in choices(field.annotation)]
-    default = _yaml(value)
+    default = str(value) if isinstance(value, str | Path) else json.dumps(value)
     return list(dict.fromkeys([*([default] if "\n" not in default else []), *words]))
-
-
-def _yaml(value: Any) -> str:
-    return str(value) if isinstance(value, str | Path) else json.dumps(value)

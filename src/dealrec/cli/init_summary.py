@@ -12,32 +12,32 @@ from dealrec.cli.json_output import print_json
 from dealrec.drafting.draft import Draft
 
 
-def show_init(drafted: Draft, out: Path, *, as_json: bool) -> None:
+def show_init(draft: Draft, out: Path, *, as_json: bool) -> None:
     """The notes go to stderr, the rest to stdout: figures, the columns, the config's path and the next command."""
-    then = f"dealrec validate {shlex.quote(str(out))}"
+    command = f"dealrec validate {shlex.quote(str(out))}"
+    figures = draft.figures
     if as_json:
-        guesses = [asdict(found) for found in drafted.guesses]
-        facts = {"config": str(out), "next": then, "found": drafted.found, "guesses": guesses}
-        print_json({**facts, "notes": drafted.notes})
+        guesses = [asdict(guess) for guess in draft.guesses]
+        facts = {"config": str(out), "next": command, "found": figures, "guesses": guesses}
+        print_json({**facts, "notes": draft.notes})
         return
-    for note in drafted.notes:
+    for note in draft.notes:
         typer.echo(f"note: {note}", err=True)
-    found = drafted.found
-    files = {made.key: made.value for made in drafted.guesses if made.key in ("data.interactions", "data.items")}
-    print(f"interactions: {files['data.interactions']} ({_interactions(found)})")
-    print(f"items: {files['data.items']} ({found['listed_items']:,} rows)")
-    for made in drafted.guesses:
-        if made.key.startswith("data.columns.") or made.key == "data.split":
-            print(f"{made.key.removeprefix('data.')}: {'none' if made.value is None else made.value}")
-    if found["samples"]:
-        print(", ".join(f"{part} samples: {number:,}" for part, number in found["samples"].items()))
-    print(f"Wrote {out}; next: {then}")
+    values = {guess.key: guess.value for guess in draft.guesses}
+    print(f"interactions: {values['data.interactions']} ({_interactions(figures)})")
+    print(f"items: {values['data.items']} ({figures['listed_items']:,} rows)")
+    for key, value in values.items():
+        if key.startswith("data.columns.") or key == "data.split":
+            print(f"{key.removeprefix('data.')}: {'none' if value is None else value}")
+    if figures["samples"]:
+        print(", ".join(f"{part} samples: {number:,}" for part, number in figures["samples"].items()))
+    print(f"Wrote {out}; next: {command}")
 
 
-def _interactions(found: Mapping[str, Any]) -> str:
-    parts = [f"{found['interactions']:,} rows"]
-    least = "at least " if found["sampled"] else ""
-    parts += [f"{least}{found[name]:,} {name}" for name in ("users", "items")]
-    if found["first"]:
-        parts.append(f"{found['first'][:10]} to {found['last'][:10]}")
+def _interactions(figures: Mapping[str, Any]) -> str:
+    parts = [f"{figures['interactions']:,} rows"]
+    least = "at least " if figures["sampled"] else ""
+    parts += [f"{least}{figures[name]:,} {name}" for name in ("users", "items")]
+    if figures["first"]:
+        parts.append(f"{figures['first'][:10]} to {figures['last'][:10]}")
     return ", ".join(parts)

@@ -25,31 +25,31 @@ class TerminalProgress:
     def bar(self, label: str, total: int | None = None) -> Iterator[Callable[[], None]]:
         """While open, a bar; the function that it yields advances it by one."""
         if self.console.is_terminal:
-            with _columns(self.console, known=total is not None) as progress:
+            with _bar(self.console, with_total=total is not None) as progress:
                 task = progress.add_task(label, total=total)
                 yield lambda: progress.advance(task)
         else:
             yield _lines(self.console, label, total)
 
 
-def _columns(console: Console, *, known: bool) -> Progress:
+def _bar(console: Console, *, with_total: bool) -> Progress:
     columns = [TextColumn("  {task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn()]
-    if known:
+    if with_total:
         columns += [TextColumn("left"), TimeRemainingColumn()]
     return Progress(*columns, console=console, transient=True)
 
 
 def _lines(console: Console, label: str, total: int | None) -> Callable[[], None]:
-    done, start = 0, time.monotonic()
+    steps, start = 0, time.monotonic()
     last = start
 
     def advance() -> None:
-        nonlocal done, last
-        done += 1
+        nonlocal steps, last
+        steps += 1
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            left = f", about {(now - start) / done * (total - done):.0f} s left" if total else ""
-            console.print(f"  {label}: {done}{f' of {total}' if total else ''}{left}", markup=False)
+            left = f", about {(now - start) / steps * (total - steps):.0f} s left" if total else ""
+            console.print(f"  {label}: {steps}{f' of {total}' if total else ''}{left}", markup=False)
 
     return advance

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from dealrec.drafting.guessing import Question
+    from dealrec.drafting.guesses import Question
 
 _WHAT = {
     "user": "the users",

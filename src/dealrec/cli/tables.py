@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,101 +20,103 @@ from dealrec.engine.manifest import Manifest
 from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import Outcome, State
 from dealrec.engine.stage import Stage
+from dealrec.formats import correlation, cut, difference, memory, metric, number, percent, seconds
 
 if TYPE_CHECKING:
-    from dealrec.estimates import Estimate, Estimates
-    from dealrec.exporting.runs import Exported
+    from dealrec.estimates import Estimates
+    from dealrec.exporting import Exported
     from dealrec.reporting.notes import Note
 
-SHOWN_SAMPLES = 8
+SHOWN_SAMPLES, TITLE_WIDTH = 8, 28
 
 
-def show_states(found: Sequence[tuple[Stage, State, Manifest | None]], *, as_json: bool) -> None:
+def show_states(states: Sequence[tuple[Stage, State, Manifest | None]], *, as_json: bool) -> None:
     """The stages of a run directory."""
     if as_json:
-        rows = [{"stage": stage.name, "state": state, **_cost(manifest)} for stage, state, manifest in found]
+        rows = [{"stage": stage.name, "state": state, **_cost(manifest)} for stage, state, manifest in states]
         print_json(rows)
         return
     table = _table("stage", "state", ">time", ">CPU time", ">peak memory")
-    for stage, state, manifest in found:
+    for stage, state, manifest in states:
         table.add_row(stage.name, state, *_cost_cells(manifest))
     _console().print(table)
 
 
-def show_estimates(found: "Estimates", run_dir: Path, *, as_json: bool) -> None:
+def show_estimates(estimates: "Estimates", run_dir: Path, *, as_json: bool) -> None:
     """What a run would do and cost."""
-    all_of_it = {name: getattr(found, name) for name in ("seconds", "at_most", "peak_memory_bytes")}
     if as_json:
-        about = {"run_dir": str(run_dir), **asdict(found), "total": all_of_it}
-        print_json(about)
+        total = {name: getattr(estimates, name) for name in ("seconds", "at_most", "peak_memory_bytes")}
+        print_json({"run_dir": str(run_dir), **asdict(estimates), "total": total})
         return
     console = _console()
     table = _table("stage", "", "what it does", ">time", ">peak memory", title="What a run would do, and its cost")
-    for one in found.stages:
-        figures = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in one.figures.items())
-        memory = _memory(one.peak_memory_bytes)
-        table.add_row(one.stage, one.plan, figures, _expected_time(one), f"({memory})" if one.past else memory)
-    table.add_row("all", "", "", _time(found.seconds, found.at_most), _memory(found.peak_memory_bytes), style="bold")
+    for stage in estimates.stages:
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in stage.figures.items())
+        peak = _expected_memory(stage.peak_memory_bytes)
+        if stage.past:
+            time, peak = f"(took {_expected_time(stage.seconds, None)})", f"({peak})"
+        else:
+            time = _expected_time(stage.seconds, stage.at_most)
+        table.add_row(stage.stage, stage.plan, figures, time, peak)
+    time, peak = _expected_time(estimates.seconds, estimates.at_most), _expected_memory(estimates.peak_memory_bytes)
+    table.add_row("all", "", "", time, peak, style="bold")
     console.print(table)
-    todo = [one.stage for one in found.to_do]
-    if "export" in todo[:-1]:
-        file = found.until("export")
-        time = _time(file.seconds, file.at_most)
+    to_do = [stage.stage for stage in estimates.to_do]
+    if "export" in to_do[:-1]:
+        export = estimates.until("export")
+        time = _expected_time(export.seconds, export.at_most)
         console.print(f"The training file, up to export: {time}. With --until export a run ends there.", soft_wrap=True)
-    for one in found.stages:
-        for note in one.notes:
-            console.print(f"{one.stage}: {note}", style="dim")
+    for stage in estimates.stages:
+        for note in stage.notes:
+            console.print(f"{stage.stage}: {note}", style="dim")
     console.print(
-        f"Measured on small pieces, on {found.device} with {found.threads} threads, in {_seconds(found.probe_seconds)};"
-        f" what else the machine does, now or then, makes the run shorter or longer. Nothing was written to {run_dir}.",
+        f"Measured on small pieces, on {estimates.device} with {estimates.threads} threads, in"
+        f" {seconds(estimates.probe_seconds)}; what else the machine does, now or then, makes the run shorter or"
+        f" longer. Nothing was written to {run_dir}.",
         style="dim",
         soft_wrap=True,
     )
 
 
-def _expected_time(one: "Estimate") -> str:
-    if one.seconds is None:
+def _expected_time(value: float | None, at_most: float | None) -> str:
+    if value is None:
         return "-"
-    return f"(took {_seconds(one.seconds)})" if one.past else _time(one.seconds, one.at_most)
+    if at_most is None or round(at_most, 1) == round(value, 1) == 0:
+        return seconds(value)
+    bound = f"up to about {seconds(at_most)}"
+    return bound if at_most <= value else f"{seconds(value)}, {bound}"
 
 
-def _time(seconds: float, at_most: float | None) -> str:
-    if at_most is None or round(at_most, 1) == round(seconds, 1) == 0:
-        return _seconds(seconds)
-    most = f"up to about {_seconds(at_most)}"
-    return most if at_most <= seconds else f"{_seconds(seconds)}, {most}"
-
-
-def _memory(size: int | None) -> str:
-    return "-" if size is None else f"{size / 2**20:,.0f} MiB"
+def _expected_memory(size: int | None) -> str:
+    return "-" if size is None else memory(size)
 
 
 def show_outcomes(outcomes: Sequence[Outcome], run_dir: Path, config: Config, *, as_json: bool) -> None:
     """What a run did, what it selected and why, and what came of it."""
-    ran = [outcome.stage for outcome in outcomes if outcome.ran]
-    done = {outcome.stage for outcome in outcomes}
+    complete = {outcome.stage for outcome in outcomes}
     if as_json:
         stages = [{"stage": o.stage, "ran": o.ran, **_cost(o.manifest), "facts": o.manifest.facts} for o in outcomes]
-        results = _results(run_dir) if "compare" in done else {}
+        results = _results(run_dir) if "compare" in complete else {}
         print_json({"run_dir": str(run_dir), "stages": stages, "results": results})
         return
     console = _console()
-    if "select" in done:
+    if "select" in complete:
         _show_selection(console, run_dir, outcomes)
     table = _table("stage", "", ">time", ">CPU time", ">peak memory", title="Stages")
     for outcome in outcomes:
         table.add_row(outcome.stage, "ran" if outcome.ran else "up to date", *_cost_cells(outcome.manifest))
-    total = sum(outcome.manifest.wall_seconds for outcome in outcomes)
-    table.add_row("all", "", _seconds(total), _seconds(sum(o.manifest.cpu_seconds for o in outcomes)), "")
+    wall = sum(outcome.manifest.wall_seconds for outcome in outcomes)
+    cpu = sum(outcome.manifest.cpu_seconds for outcome in outcomes)
+    table.add_row("all", "", seconds(wall), seconds(cpu), "")
     console.print(table)
-    if "compare" in done:
+    if "compare" in complete:
         _show_results(console, _results(run_dir), config)
-    if not ran:
+    if not any(outcome.ran for outcome in outcomes):
         console.print("Nothing to do: every stage is up to date.")
-    if "export" in done:
+    if "export" in complete:
         console.print(f"Training file: {run_dir / 'export' / 'train.jsonl'}", soft_wrap=True)
         console.print(f"For your trainer: dealrec export {shlex.quote(str(run_dir))} --to STACK", soft_wrap=True)
-    if "report" in done:
+    if "report" in complete:
         console.print(f"Report: {run_dir / 'report' / 'report.html'}", soft_wrap=True)
 
 
@@ -122,7 +124,7 @@ def _show_selection(console: Console, run_dir: Path, outcomes: Sequence[Outcome]
     facts = next(outcome.manifest.facts for outcome in outcomes if outcome.stage == "select")
     selected = read_table(run_dir / "select" / "selected.parquet").sort(RANK)
     strata = read_table(run_dir / "select" / "strata.parquet")
-    shown = selected.head(SHOWN_SAMPLES).join(
+    rows = selected.head(SHOWN_SAMPLES).join(
         read_table(run_dir / "data" / "samples-train.parquet"), on=SAMPLE, how="left", maintain_order="left"
     )
     items = read_table(run_dir / "data" / "items.parquet")
@@ -134,39 +136,40 @@ def _show_selection(console: Console, run_dir: Path, outcomes: Sequence[Outcome]
     table = _table(
         ">#", "last of the history -> target", ">influence", ">effort", ">overall", "kept because", title=title
     )
-    for row in shown.iter_rows(named=True):
+    for row in rows.iter_rows(named=True):
         stratum = strata.row(by_predicate=pl.col(STRATUM) == row[STRATUM], named=True)
-        arrow = f"{_short(titles[row[HISTORY][-1]])} -> {_short(titles[row[TARGET]])}"
+        last, target = (cut(titles[item], TITLE_WIDTH) for item in (row[HISTORY][-1], row[TARGET]))
         reason = f"stratum {row[STRATUM]}: {stratum['kept']} of {stratum['candidates']} kept"
-        scores = (f"{row[INFLUENCE]:.2e}", f"{row[EFFORT]:.3g}", f"{row[OVERALL]:.3f}")
-        table.add_row(str(row[RANK]), Text(arrow), *scores, reason)
+        scores = (f"{row[INFLUENCE]:.2e}", number(row[EFFORT]), f"{row[OVERALL]:.3f}")  # columns to be compared
+        table.add_row(str(row[RANK]), Text(f"{last} -> {target}"), *scores, reason)
     console.print(table)
 
 
 def _show_results(console: Console, results: dict[str, Any], config: Config) -> None:
-    names = list(next(iter(results["arms"].values())))
-    of = {arm: f"{arm}, mean of {len(runs)}" if len(runs) > 1 else arm for arm, runs in results["runs"].items()}
-    over = "users" if len(of) == sum(map(len, results["runs"].values())) else "users, and seeds where there are several"
-    title = f"Results per user, mean [{config.evaluate.confidence:.0%} bootstrap interval over {over}]"
-    table = _table("measure", ">users", *(f">{name}" for name in of.values()), title=title)
-    for name in names:
-        users = next(iter(results["arms"].values()))[name]["n"]
-        table.add_row(name, str(users), *(_interval(metrics[name]) for metrics in results["arms"].values()))
-    everyone = list(results["catalogue"].values())
-    for name in everyone[0]:
-        table.add_row(name, "all", *(f"{found[name]:.4f}" if name in found else "" for found in everyone))
+    from dealrec.reporting.results import against_random
+
+    arms, catalogues = list(results["arms"].values()), list(results["catalogue"].values())
+    runs = {arm: len(names) for arm, names in results["runs"].items()}
+    over = "users, and seeds where there are several" if max(runs.values()) > 1 else "users"
+    title = f"Results per user, mean [{percent(config.evaluate.confidence)} bootstrap interval over {over}]"
+    headers = (f">{arm}, mean of {n}" if n > 1 else f">{arm}" for arm, n in runs.items())
+    table = _table("measure", ">users", *headers, title=title)
+    for name, estimate in arms[0].items():
+        table.add_row(name, str(estimate["n"]), *(_with_interval(metrics[name], metric) for metrics in arms))
+    for name in catalogues[0]:
+        table.add_row(name, "all", *(metric(values[name]) if name in values else "" for values in catalogues))
     console.print(table)
     measures = results["comparison"]["measures"]
     if not measures:
         return
-    tests = [of for of, test in next(iter(measures.values()))["p"].items() if test is not None]
+    tests = [units for units, test in next(iter(measures.values()))["p"].items() if test is not None]
     table = _table(
-        *("measure", ">selected - random", *(f">p ({of})" for of in tests), "verdict: selected is ..."),
+        *("measure", ">selected - random", *(f">p ({units})" for units in tests), "verdict: selected is ..."),
         title="Selected against Random, paired by user",
     )
-    for name, found in measures.items():
-        shown = (f"{found['p'][of]['p']:.3g}" for of in tests)
-        table.add_row(name, _interval(found), *shown, found["verdict"] + _than(found["verdict"]))
+    for name, estimate in measures.items():
+        p_values = (number(estimate["p"][units]["p"]) for units in tests)
+        table.add_row(name, _with_interval(estimate, difference), *p_values, against_random(estimate["verdict"]))
     console.print(table)
     for note in ("Lower is better for loss, higher for the others.", *results["comparison"]["notes"]):
         console.print(note, style="dim")
@@ -186,17 +189,18 @@ def show_fidelity(outcomes: Sequence[Outcome], run_dir: Path, *, as_json: bool) 
     for row in rows.iter_rows(named=True):
         table.add_row(
             *(row["risk"], row["parameters"], row["solver"], f"{row['share']:g}"),
-            *(cell for on in ("own", "test") for cell in (_score(row, on), f"{row[f'{on}_ceiling']:.2f}")),
-            *(_number(row["stability"], ".2f"), _number(row["damping"], ".2g"), _number(row["seconds"], ".0f")),
+            *(cell for risk in ("own", "test") for cell in _prediction(row, risk)),
+            "-" if row["stability"] is None else correlation(row["stability"]),
+            *("-" if row[name] is None else number(row[name]) for name in ("damping", "seconds")),
         )
     console.print(table)
     console.print("seeds: Spearman correlation of the scores of surrogates from different seeds", style="dim")
     console.print(
-        f"Convex toy, each sample left out: Spearman {facts['leave_one_out_spearman']:.4f},"
-        f" slope {facts['leave_one_out_slope']:.3f}"
+        f"Convex toy, each sample left out: Spearman {metric(facts['leave_one_out_spearman'])},"
+        f" slope {number(facts['leave_one_out_slope'])}"
     )
     total = sum(outcome.manifest.wall_seconds for outcome in outcomes)
-    console.print(f"{_seconds(total)} in all; the table: {run_dir / 'fidelity' / 'fidelity.parquet'}", soft_wrap=True)
+    console.print(f"{seconds(total)} in all; the table: {run_dir / 'fidelity' / 'fidelity.parquet'}", soft_wrap=True)
 
 
 def show_export(exported: "Exported", *, as_json: bool) -> None:
@@ -224,40 +228,34 @@ def show_report(path: Path, warnings: "Sequence[Note]", *, as_json: bool) -> Non
         print(path)
 
 
-def show_comparison(found: dict[str, Any], *, as_json: bool) -> None:
+def show_comparison(figures: dict[str, Any], *, as_json: bool) -> None:
     """Where the page on two runs stands; in JSON also its main figures."""
     if as_json:
-        print_json(found)
+        print_json(figures)
     else:
-        print(found["page"])
+        print(figures["page"])
 
 
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else f"{value:{form}}"
-
-
-def _score(row: dict[str, Any], on: str) -> str:
-    return f"{row[on]:.2f} [{row[f'{on}_low']:.2f}, {row[f'{on}_high']:.2f}]"
-
-
-def _than(verdict: str) -> str:
-    return " from Random" if verdict.startswith("not") else " than Random"
+def _prediction(row: dict[str, Any], risk: str) -> tuple[str, str]:
+    """How well a risk is predicted, with its interval, and its ceiling."""
+    mean, low, high, ceiling = (correlation(row[f"{risk}{end}"]) for end in ("", "_low", "_high", "_ceiling"))
+    return f"{mean} [{low}, {high}]", ceiling
 
 
 def _results(run_dir: Path) -> dict[str, Any]:
     comparison = json.loads((run_dir / "compare" / "comparison.json").read_text())
-    found = comparison.pop("arms")
-    parts = {name: {arm: content[key] for arm, content in found.items()} for name, key in _PARTS.items()}
+    arms = comparison.pop("arms")
+    parts = {name: {arm: content[key] for arm, content in arms.items()} for name, key in _PARTS.items()}
     return {**parts, "comparison": comparison}
 
 
 _PARTS = {"runs": "runs", "arms": "metrics", "catalogue": "catalogue"}  # of an arm in comparison.json
 
 
-def _interval(found: dict[str, Any]) -> str:
-    if found["low"] is None:
-        return f"{found['mean']:.4f} (all users equal)"
-    return f"{found['mean']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
+def _with_interval(estimate: dict[str, Any], show: Callable[[float], str]) -> str:
+    if estimate["low"] is None:
+        return f"{show(estimate['mean'])} (all users equal)"
+    return f"{show(estimate['mean'])} [{show(estimate['low'])}, {show(estimate['high'])}]"
 
 
 def _cost(manifest: Manifest | None) -> dict[str, float | int | None]:
@@ -268,15 +266,7 @@ def _cost(manifest: Manifest | None) -> dict[str, float | int | None]:
 def _cost_cells(manifest: Manifest | None) -> tuple[str, str, str]:
     if manifest is None:
         return "", "", ""
-    return _seconds(manifest.wall_seconds), _seconds(manifest.cpu_seconds), _memory(manifest.peak_memory_bytes)
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
-
-
-def _short(title: str, width: int = 28) -> str:
-    return title if len(title) <= width else title[: width - 1] + "…"
+    return seconds(manifest.wall_seconds), seconds(manifest.cpu_seconds), memory(manifest.peak_memory_bytes)
 
 
 def _console() -> Console:

@@ -53,12 +53,12 @@ def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) 
     try:
         config = Config.model_validate(overridden(raw, overrides))
     except ValidationError as error:
-        raise _explained(error) from None
+        raise _config_error(error) from None
     for key in _path_settings():
         value = operator.attrgetter(key)(config)
         if value is not None:
-            resolved = _folder_or_id(value, base) if isinstance(value, str) else _resolve(value, base)
-            config = _with(config, key.split("."), resolved)
+            location = _folder_or_id(value, base) if isinstance(value, str) else _resolve(value, base)
+            config = _with(config, key.split("."), location)
     return config
 
 
@@ -102,15 +102,11 @@ def _expanded(path: Path) -> Path:
 def _folder_or_id(name: str, base: Path) -> str:
     """The absolute path of a folder; a model id of the hub as it is."""
     folder = _resolve(Path(name), base)
-    return str(folder) if folder.is_dir() or _is_path(name) else name
-
-
-def _is_path(model: str) -> bool:
-    return model.startswith((".", "/", "~"))
+    return str(folder) if folder.is_dir() or name.startswith((".", "/", "~")) else name
 
 
 def _set(raw: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
+    key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"{override!r} is not of the form key=value", "For example: --set select.budget=1024")
     *parents, last = key.strip().split(".")
@@ -119,20 +115,20 @@ def _set(raw: dict[str, Any], override: str) -> None:
             raw[parent] = {}
         raw = raw[parent]
     try:
-        given = yaml.safe_load(value)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"The value of {override!r} is not valid YAML", "Quote it.") from None
-    if given == "" and value.strip() in ("|", ">"):  # to YAML the mark of an empty block
-        given = value.strip()
+    if value == "" and text.strip() in ("|", ">"):  # to YAML the mark of an empty block
+        value = text.strip()
     paths = _path_settings()
-    if key in paths and isinstance(given, str) and (not paths[key] or _expanded(Path(given)).exists()):
-        given = str(_resolve(Path(given), Path.cwd()))
-    if key.endswith("solver.kind") and raw.get(last, "cg") != given:
+    if key in paths and isinstance(value, str) and (not paths[key] or _expanded(Path(value)).exists()):
+        value = str(_resolve(Path(value), Path.cwd()))
+    if key.endswith("solver.kind") and raw.get(last, "cg") != value:
         raw.clear()  # the keys beside it are those of another kind
-    raw[last] = given
+    raw[last] = value
 
 
-def _explained(error: ValidationError) -> ConfigError:
+def _config_error(error: ValidationError) -> ConfigError:
     """The first problem in one line; an unknown key goes before what it may have caused."""
     problems = error.errors(include_url=False)
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
@@ -141,38 +137,37 @@ def _explained(error: ValidationError) -> ConfigError:
     names, model = _walk(path, unknown=unknown)
     key = ".".join(names)
     if not key:  # of several settings together
-        said = _said(first)
-        return ConfigError(said[0].upper() + said[1:], "See: dealrec config")
+        message = _message(first)
+        return ConfigError(message[0].upper() + message[1:], "See: dealrec config")
     if unknown and model is not None:
-        near, known = _nearest(names), list(model.model_fields)
-        remedy = f"Did you mean {near}?" if near else f"Known here: {', '.join(known)}."
+        near = _nearest(names)
+        remedy = f"Did you mean {near}?" if near else f"Known here: {', '.join(model.model_fields)}."
         return ConfigError(f"Unknown setting {key!r}", remedy)
-    described = _description(names)
     # A setting that may be of several types has a problem for each.
-    same = [problem for problem in problems if problem["loc"][: len(names)] == first["loc"][: len(names)]]
-    said = ", or: ".join(dict.fromkeys(_said(problem) for problem in same))
-    said = said[0].lower() + said[1:]
-    given = json.dumps(first["input"], default=str)[:60]
-    return ConfigError(
-        f"Setting {key} = {given}: {said}", f"It means: {described}" if described else "See: dealrec config"
-    )
+    variants = [problem for problem in problems if problem["loc"][: len(names)] == first["loc"][: len(names)]]
+    message = ", or: ".join(dict.fromkeys(_message(problem) for problem in variants))
+    message = message[0].lower() + message[1:]
+    value = json.dumps(first["input"], default=str)[:60]
+    meaning = _description(names)
+    remedy = f"It means: {meaning}" if meaning else "See: dealrec config"
+    return ConfigError(f"Setting {key} = {value}: {message}", remedy)
 
 
 def _nearest(names: Sequence[str]) -> str | None:
     """The setting that an unknown one may have meant: one beside it, one of that name elsewhere, or one like it."""
     *parents, last = names
-    known = list(dict.fromkeys(key for key, _ in settings()))
-    sections = dict.fromkeys(key.rsplit(".", 1)[0] for key in known if "." in key)
-    everything = [*sections, *known]
-    beside = {key.rsplit(".", 1)[-1]: key for key in everything if key.split(".")[:-1] == parents}
-    elsewhere = {key.rsplit(".", 1)[-1]: key for key in reversed(everything)}
-    for among, cutoff in ((beside, 0.7), (elsewhere, 0.9), (beside, 0.4), (elsewhere, 0.7)):
-        if near := difflib.get_close_matches(last, among, n=1, cutoff=cutoff):
-            return among[near[0]]
+    leaves = list(dict.fromkeys(key for key, _ in settings()))
+    sections = dict.fromkeys(key.rsplit(".", 1)[0] for key in leaves if "." in key)
+    keys = [*sections, *leaves]
+    beside = {key.rsplit(".", 1)[-1]: key for key in keys if key.split(".")[:-1] == parents}
+    elsewhere = {key.rsplit(".", 1)[-1]: key for key in reversed(keys)}
+    for candidates, cutoff in ((beside, 0.7), (elsewhere, 0.9), (beside, 0.4), (elsewhere, 0.7)):
+        if near := difflib.get_close_matches(last, candidates, n=1, cutoff=cutoff):
+            return candidates[near[0]]
     return None
 
 
-def _said(problem: Any) -> str:
+def _message(problem: Any) -> str:
     return str(problem["msg"]).removeprefix("Value error, ")
 
 
@@ -237,7 +232,9 @@ def _lines(section: BaseModel, prefix: str, keys: Collection[str] | None, notes:
             continue
         if not prefix and name != "seed":
             yield ""
-        yield f"{pad}# {field.description}{_choices(field.annotation)}"
+        words = choices(field.annotation) if get_origin(field.annotation) is Literal else ()
+        allowed = f" [{' | '.join(words)}]" if len(words) > 1 else ""
+        yield f"{pad}# {field.description}{allowed}"
         if key in notes:
             yield f"{pad}# {printable(notes[key])}"
         if isinstance(value, BaseModel):
@@ -260,11 +257,6 @@ def printable(text: str) -> str:
 def _escape(char: str) -> str:
     code = ord(char)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def _choices(annotation: Any) -> str:
-    values = choices(annotation) if get_origin(annotation) is Literal else ()
-    return f" [{' | '.join(values)}]" if len(values) > 1 else ""
 
 
 def choices(annotation: Any) -> tuple[str, ...]:

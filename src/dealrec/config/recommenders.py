@@ -107,17 +107,17 @@ class Recommender:
     """What the settings have to know of a recommender.
 
     sections: that no other recommender reads, so that a change there puts no run of another out of date. pretrained:
-    the setting of the model that it begins with. named: whether a call has to name that, there being no usual one.
-    warm_start: whether it has learnt nothing before its warm start.
+    the setting of the model that it begins with. model_required: whether a call has to name that, there being no usual
+    one. warm_start: whether it has learnt nothing before its warm start.
     """
 
     sections: frozenset[str]
     pretrained: str
-    named: bool
+    model_required: bool
     warm_start: bool
 
 
 RECOMMENDERS = {
-    "bigrec": Recommender(frozenset({"llm", "warmstart"}), "llm.model", named=True, warm_start=False),
-    "tiger": Recommender(frozenset({"tiger"}), "tiger.text_encoder", named=False, warm_start=True),
+    "bigrec": Recommender(frozenset({"llm", "warmstart"}), "llm.model", model_required=True, warm_start=False),
+    "tiger": Recommender(frozenset({"tiger"}), "tiger.text_encoder", model_required=False, warm_start=True),
 }

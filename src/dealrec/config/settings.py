@@ -70,7 +70,10 @@ class DataConfig(Section):
         description="table: CSV, Parquet or JSON Lines. recbole: .inter and .item files."
         " dealrec: the folder of sequential_{train,valid,test}.txt of the DEALRec release.",
     )
-    interactions: Path = Field(Path("interactions.parquet"), description="Interactions: a file, or the dealrec folder.")
+    interactions: Path = Field(
+        Path("interactions.parquet"),
+        description="Interactions: a file, a folder with its parts, or the dealrec folder.",
+    )
     items: Path = Field(Path("items.parquet"), description="Items with their titles.")
     columns: Columns = Field(Columns(), description="Names of the columns in your files.")
     split: Literal["time", "column", "leave-last-out"] = Field(
@@ -329,8 +332,8 @@ class Config(Settings):
 
     def unread_sections(self) -> frozenset[str]:
         """Sections of the other recommenders."""
-        everyone = frozenset().union(*(recommender.sections for recommender in RECOMMENDERS.values()))
-        return everyone - RECOMMENDERS[self.recommender].sections
+        sections = frozenset().union(*(recommender.sections for recommender in RECOMMENDERS.values()))
+        return sections - RECOMMENDERS[self.recommender].sections
 
     @model_validator(mode="after")
     def _recommender_can_start(self) -> Self:

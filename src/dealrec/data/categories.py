@@ -7,9 +7,9 @@ from collections.abc import Callable
 import polars as pl
 
 from dealrec.columns import CATEGORY
-from dealrec.data.tables import Column, refuse
+from dealrec.data.readers.tables import Column, refuse
 from dealrec.data.titles import clean
-from dealrec.data.values import wrong_type
+from dealrec.data.values import missing, wrong_type
 
 MANY = 1000
 _ROW = "row"
@@ -31,7 +31,8 @@ def categories(column: Column, *, separator: str | None) -> pl.Series:
     separator = separator or column.separator
     if separator is not None:
         flat = flat.with_columns(pl.col(CATEGORY).str.split(separator)).explode(CATEGORY)
-    named = flat.with_columns(clean(flat[CATEGORY])).filter(pl.col(CATEGORY) != "").unique(maintain_order=True)
+    names = clean(flat[CATEGORY])
+    named = flat.with_columns(names).filter(~missing(names)).unique(maintain_order=True)
     lists = named.group_by(_ROW, maintain_order=True).agg(CATEGORY)
     rows = pl.DataFrame({_ROW: pl.int_range(len(column.values), eager=True)})
     return rows.join(lists, on=_ROW, how="left", maintain_order="left")[CATEGORY].fill_null([])

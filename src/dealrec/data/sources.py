@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from dealrec import columns
 from dealrec.config import DataConfig
 from dealrec.data import values
 from dealrec.data.categories import categories, warn_of_categories
-from dealrec.data.release import read_release, release_files
-from dealrec.data.tables import Column, Table, read_recbole, read_table
+from dealrec.data.readers.parts import files_of
+from dealrec.data.readers.release import read_release, release_files
+from dealrec.data.readers.tables import Column, Table, only, read_recbole, read_table
 from dealrec.data.titles import item_table
 
 NO_TIMES = " Set it to null to take the order of the rows."
@@ -35,10 +36,10 @@ class Source:
 
 
 def files(config: DataConfig) -> list[Path]:
-    """Return the files that `read` reads, interactions first; whether they exist is not looked at."""
+    """Return the files that `read` reads, interactions first, of a folder its parts; a file need not exist."""
     if config.format == "dealrec":
-        return [*release_files(config.interactions).values(), config.items]
-    return [config.interactions, config.items]
+        return [*release_files(config.interactions).values(), *files_of(config.items)]
+    return [*files_of(config.interactions), *files_of(config.items)]
 
 
 def read(config: DataConfig, *, warn: Callable[[str], None]) -> Source:
@@ -51,10 +52,13 @@ def read(config: DataConfig, *, warn: Callable[[str], None]) -> Source:
     if config.format == "dealrec":
         interactions, item_ids = _release(config, warn=warn)
     else:
-        table = _open(config.interactions, config, ending=".inter")
+        names = config.columns
+        wanted = (names.user, names.item, names.timestamp, names.rating, names.split)
+        table = _open(config.interactions, config, wanted, ending=".inter", warn=warn)
         item_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
-        interactions = _interactions(table, config)
-    table = _open(config.items, config, ending=".item")
+        interactions = _interactions(table, config, warn=warn)
+    titled = (config.columns.item, config.columns.title, config.columns.category)
+    table = _open(config.items, config, titled, ending=".item", warn=warn)
     listed = values.ids(table.column(config.columns.item, setting="data.columns.item"))
     title = values.titles(table.column(config.columns.title, setting="data.columns.title"))
     used, known = values.reconcile(item_ids, listed)
@@ -69,8 +73,17 @@ def read(config: DataConfig, *, warn: Callable[[str], None]) -> Source:
     return Source(interactions, items, _categories(table, known, config, warn=warn))
 
 
-def _open(path: Path, config: DataConfig, *, ending: str) -> Table:
-    return read_recbole(path, ending=ending) if config.format == "recbole" else read_table(path)
+def _open(
+    path: Path, config: DataConfig, names: Collection[str | None], *, ending: str, warn: Callable[[str], None]
+) -> Table:
+    """Read the columns of those names, and nothing else of the file."""
+    if config.format == "recbole":
+        table = read_recbole(path, only(names), ending=ending)
+    else:
+        table = read_table(path, only(names))
+    for warning in table.warnings:
+        warn(warning)
+    return table
 
 
 def _categories(
@@ -94,7 +107,7 @@ def _release(config: DataConfig, *, warn: Callable[[str], None]) -> tuple[pl.Dat
     return interactions, values.ids(column)
 
 
-def _interactions(table: Table, config: DataConfig) -> pl.DataFrame:
+def _interactions(table: Table, config: DataConfig, *, warn: Callable[[str], None]) -> pl.DataFrame:
     """Return the interactions, all but their item ids, which depend on the items file too."""
     names = config.columns
     user = values.ids(table.column(names.user, setting="data.columns.user")).values
@@ -103,7 +116,7 @@ def _interactions(table: Table, config: DataConfig) -> pl.DataFrame:
         fields.append(pl.int_range(len(user), dtype=pl.Int64, eager=True).alias(columns.TIMESTAMP))
     else:
         column = table.column(names.timestamp, setting="data.columns.timestamp", hint=NO_TIMES)
-        fields.append(values.timestamps(column))
+        fields.append(values.timestamps(column, warn=warn))
     if names.rating is not None:
         fields.append(values.ratings(table.column(names.rating, setting="data.columns.rating")))
     if names.split is not None:

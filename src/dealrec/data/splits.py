@@ -37,10 +37,10 @@ def min_rating(interactions: pl.DataFrame, *, minimum: float) -> pl.DataFrame:
     """Keep the interactions rated `minimum` or higher; DataError if none are, or none have ratings."""
     if RATING not in interactions.columns:
         raise DataError("data.min_rating is set, but the interactions have no ratings", "Set data.columns.rating.")
-    kept = interactions.filter(pl.col(RATING) >= minimum)
-    if kept.height == 0:
+    rated = interactions.filter(pl.col(RATING) >= minimum)
+    if rated.height == 0:
         raise DataError(f"no interaction is rated {minimum:g} or higher", "Lower data.min_rating.")
-    return kept
+    return rated
 
 
 def drop_repeats(
@@ -62,8 +62,8 @@ def drop_repeats(
     ordered = interactions.sort(USER, *part, TIMESTAMP, maintain_order=True)
     if repeats == "collapse":
         return ordered.filter(pl.col(ITEM).ne_missing(pl.col(ITEM).shift()).over(USER))
-    same = [USER, ITEM] if repeats == "first" else [USER, ITEM, TIMESTAMP]
-    return ordered.unique(same, keep="first", maintain_order=True)
+    key = [USER, ITEM] if repeats == "first" else [USER, ITEM, TIMESTAMP]
+    return ordered.unique(key, keep="first", maintain_order=True)
 
 
 def split_by_time(interactions: pl.DataFrame, *, valid_share: float, test_share: float) -> Splits:
@@ -111,10 +111,12 @@ def split_leave_last_out(interactions: pl.DataFrame) -> Splits:
     Users with fewer than three interactions are for training only. DataError if no user has three.
     """
     ordered = _ordered(interactions)
-    left = (pl.len() - 1 - pl.int_range(pl.len())).over(USER)  # interactions of the user that follow
+    following = (pl.len() - 1 - pl.int_range(pl.len())).over(USER)  # interactions of the user that follow
     long = pl.len().over(USER) >= 3
     parts = Splits(
-        ordered.filter(~long | (left >= 2)), ordered.filter(long & (left == 1)), ordered.filter(long & (left == 0))
+        ordered.filter(~long | (following >= 2)),
+        ordered.filter(long & (following == 1)),
+        ordered.filter(long & (following == 0)),
     )
     return _nonempty(
         parts, "train", "valid", "test", remedy="Leave-last-out needs users with three interactions or more."
@@ -153,8 +155,8 @@ def k_core(splits: Splits, k: int) -> Splits:
         train = train.filter((pl.len().over(USER) >= k) & (pl.len().over(ITEM) >= k))
 
     def survivors(part: pl.DataFrame) -> pl.DataFrame:
-        kept = part.join(train.select(USER).unique(), on=USER, how="semi", maintain_order="left")
-        return kept.join(train.select(ITEM).unique(), on=ITEM, how="semi", maintain_order="left")
+        of_users = part.join(train.select(USER).unique(), on=USER, how="semi", maintain_order="left")
+        return of_users.join(train.select(ITEM).unique(), on=ITEM, how="semi", maintain_order="left")
 
     parts = Splits(train, survivors(splits.valid), survivors(splits.test)) if k else splits
     return _nonempty(parts, "train", "test", remedy=f"Lower data.k_core, which is {k}.")
@@ -167,10 +169,10 @@ def with_positions(splits: Splits) -> Splits:
     """
     part = "part"
     parts = [splits.train, splits.valid, splits.test]
-    both = pl.concat([_ordered(frame).with_columns(pl.lit(i).alias(part)) for i, frame in enumerate(parts)])
-    both = both.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).over(USER).alias(POSITION)).sort(USER, POSITION)
-    names = [USER, ITEM, POSITION, TIMESTAMP, *([RATING] if RATING in both.columns else [])]
-    return Splits(*(both.filter(pl.col(part) == i).select(names) for i in range(3)))
+    joined = pl.concat([_ordered(frame).with_columns(pl.lit(i).alias(part)) for i, frame in enumerate(parts)])
+    joined = joined.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).over(USER).alias(POSITION)).sort(USER, POSITION)
+    names = [USER, ITEM, POSITION, TIMESTAMP, *([RATING] if RATING in joined.columns else [])]
+    return Splits(*(joined.filter(pl.col(part) == i).select(names) for i in range(3)))
 
 
 def catalogue(items: pl.DataFrame, train: pl.DataFrame, *, restrict: bool) -> pl.DataFrame:
@@ -185,12 +187,12 @@ def catalogue(items: pl.DataFrame, train: pl.DataFrame, *, restrict: bool) -> pl
     """
     counts = train.group_by(ITEM).agg(pl.len().cast(pl.Int64).alias(TRAIN_COUNT))
     absent = absent_items(items, train).with_columns(pl.col(ITEM).cast(pl.String).alias(TITLE))
-    listed = pl.concat([items.select(ITEM, TITLE), absent]).join(counts, on=ITEM, how="left")
-    listed = listed.with_columns(pl.col(TRAIN_COUNT).fill_null(0))
+    table = pl.concat([items.select(ITEM, TITLE), absent]).join(counts, on=ITEM, how="left")
+    table = table.with_columns(pl.col(TRAIN_COUNT).fill_null(0))
     if restrict:
-        listed = listed.filter(pl.col(TRAIN_COUNT) > 0)
+        table = table.filter(pl.col(TRAIN_COUNT) > 0)
     index = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(ITEM_INDEX)
-    return listed.sort(ITEM).select(index, ITEM, TITLE, TRAIN_COUNT)
+    return table.sort(ITEM).select(index, ITEM, TITLE, TRAIN_COUNT)
 
 
 def absent_items(items: pl.DataFrame, train: pl.DataFrame) -> pl.DataFrame:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
 import polars as pl
 
 from dealrec import columns
-from dealrec.data.tables import Column, refuse
+from dealrec.data.readers.tables import Column, refuse
 from dealrec.errors import DataError
 
 TRAIN, VALID, TEST = "train", "valid", "test"
@@ -18,7 +19,16 @@ _ISO = (
     r"^(?<date>\d{4}-\d{2}-\d{2})"
     r"(?:[T ](?<minute>\d{2}:\d{2})(?<second>:\d{2}(?:\.\d{1,9})?)? ?(?<zone>Z|UTC|[+-]\d{2}(?::?\d{2})?)?)?$"
 )
+# How programs spell that there is no value: pandas, R, SQL, JSON, spreadsheets.
+_SPELT = (
+    *("NA", "N/A", "n/a", "na", "<NA>", "#N/A", "#NA", "NaN", "nan", "-nan", "-NaN", "NaT", "NULL", "Null", "null"),
+    *("(null)", "None", "none", "\\N", "undefined"),
+)
+_SCIENTIFIC = r"^\s*\d(?:[.,]\d+)?[eE]\+\d+\s*$"
 _EXACT = 2**53  # Beyond it, a float no longer holds every integer, and two ids may have become one.
+EARLIEST, LATEST = 315_532_800, 4_102_444_800  # 1980 and 2100 in seconds: numbers between are taken for times
+_YEAR_2, _YEAR_9999 = -62_104_060_800 * 10**6, 253_370_764_800 * 10**6 - 1  # microseconds
+PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _TIMES = "Use numbers, dates, or ISO 8601 text such as 2024-05-31T18:30:00."
 
 
@@ -44,13 +54,14 @@ def ids(column: Column) -> Ids:
     values = column.values
     if isinstance(values.dtype, pl.Categorical | pl.Enum):
         values = values.cast(pl.String)
-    missing = values.is_null()
+    refuse(column, missing(values), fault="has no id", remedy="Fill in the ids, or remove these rows.")
     if values.dtype == pl.String:
-        missing = missing | (values.str.strip_chars() == "")
-    elif values.dtype.is_float():
-        missing = missing | values.is_nan()
-    refuse(column, missing, fault="has no id", remedy="Fill in the ids, or remove these rows.")
-    if values.dtype == pl.String:
+        refuse(
+            column,
+            values.str.contains(_SCIENTIFIC),
+            fault="has ids that a spreadsheet has rounded",
+            remedy="Their last digits are lost: take the ids from where they came from, as text.",
+        )
         return Ids(column, values, _canonical(values) if column.text else None)
     if values.dtype.is_float() or values.dtype.is_decimal():
         fraction = (values != values.floor()) | (values.abs() > _EXACT)
@@ -60,6 +71,15 @@ def ids(column: Column) -> Ids:
     integers = values.cast(pl.Int64, strict=False)
     refuse(column, integers.is_null(), fault="has ids beyond 64 bits", remedy="Store these ids as text.")
     return Ids(column, integers.cast(pl.String), integers)
+
+
+def missing(values: pl.Series) -> pl.Series:
+    """Where there is no value: null, NaN, blank text, and text that spells it out, such as NA, NULL, None or \\N."""
+    absent = values.is_null()
+    if values.dtype == pl.String:
+        bare = values.str.strip_chars()
+        return absent | bare.is_in(["", *_SPELT]).fill_null(True)
+    return absent | values.is_nan().fill_null(True) if values.dtype.is_float() else absent
 
 
 def reconcile(first: Ids, second: Ids) -> tuple[pl.Series, pl.Series]:
@@ -80,28 +100,33 @@ def reconcile(first: Ids, second: Ids) -> tuple[pl.Series, pl.Series]:
     return pair
 
 
-def timestamps(column: Column) -> pl.Series:
+def timestamps(column: Column, *, warn: Callable[[str], None] = lambda _: None) -> pl.Series:
     """Read times: Int64 or Float64 as given; dates and ISO 8601 text as Int64 microseconds since 1970 (UTC).
 
-    Raises DataError for a missing, infinite or unreadable time.
+    Raises DataError for a missing, infinite or unreadable time, for times of two units in one column, and for times
+    before 1970 or after 2100 among others, by which missing ones are often marked; warns of such dates.
     """
-    values = column.values
-    refuse(column, values.is_null(), fault="has no time", remedy="Fill in the times, or remove these rows.")
+    values, remedy = column.values, "Fill in the times, or remove these rows."
+    refuse(column, values.is_null(), fault="has no time", remedy=remedy)
+    dated = False
     if isinstance(values.dtype, pl.Date | pl.Datetime):
-        times = values.dt.epoch("us")
+        times, dated = values.dt.epoch("us"), True
     elif values.dtype.is_integer():
         times = values.cast(pl.Int64, strict=False)
     elif values.dtype.is_float() or values.dtype.is_decimal():
         times = values.cast(pl.Float64)
     elif values.dtype == pl.String:
-        times = _times_of_text(values.str.strip_chars())
+        times, dated = _times_of_text(values.str.strip_chars())
     else:
         wrong_type(column, "times", _TIMES)
+    refuse(column, times.is_null() & missing(values), fault="has no time", remedy=remedy)
     refuse(column, times.is_null(), fault="cannot be read as a time", remedy=_TIMES)
     if times.dtype == pl.Float64:
-        refuse(
-            column, ~times.is_finite(), fault="is NaN or infinite", remedy="Fill in the times, or remove these rows."
-        )
+        refuse(column, ~times.is_finite(), fault="is NaN or infinite", remedy=remedy)
+    if dated:
+        _warn_of_markers(column, times, warn)
+    else:
+        _refuse_two_units(column, times)
     return times.rename(columns.TIMESTAMP)
 
 
@@ -114,6 +139,7 @@ def ratings(column: Column) -> pl.Series:
     elif not values.dtype.is_numeric():
         wrong_type(column, "ratings", remedy)
     numbers = values.cast(pl.Float64, strict=False)
+    refuse(column, numbers.is_null() & missing(values), fault="has no rating", remedy=remedy)
     refuse(column, numbers.is_null(), fault="cannot be read as a number", remedy=remedy)
     refuse(column, ~numbers.is_finite(), fault="is NaN or infinite", remedy=remedy)
     return numbers.rename(columns.RATING)
@@ -151,12 +177,39 @@ def _canonical(text: pl.Series) -> pl.Series | None:
     return integers if (integers.cast(pl.String) == plain).fill_null(False).all() else None
 
 
-def _times_of_text(text: pl.Series) -> pl.Series:
+def _refuse_two_units(column: Column, times: pl.Series) -> None:
+    """Raise DataError where all times are from 1980 to 2100 in one of the units, but not all in the same one.
+
+    Beside them those before 1970, such as 0 and -1, and after 2100 mark missing times.
+    """
+    within = {unit: times.is_between(EARLIEST * per, LATEST * per) for unit, per in PER_SECOND.items()}
+    main = max(within, key=lambda unit: int(within[unit].sum()))
+    known = pl.DataFrame(within).select(pl.any_horizontal(pl.all())).to_series()
+    absent = ~known & ((times <= 0) | (times > LATEST * PER_SECOND[main]))
+    if 2 * known.sum() < len(times) or not (known | absent).all():
+        return
+    fault = f"is in another unit of time than the {main} of the other rows"
+    refuse(column, known & ~within[main], fault=fault, remedy="Bring all times to one unit.")
+    fault = "has a time before 1970 or after 2100, which may mark a missing one,"
+    refuse(column, absent, fault=fault, remedy="Fill in the times, or remove these rows.")
+
+
+def _warn_of_markers(column: Column, times: pl.Series, warn: Callable[[str], None]) -> None:
+    markers = (times == 0) | ~times.is_between(_YEAR_2, _YEAR_9999)
+    if (count := int(markers.sum())) and count < len(times):
+        warn(
+            f"{column.path}: column '{column.name}' holds the first instant of 1970, the year 1 or 9999 in {count:,} of"
+            f" {len(times):,} rows, which may mark missing times"
+        )
+
+
+def _times_of_text(text: pl.Series) -> tuple[pl.Series, bool]:
+    """The times, and whether they are dates."""
     integers = text.cast(pl.Int64, strict=False)
     if integers.null_count() == 0:
-        return integers
+        return integers, False
     floats, moments = text.cast(pl.Float64, strict=False), _iso(text)
-    return floats if floats.null_count() < moments.null_count() else moments
+    return (floats, False) if floats.null_count() < moments.null_count() else (moments, True)
 
 
 def _iso(text: pl.Series) -> pl.Series:

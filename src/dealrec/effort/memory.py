@@ -65,8 +65,8 @@ def fit_peak(sizes: Sequence[Size], peaks: Sequence[int]) -> PeakMemory:
     """The linear function of least squares with no negative number; peaks in bytes."""
     rows = np.array([[1.0, size.tokens, size.logits] for size in sizes])
     scale = rows.max(0).clip(min=1)
-    found, _ = nnls(rows / scale, np.array(peaks, dtype=float))
-    return PeakMemory(*(found / scale).tolist())
+    coefficients, _ = nnls(rows / scale, np.array(peaks, dtype=float))
+    return PeakMemory(*(coefficients / scale).tolist())
 
 
 def largest_batches(shards: Sequence[Sequence[Encoded]], memory: PeakMemory, *, budget: float) -> tuple[int, float]:
@@ -76,21 +76,21 @@ def largest_batches(shards: Sequence[Sequence[Encoded]], memory: PeakMemory, *, 
     two and halves between them are tried, so that measurements which differ a little lead to the same batches. Batches
     of one are returned where nothing fits.
     """
-    found = (1, _expected(shards, memory, 1))
+    largest = (1, _expected_peak(shards, memory, 1))
     tokens = 16
     while tokens <= _LARGEST:
-        for tried in (tokens, tokens * 3 // 2):
-            expected = _expected(shards, memory, tried)
+        for candidate in (tokens, tokens * 3 // 2):
+            expected = _expected_peak(shards, memory, candidate)
             if expected > budget:
-                return found
-            found = (tried, expected)
+                return largest
+            largest = (candidate, expected)
         if all(len(_plan(shard, tokens)) == 1 for shard in shards):
             break
         tokens *= 2
-    return found
+    return largest
 
 
-def _expected(shards: Sequence[Sequence[Encoded]], memory: PeakMemory, batch_tokens: int) -> float:
+def _expected_peak(shards: Sequence[Sequence[Encoded]], memory: PeakMemory, batch_tokens: int) -> float:
     plans = ((shard, _plan(shard, batch_tokens)) for shard in shards)
     largest = max(memory.of(batch_size_of([shard[i] for i in batch])) for shard, plan in plans for batch in plan)
     return memory.fixed + SLACK * (largest - memory.fixed)

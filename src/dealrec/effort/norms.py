@@ -43,21 +43,21 @@ def norms_and_losses(
     model: nn.Module, batches: Iterable[Mapping[str, Tensor]], *, parameters: Sequence[str] | None = None
 ) -> tuple[Tensor, Tensor]:
     """`gradient_norms`, and the losses whose gradients they are: both [n]."""
-    chosen = _chosen(model, parameters)
+    chosen = _chosen_parameters(model, parameters)
     layers = layers_of(model, chosen.values())
-    recorder, norms, scored = Recorder(), list[Tensor](), list[Tensor]()
-    with _eval_mode(model), _requiring(model, chosen), recorder.attached(model, layers):
+    recorder, norms, all_losses = Recorder(), list[Tensor](), list[Tensor]()
+    with _eval_mode(model), _requires_grad_only(model, chosen), recorder.attached(model, layers):
         for batch in batches:
             for layer in layers:
                 layer.calls.clear()
             with torch.enable_grad(), recorder.forward_pass(len(batch["labels"])):
                 losses = sequence_losses(model, batch)
             norms.append(_squares(losses, layers, chosen).sqrt())
-            scored.append(losses.detach())
+            all_losses.append(losses.detach())
             _require_finite(norms[-1], first=sum(map(len, norms[:-1])))
     if not norms:
         raise ValueError("batches is empty: there is no sample to score")
-    return torch.cat(norms), torch.cat(scored)
+    return torch.cat(norms), torch.cat(all_losses)
 
 
 def _squares(losses: Tensor, layers: list[Layer], chosen: dict[str, nn.Parameter]) -> Tensor:
@@ -71,25 +71,25 @@ def _squares(losses: Tensor, layers: list[Layer], chosen: dict[str, nn.Parameter
     for layer, call in calls:
         require_unchanged(layer, call)
     # Gradients of the layers' outputs only; a parameter has one itself only where it is used outside of its layer.
-    wanted: list[Any] = [*(call.edge for _, call in calls), *chosen.values()]
-    found = torch.autograd.grad(losses, wanted, torch.ones_like(losses), allow_unused=True)
-    _require_none(found[len(calls) :], list(chosen))
-    gradients = {id(call): gradient for (_, call), gradient in zip(calls, found, strict=False)}
+    sources: list[Any] = [*(call.edge for _, call in calls), *chosen.values()]
+    source_gradients = torch.autograd.grad(losses, sources, torch.ones_like(losses), allow_unused=True)
+    _require_none(source_gradients[len(calls) :], list(chosen))
+    gradients = {id(call): gradient for (_, call), gradient in zip(calls, source_gradients, strict=False)}
     squares = torch.zeros_like(losses, requires_grad=False)
     # A parameter's norm is taken with its last owner: a tied one has several, the others' parts are freed at once.
-    owners = Counter(id(value) for layer in layers for value in layer.chosen.values())
+    owners = Counter(id(value) for layer in layers for value in layer.parameters.values())
     parts: dict[int, list[Part]] = {}
     for layer in layers:
         for call in layer.calls:
             gradient = gradients.pop(id(call))
             if gradient is not None:
                 for key, part in layer.rule(layer, call, gradient):
-                    parts.setdefault(id(layer.chosen[key]), []).append(part)
+                    parts.setdefault(id(layer.parameters[key]), []).append(part)
         layer.calls.clear()
-        for value in layer.chosen.values():
+        for value in layer.parameters.values():
             owners[id(value)] -= 1
-            if not owners[id(value)] and (own := parts.pop(id(value), None)):
-                squares += squared_norms(own, value.shape).to(squares)
+            if not owners[id(value)] and (uses := parts.pop(id(value), None)):
+                squares += squared_norms(uses, value.shape).to(squares)
     return squares
 
 
@@ -113,7 +113,7 @@ def _require_finite(norms: Tensor, *, first: int) -> None:
         )
 
 
-def _chosen(model: nn.Module, parameters: Sequence[str] | None) -> dict[str, nn.Parameter]:
+def _chosen_parameters(model: nn.Module, parameters: Sequence[str] | None) -> dict[str, nn.Parameter]:
     """The chosen parameters by name, a tied one by its first."""
     named = dict(model.named_parameters(remove_duplicate=False))
     if parameters is None:
@@ -134,16 +134,16 @@ def _chosen(model: nn.Module, parameters: Sequence[str] | None) -> dict[str, nn.
 
 
 def _matching(pattern: str, named: Mapping[str, nn.Parameter]) -> list[str]:
-    matched = fnmatch.filter(named, pattern)
-    if not matched:
+    matches = fnmatch.filter(named, pattern)
+    if not matches:
         raise ModelError(
             f"effort: no parameter matches {pattern!r}", f"The first of {len(named)}: {next(iter(named))}."
         )
-    return matched
+    return matches
 
 
 @contextmanager
-def _requiring(model: nn.Module, chosen: Mapping[str, nn.Parameter]) -> Iterator[None]:
+def _requires_grad_only(model: nn.Module, chosen: Mapping[str, nn.Parameter]) -> Iterator[None]:
     """While open, only the chosen parameters require grad, so that no pass goes below their layers."""
     before = [(value, value.requires_grad) for value in model.parameters()]
     for value, _ in before:

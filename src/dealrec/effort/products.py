@@ -6,7 +6,7 @@ that is tied, as embedding and output head, needs the inner products between for
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -38,17 +38,16 @@ class Dense:
 
 
 Part: TypeAlias = Outer | Rows | Dense
-_P = TypeVar("_P", Outer, Rows, Dense)
 
 
 def squared_norms(parts: Sequence[Part], shape: torch.Size) -> Tensor:
     """||sum of the parts||^2 for each sample: [B]. shape: of the parameter that the parts are the gradient of."""
     if any(isinstance(part, Dense) for part in parts):
-        return sum((_written_out(part, shape) for part in parts), torch.zeros(())).flatten(1).square().sum(1)
-    outers, rows = _of(parts, Outer), _of(parts, Rows)
+        return sum((_dense(part, shape) for part in parts), torch.zeros(())).flatten(1).square().sum(1)
+    outers, rows = [p for p in parts if isinstance(p, Outer)], [p for p in parts if isinstance(p, Rows)]
     # Uses of one form sum: the same as one use over the joined tokens.
-    outer = Outer(_joined([p.left for p in outers]), _joined([p.right for p in outers])) if outers else None
-    row = Rows(_joined([p.tokens for p in rows]), _joined([p.values for p in rows])) if rows else None
+    outer = Outer(_concatenated([p.left for p in outers]), _concatenated([p.right for p in outers])) if outers else None
+    row = Rows(_concatenated([p.tokens for p in rows]), _concatenated([p.values for p in rows])) if rows else None
     if outer is None or row is None:
         return outer_squares(outer) if outer else row_squares(row) if row else torch.zeros(())
     return (outer_squares(outer) + row_squares(row) + 2 * inner_products(outer, row)).clamp_min(0)
@@ -72,10 +71,10 @@ def row_squares(part: Rows) -> Tensor:
     # One key for each pair of sample and row; -1 joins the key of no row, which counts nothing.
     width = int(part.tokens.max()) + 2
     keys = part.tokens + 1 + width * torch.arange(samples, device=part.tokens.device).unsqueeze(1)
-    found, places = keys.flatten().unique(return_inverse=True)
-    sums = part.values.new_zeros(len(found), columns).index_add_(0, places, part.values.flatten(0, 1))
-    squares = sums.square().sum(1) * (found % width != 0)
-    return part.values.new_zeros(samples).index_add_(0, found // width, squares)
+    unique_keys, places = keys.flatten().unique(return_inverse=True)
+    sums = part.values.new_zeros(len(unique_keys), columns).index_add_(0, places, part.values.flatten(0, 1))
+    squares = sums.square().sum(1) * (unique_keys % width != 0)
+    return part.values.new_zeros(samples).index_add_(0, unique_keys // width, squares)
 
 
 def inner_products(outer: Outer, rows: Rows) -> Tensor:
@@ -84,7 +83,7 @@ def inner_products(outer: Outer, rows: Rows) -> Tensor:
     return (outer.left.gather(2, tokens) * (outer.right @ rows.values.mT) * (rows.tokens >= 0).unsqueeze(1)).sum((1, 2))
 
 
-def _written_out(part: Part, shape: torch.Size) -> Tensor:
+def _dense(part: Part, shape: torch.Size) -> Tensor:
     """[B, *shape]: small parameters, or a weight that some layer uses in a way of its own."""
     if isinstance(part, Dense):
         return part.values
@@ -96,9 +95,5 @@ def _written_out(part: Part, shape: torch.Size) -> Tensor:
     return part.values.new_zeros(len(part.tokens), *shape).index_put_(places, values, accumulate=True)
 
 
-def _of(parts: Sequence[Part], form: type[_P]) -> list[_P]:
-    return [part for part in parts if isinstance(part, form)]
-
-
-def _joined(values: list[Tensor]) -> Tensor:
+def _concatenated(values: list[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else torch.cat(values, 1)

@@ -15,18 +15,18 @@ from dealrec.errors import ModelError
 
 def layers_of(model: nn.Module, chosen: Iterable[nn.Parameter]) -> list[Layer]:
     """The modules that own chosen parameters; a tied parameter has several owners."""
-    wanted = {id(value) for value in chosen}
+    parameter_ids = {id(value) for value in chosen}
     layers: list[Layer] = []
-    taken: set[str] = set()  # modules whose parameters are used by the module around them
+    inner_modules: set[str] = set()  # modules whose parameters are used by the module around them
     for prefix, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
         if isinstance(module, LoraEmbedding):
             for part in ("lora_embedding_A", "lora_embedding_B"):
                 own |= {f"{part}.{key}": value for key, value in getattr(module, part).items()}
-                taken.add(f"{prefix}.{part}")
-        mine = {key: value for key, value in own.items() if id(value) in wanted}
-        if mine and prefix not in taken:
-            layers.append(Layer(prefix, module, mine, rule_of(module)))
+                inner_modules.add(f"{prefix}.{part}")
+        layer_parameters = {key: value for key, value in own.items() if id(value) in parameter_ids}
+        if layer_parameters and prefix not in inner_modules:
+            layers.append(Layer(prefix, module, layer_parameters, rule_of(module)))
     _find_relative_biases(model, layers)
     return layers
 
@@ -106,19 +106,19 @@ class Recorder:
             _require_grad(layer, True)
             if not isinstance(output, Tensor):
                 raise ModelError(f"effort: {layer} returns more than one tensor", "Leave it out of the parameters.")
-            return self._keep(layer, [*inputs], keywords, output)
+            return self._record(layer, [*inputs], keywords, output)
 
         return after
 
-    def _keep(self, layer: Layer, inputs: list[Any], keywords: dict[str, Any], output: Tensor) -> Tensor:
+    def _record(self, layer: Layer, inputs: list[Any], keywords: dict[str, Any], output: Tensor) -> Tensor:
         if layer.rule is general and len(output) == 1:  # shared by the samples, such as positions: a copy for each
             output = output.expand(self._samples, *output.shape[1:])
-        kept = output.detach() if layer.rule is general else None
+        reference = output.detach() if layer.rule is general else None
         if not output.requires_grad:  # nothing below requires grad: the graph may begin here
             output = output.detach().requires_grad_()
         # The edge of a clone still means the layer's own output where an activation changes it in place.
         output = output.clone()
-        call = Call(self._samples, inputs, keywords, get_gradient_edge(output), kept, [])
+        call = Call(self._samples, inputs, keywords, get_gradient_edge(output), reference, [])
         call.versions = _versions(call)
         layer.calls.append(call)
         return output
@@ -128,19 +128,19 @@ class Recorder:
         weight: Any = layer.module.weight
 
         def compute_bias(*inputs: Any, **keywords: Any) -> Tensor:
-            seen: list[Tensor] = []
-            handle = layer.module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+            lookups: list[Tensor] = []
+            handle = layer.module.register_forward_pre_hook(lambda _module, inputs: lookups.append(inputs[0]))
             _require_grad(layer, False)
             try:
                 bias: Tensor = compute(*inputs, **keywords)
             finally:
                 handle.remove()
                 _require_grad(layer, True)
-            expected = [weight.detach()[buckets].permute(2, 0, 1).unsqueeze(0) for buckets in seen]
-            if len(seen) != 1 or not torch.equal(bias, expected[0]):
+            expected = [weight.detach()[buckets].permute(2, 0, 1).unsqueeze(0) for buckets in lookups]
+            if len(lookups) != 1 or not torch.equal(bias, expected[0]):
                 raise ModelError(f"effort: {layer} is used in an unknown way", "Leave it out of the parameters.")
-            buckets = seen[0].expand(self._samples, -1, -1)
-            return self._keep(layer, [buckets], {}, bias.expand(self._samples, -1, -1, -1))
+            buckets = lookups[0].expand(self._samples, -1, -1)
+            return self._record(layer, [buckets], {}, bias.expand(self._samples, -1, -1, -1))
 
         return compute_bias
 
@@ -155,6 +155,6 @@ def _versions(call: Call) -> list[int]:
     return [value._version for value in call.values if isinstance(value, Tensor)]
 
 
-def _require_grad(layer: Layer, wanted: bool) -> None:
-    for value in layer.chosen.values():
-        value.requires_grad_(wanted)
+def _require_grad(layer: Layer, required: bool) -> None:
+    for value in layer.parameters.values():
+        value.requires_grad_(required)

@@ -12,11 +12,14 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from tempfile import TemporaryDirectory
 
+from dealrec.devices import compute_device, reproducible
+from dealrec.engine.measure import Meter, note_peak
 from dealrec.engine.stage import Context, Silent
 from dealrec.engine.workers import Job, end_unless
 from dealrec.errors import DealrecError
 
 JOB, REFUSAL = "job.pickle", "refusal.json"
+OUTCOME = "outcome-{}.json"  # of each process, by its rank: the facts and the peak memory
 LAUNCHED = "DEALREC_LAUNCHED"  # in the environment of the processes that are started: how many there are
 PATIENCE = 10  # seconds that they have to end in
 
@@ -24,29 +27,27 @@ PATIENCE = 10  # seconds that they have to end in
 def on_devices(context: Context, job: Job, out: Path, *, processes: int) -> None:
     """Call job(context, out) here, or at once in as many processes, which accelerate joins to one training.
 
-    Each of them has its own copy of the model; what the job writes only the first may write. accelerate chooses the
-    devices, and goes by the user's own `accelerate config` where there is one; without CUDA they are CPUs. The
-    processes end with this one, and with an interrupt that this one survives.
+    Each of them has its own copy of the model, on the device of its rank (`compute_device`); what the job writes only
+    the first may write. Which GPUs there are the user's own `accelerate config` may say. The processes end with this
+    one, and with an interrupt that this one survives.
     """
     if processes == 1:
         job(context, out)
         return
-    import torch
-
-    cuda = torch.cuda.is_available()
+    kind = compute_device().type
     with TemporaryDirectory() as folder:
         (Path(folder) / JOB).write_bytes(pickle.dumps((replace(context, progress=Silent()), job, out)))
         command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
         command += ["--num_machines", "1", "--main_process_port", "0", "--multi_gpu"]  # port 0: any that is free
         command += ["--module", "dealrec.engine.launching", folder, str(os.getpid())]
         # With --cpu, accelerate would start a single process; several CPUs it is told so.
-        surroundings = {**os.environ, LAUNCHED: str(processes), **({} if cuda else {"ACCELERATE_USE_CPU": "true"})}
+        on_cpus = {"ACCELERATE_USE_CPU": "true"} if kind == "cpu" else {}
+        surroundings = {**os.environ, LAUNCHED: str(processes), **on_cpus}
         with (
             context.progress.bar(f"{context.name}: {out.name.partition('@')[0]}, in {processes} processes"),
             _ending(subprocess.Popen(command, env=surroundings, stdout=DEVNULL, stderr=PIPE, text=True)) as launcher,
         ):
             told = launcher.communicate()[1]
-        context.facts["device"] = f"{processes} x {'cuda' if cuda else 'cpu'}"
         if (refusal := Path(folder) / REFUSAL).exists():
             raise DealrecError(*json.loads(refusal.read_text()))
         if launcher.returncode:
@@ -54,6 +55,10 @@ def on_devices(context: Context, job: Job, out: Path, *, processes: int) -> None
                 f"{context.name}: training in {processes} processes failed:\n{told.strip()}",
                 "Check the devices (accelerate env), or train in one process (processes: 1).",
             )
+        outcomes = [json.loads((Path(folder) / OUTCOME.format(rank)).read_text()) for rank in range(processes)]
+    for outcome in outcomes:
+        note_peak(outcome["peak"])
+    context.facts |= outcomes[0]["facts"] | {"device": f"{processes} x {kind}"}
 
 
 @contextmanager
@@ -77,17 +82,27 @@ def is_first() -> bool:
 
 def main() -> None:
     """What each of the processes does."""
+    import torch
+
     folder, caller = Path(sys.argv[1]), int(sys.argv[2])
     launcher = os.getppid()
     end_unless(lambda: os.getppid() == launcher and _lives(caller))  # an orphan would compute on for nobody
     if os.environ.get("WORLD_SIZE") != os.environ[LAUNCHED]:
         raise RuntimeError(f"accelerate joined {os.environ.get('WORLD_SIZE')} processes, not {os.environ[LAUNCHED]}")
+    if (device := compute_device()).type == "cuda":  # or what names no GPU would be put on the first by all
+        torch.cuda.set_device(device)
     context, job, out = pickle.loads((folder / JOB).read_bytes())  # written a moment ago, by on_devices
+    meter = Meter()
     try:
-        job(context, out)
+        with reproducible():
+            job(context, out)
     except DealrecError as error:
         (folder / REFUSAL).write_text(json.dumps([error.cause, error.remedy]))
         raise
+    peak = meter.read(device=device.type).peak_memory_bytes
+    (folder / OUTCOME.format(os.environ["RANK"])).write_text(json.dumps({"facts": context.facts, "peak": peak}))
+    if torch.distributed.is_initialized():  # its threads now and then abort a process that ends with them
+        torch.distributed.destroy_process_group()
 
 
 def _lives(process: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from dealrec.engine.settings import Settings, deviations, recorded
-from dealrec.engine.stage import SHARDS, UNITS, Origin, Stage, within
+from dealrec.engine.stage import MACHINE, OUTSIDE, SHARDS, UNITS, Origin, Stage, within
 from dealrec.errors import DataError
 
 FORMAT = 2  # of the run directory
@@ -51,25 +51,25 @@ class Manifest(BaseModel):
 
     def outside_hashes(self) -> list[tuple[str, str]]:
         """Name and SHA-256 of all that the stage has read from outside the run directory."""
-        return [(name, self.inputs[f"outside/{place}"]) for place, name in enumerate(self.outside)]
+        return [(name, self.inputs[f"{OUTSIDE}/{place}"]) for place, name in enumerate(self.outside)]
 
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a complete stage, or None: no folder, none of ours, or a file of it is gone or resized."""
-    manifest = _parsed(folder)
+    manifest = _read(folder)
     return manifest if manifest and _intact(folder, manifest.sizes) else None
 
 
 def intact_units(folder: Path) -> dict[str, str]:
     """The units of a stage's folder whose files are all there, each with its fingerprint; the stage may be damaged."""
-    manifest = _parsed(folder)
+    manifest = _read(folder)
     if manifest is None:
         return {}
     sizes = {unit: {k: v for k, v in manifest.sizes.items() if within(k, unit)} for unit in manifest.units}
     return {unit: key for unit, key in manifest.units.items() if _intact(folder, sizes[unit])}
 
 
-def _parsed(folder: Path) -> Manifest | None:
+def _read(folder: Path) -> Manifest | None:
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
@@ -99,11 +99,14 @@ def stage_origin(stage: Stage, config: Settings, complete: Mapping[str, Manifest
         outputs = complete[source].outputs
         hashes |= {f"{source}/{key}": value for key, value in outputs.items() if not rest or within(key, rest)}
     if stage.reads_manifests:
-        hashes |= {f"{name}/{MANIFEST}": _text_hash(manifest.model_dump_json()) for name, manifest in complete.items()}
-    for place, thing in enumerate(stage.outside(config)):
+        hashes |= {
+            f"{name}/{MANIFEST}": hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
+            for name, manifest in complete.items()
+        }
+    for place, dependency in enumerate(stage.outside(config)):
         # By place, not by path: a file that was moved is the same file.
-        hashes[f"outside/{place}"] = file_hash(thing) if isinstance(thing, Path) else thing
-    hashes |= {f"machine/{place}": thing for place, thing in enumerate(stage.machine(config))}
+        hashes[f"{OUTSIDE}/{place}"] = file_hash(dependency) if isinstance(dependency, Path) else dependency
+    hashes |= {f"{MACHINE}/{place}": name for place, name in enumerate(stage.machine(config))}
     settings = deviations(recorded(config, stage.settings), type(config))
     return Origin(stage.name, stage.version, settings, hashes)
 
@@ -123,15 +126,11 @@ def _file_hash(path: Path, _size: int, _changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _text_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def output_files(folder: Path) -> list[Path]:
     """The files of a stage's folder that are its outcome, sorted."""
-    aside = {MANIFEST, FINGERPRINT, SHARDS, UNITS}
-    inner = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in inner if path.relative_to(folder).parts[0] not in aside)
+    internal = {MANIFEST, FINGERPRINT, SHARDS, UNITS}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in files if path.relative_to(folder).parts[0] not in internal)
 
 
 def library_versions() -> dict[str, str]:

@@ -15,12 +15,12 @@ def imported_files(path: Path) -> list[Path]:
     while the code runs cannot be known. A file that is absent or is no Python is returned alone.
     """
     files: dict[Path, None] = {path: None}
-    waiting = [path]
-    while waiting:
-        for file in _imports(waiting.pop()):
+    queue = [path]
+    while queue:
+        for file in _imports(queue.pop()):
             if file not in files:
                 files[file] = None
-                waiting.append(file)
+                queue.append(file)
     return [path, *sorted(file for file in files if file != path)]
 
 

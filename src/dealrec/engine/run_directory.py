@@ -11,7 +11,7 @@ import polars as pl
 from dealrec.engine.manifest import Manifest, read_manifest
 from dealrec.engine.runner import State, recorded_config, states
 from dealrec.engine.settings import Settings, deviations, recorded
-from dealrec.engine.stage import SettingsT, Stage
+from dealrec.engine.stage import MACHINE, OUTSIDE, SettingsT, Stage
 from dealrec.errors import DealrecError, RunDirectoryError
 
 OTHER_VERSION = "was made by another version of dealrec"
@@ -93,9 +93,9 @@ def open_run(run_dir: Path, stages: Sequence[Stage[SettingsT]], config: Settings
             outdated[stage.name] = OTHER_SETTINGS
     first = stages[0].name
     if first not in current:
-        why = f"; the one there {outdated[first]}" if first in outdated else ""
+        reason = f"; the one there {outdated[first]}" if first in outdated else ""
         raise RunDirectoryError(
-            f"{run_dir} holds no complete {first} stage of these settings, so there is nothing to read{why}",
+            f"{run_dir} holds no complete {first} stage of these settings, so there is nothing to read{reason}",
             "Run it first: dealrec run CONFIG --run-dir DIR",
         )
     return Run(run_dir, config, tuple(stage.name for stage in stages), current, outdated)
@@ -105,7 +105,7 @@ def complete_run(run_dir: Path, stages: Sequence[Stage[SettingsT]], kind: type[S
     """A run with its recorded settings. Raises RunDirectoryError unless all these stages are up to date."""
     config = recorded_config(run_dir, kind)
     manifests: dict[str, Manifest] = {}
-    for stage, state, manifest in states(config, run_dir, stages):
+    for stage, state, manifest in states(config, run_dir, stages, anywhere=True):
         if state is not State.COMPLETE or manifest is None:
             last = stages[-1].name
             raise RunDirectoryError(
@@ -127,7 +127,7 @@ def _same_settings(manifest: Manifest, config: Settings) -> bool:
 def _same_inputs(manifest: Manifest, earlier: Mapping[str, Manifest]) -> bool:
     for name, digest in manifest.inputs.items():
         source, _, rest = name.partition("/")
-        if source in ("outside", "machine"):
+        if source in (OUTSIDE, MACHINE):
             continue
         if source not in earlier or earlier[source].outputs.get(rest) != digest:
             return False

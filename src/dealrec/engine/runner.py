@@ -9,12 +9,13 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dealrec.devices import reproducible
 from dealrec.engine.manifest import (
     FINGERPRINT,
     FORMAT,
@@ -31,7 +32,7 @@ from dealrec.engine.manifest import (
 )
 from dealrec.engine.measure import Meter
 from dealrec.engine.settings import Settings, recorded
-from dealrec.engine.stage import SHARDS, UNITS, Context, Origin, Progress, SettingsT, Stage
+from dealrec.engine.stage import MACHINE, SHARDS, UNITS, Context, Origin, Progress, SettingsT, Stage, within
 from dealrec.errors import DealrecError, RunDirectoryError
 
 LOCK = ".dealrec.lock"  # also marks a directory as a run's
@@ -87,24 +88,26 @@ def run_opened(config: Settings, run_dir: Path, stages: Sequence[Stage], *, prog
 
 
 def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, progress: Progress) -> Manifest:
-    part, wanted = run_dir / f"{stage.name}.part", origin.digest()
+    part, fingerprint = run_dir / f"{stage.name}.part", origin.digest()
     manifest = read_manifest(part)
-    if manifest is None or manifest.fingerprint != wanted:
-        _prepare(part, wanted)
+    if manifest is None or manifest.fingerprint != fingerprint:
+        _prepare(part, fingerprint)
         progress.say(f"{stage.name} ...")
         earlier = intact_units(run_dir / stage.name)
         context = Context(stage.name, config, progress, run_dir, part, stage.inputs, origin, earlier)
         meter = Meter()
-        stage.run(context)
-        cost = meter.read()
+        with reproducible():
+            stage.run(context)
+        device = str(context.facts.pop("device", "cpu"))
+        cost = meter.read(device=device)
         files = output_files(part)
         names = [path.relative_to(part).as_posix() for path in files]
-        outside = [str(thing) for thing in stage.outside(config)]
+        outside = [str(dependency) for dependency in stage.outside(config)]
         manifest = Manifest(
             stage=stage.name,
             version=stage.version,
             format=FORMAT,
-            fingerprint=wanted,
+            fingerprint=fingerprint,
             config=recorded(config, stage.settings),
             inputs=dict(origin.hashes),
             outside=outside,
@@ -113,7 +116,7 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
             units=context.units,
             seed=config.seed,
             libraries=library_versions(),
-            device=str(context.facts.pop("device", "cpu")),
+            device=device,
             threads=thread_count(),
             wall_seconds=round(cost.wall_seconds, 3),
             cpu_seconds=round(cost.cpu_seconds, 3),
@@ -126,7 +129,7 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
     return manifest
 
 
-def _prepare(part: Path, wanted: str) -> None:
+def _prepare(part: Path, fingerprint: str) -> None:
     """Leave nothing in the folder but what runs that were interrupted have finished, each by what it was made from."""
     part.mkdir(exist_ok=True)
     for leftover in part.iterdir():
@@ -134,15 +137,15 @@ def _prepare(part: Path, wanted: str) -> None:
             continue
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     staging = part / f"{FINGERPRINT}.tmp"
-    staging.write_text(wanted)
+    staging.write_text(fingerprint)
     staging.rename(part / FINGERPRINT)
 
 
 def _publish(run_dir: Path, name: str) -> None:
     """Put a complete folder under its name; what it was put together from is dropped only now."""
     final, old, part = (run_dir / f"{name}{suffix}" for suffix in ("", ".old", ".part"))
-    for kept in (SHARDS, UNITS):
-        shutil.rmtree(part / kept, ignore_errors=True)
+    for internal in (SHARDS, UNITS):
+        shutil.rmtree(part / internal, ignore_errors=True)
     if final.exists():
         final.rename(old)
     part.rename(final)
@@ -159,14 +162,19 @@ def _restore(run_dir: Path, name: str) -> None:
             old.rename(final)
 
 
-def states(config: Settings, run_dir: Path, stages: Sequence[Stage]) -> Iterator[tuple[Stage, State, Manifest | None]]:
-    """State of each stage under `config`. A stage after one that is not complete is out of date at best."""
+def states(
+    config: Settings, run_dir: Path, stages: Sequence[Stage], *, anywhere: bool = False
+) -> Iterator[tuple[Stage, State, Manifest | None]]:
+    """State of each stage under `config`. A stage after one that is not complete is out of date at best.
+
+    anywhere: whatever machine has computed it, for those who read; a run goes on with what its own machine made.
+    """
     complete: dict[str, Manifest] = {}
     broken = False
     for stage in stages:
         manifest = read_manifest(run_dir / stage.name)
         if manifest is not None and not broken:
-            broken = not _current(stage, config, complete, manifest)
+            broken = not _current(stage, config, complete, manifest, anywhere=anywhere)
         begun = (run_dir / f"{stage.name}.part" / FINGERPRINT).exists()
         running = begun and _in_use(run_dir)
         if manifest is None:
@@ -178,11 +186,18 @@ def states(config: Settings, run_dir: Path, stages: Sequence[Stage]) -> Iterator
         yield stage, state, manifest
 
 
-def _current(stage: Stage, config: Settings, complete: Mapping[str, Manifest], manifest: Manifest) -> bool:
+def _current(
+    stage: Stage, config: Settings, complete: Mapping[str, Manifest], manifest: Manifest, *, anywhere: bool
+) -> bool:
     try:
-        return manifest.fingerprint == stage_origin(stage, config, complete).digest()
+        origin = stage_origin(stage, config, complete)
     except DealrecError:  # a file of the user's that is gone
         return False
+    if anywhere:
+        there = {name: value for name, value in manifest.inputs.items() if within(name, MACHINE)}
+        here = {name: value for name, value in origin.hashes.items() if not within(name, MACHINE)}
+        origin = replace(origin, hashes=here | there)
+    return manifest.fingerprint == origin.digest()
 
 
 def recorded_config(run_dir: Path, kind: type[SettingsT]) -> SettingsT:
@@ -217,7 +232,7 @@ def refuse_foreign_directory(run_dir: Path) -> None:
     """Raise RunDirectoryError for a directory with files that are not of a run, and for a file."""
     if run_dir.is_file():
         raise RunDirectoryError(f"{run_dir} is no directory", "Choose another --run-dir.")
-    if run_dir.is_dir() and any(run_dir.iterdir()) and not _ours(run_dir):
+    if run_dir.is_dir() and any(run_dir.iterdir()) and not (run_dir / LOCK).exists():
         raise RunDirectoryError(
             f"{run_dir} holds files that are not of a run", "Choose an empty or a new directory for --run-dir."
         )
@@ -227,12 +242,12 @@ def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not (folder / MANIFEST).exists():
         raise RunDirectoryError(f"{folder} is not of a run", "Move it away, or choose another --run-dir.")
     try:
-        written = json.loads((folder / MANIFEST).read_bytes())["format"]
+        version = json.loads((folder / MANIFEST).read_bytes())["format"]
     except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: it is made anew
         return
-    if written != FORMAT:
+    if version != FORMAT:
         raise RunDirectoryError(
-            f"{folder.parent} was made by another version of dealrec (format {written}; this one has {FORMAT})",
+            f"{folder.parent} was made by another version of dealrec (format {version}; this one has {FORMAT})",
             "Choose a new --run-dir, or delete it.",
         )
 
@@ -275,14 +290,10 @@ def _writable(run_dir: Path) -> Iterator[None]:
                 "Free some space or choose another --run-dir, then run again: complete stages are kept.",
             ) from error
         # filename is the run directory, what is in it, or the folder that could not be made for it
-        named = Path(getattr(error, "filename", None) or "?")
-        if isinstance(error, OSError) and (run_dir in (named, *named.parents) or named in run_dir.parents):
+        path = Path(getattr(error, "filename", None) or "?")
+        if isinstance(error, OSError) and (run_dir in (path, *path.parents) or path in run_dir.parents):
             raise RunDirectoryError(f"Cannot use {run_dir}: {error.strerror}", "Choose another --run-dir.") from error
         raise
-
-
-def _ours(run_dir: Path) -> bool:
-    return (run_dir / LOCK).exists()
 
 
 def _no_space(error: BaseException | None) -> str | None:

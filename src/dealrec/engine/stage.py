@@ -14,6 +14,9 @@ from typing_extensions import TypeVar
 
 from dealrec.engine.settings import Settings
 
+SHARDS, UNITS = "shards", "units"  # folders of a stage that is not complete
+OUTSIDE, MACHINE = "outside", "machine"  # what names of inputs begin with that are of no stage
+
 T = TypeVar("T")
 SettingsT = TypeVar("SettingsT", bound=Settings, default=Any)
 
@@ -62,8 +65,8 @@ class Origin:
     def part(self, name: str, *, without: Collection[str], inputs: Collection[str]) -> str:
         """The fingerprint of a unit that these settings cannot change, and that reads these inputs alone."""
         settings = {key: value for key, value in self.settings.items() if key not in without}
-        read = (*inputs, "outside", "machine")
-        hashes = {key: value for key, value in self.hashes.items() if any(within(key, source) for source in read)}
+        sources = (*inputs, OUTSIDE, MACHINE)
+        hashes = {key: value for key, value in self.hashes.items() if any(within(key, source) for source in sources)}
         return _digest([self.stage, self.version, name, settings, hashes])
 
 
@@ -115,7 +118,7 @@ class Context(Generic[SettingsT]):
 
     def shard_once(self, name: str, fill: Callable[[Path], None]) -> Path:
         """Have `fill` write a folder of shards, unless an interrupted run has already completed it; its path."""
-        return _filled_once(self.shard(name), fill)
+        return _fill_once(self.shard(name), fill)
 
     def unit(
         self,
@@ -131,21 +134,18 @@ class Context(Generic[SettingsT]):
         from an interrupted run or from the complete stage, whatever else has changed. without: settings of the stage
         that cannot change it; inputs: what it reads of the stage's inputs; None: all of them.
         """
-        reads = self.inputs if inputs is None else inputs
-        key = self.origin.part(name, without=without, inputs=reads) if self.origin else ""
+        sources = self.inputs if inputs is None else inputs
+        key = self.origin.part(name, without=without, inputs=sources) if self.origin else ""
         folder = self.out / UNITS
         folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / f"{name}@{key[:16]}"
+        unit = folder / f"{name}@{key[:16]}"
         if key and self.earlier.get(name) == key:
-            _filled_once(kept, lambda staging: linked(self.run_dir / self.name / name, staging))
-        _filled_once(kept, fill)
+            _fill_once(unit, lambda staging: link_folder(self.run_dir / self.name / name, staging))
+        _fill_once(unit, fill)
         # Linked, not moved: whatever fails from here on, the unit is there for the next run.
-        linked(kept, self.out / name)
+        link_folder(unit, self.out / name)
         self.units[name] = key
         return self.out / name
-
-
-SHARDS, UNITS = "shards", "units"  # folders of a stage that is not complete
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Stage(Generic[SettingsT]):
     settings: tuple[str, ...] = ()
     outside: Callable[[SettingsT], Iterable[Path | str]] = lambda _config: ()
     machine: Callable[[SettingsT], Iterable[str]] = lambda _config: ()
-    after: Callable[[SettingsT, Path], None] = lambda _config, _run_dir: None
+    after: Callable[[SettingsT, Path], object] = lambda _config, _run_dir: None
     reads_manifests: bool = False
 
 
@@ -176,7 +176,7 @@ def within(name: str, declared: str) -> bool:
     return name == declared or name.startswith(f"{declared}/")
 
 
-def linked(source: Path, target: Path) -> None:
+def link_folder(source: Path, target: Path) -> None:
     """A copy of a folder, of hard links where the file system has them."""
     shutil.copytree(source, target, dirs_exist_ok=True, copy_function=_link)
 
@@ -188,7 +188,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _filled_once(path: Path, fill: Callable[[Path], None]) -> Path:
+def _fill_once(path: Path, fill: Callable[[Path], None]) -> Path:
     staging = path.with_name(f"{path.name}.tmp")
     if not path.exists():
         shutil.rmtree(staging, ignore_errors=True)

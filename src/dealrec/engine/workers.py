@@ -12,6 +12,7 @@ from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
+from dealrec.devices import reproducible
 from dealrec.engine.stage import Context, Silent
 from dealrec.errors import DealrecError
 
@@ -31,10 +32,10 @@ def in_parallel(context: Context, label: str, jobs: Mapping[str, Job], *, worker
             return
         spawning = get_context("spawn")
         with ProcessPoolExecutor(workers, spawning, initializer=_end_with, initargs=(os.getpid(),)) as pool:
-            running = [pool.submit(_fill, quiet, name, job) for name, job in missing.items()]
+            futures = [pool.submit(_fill, quiet, name, job) for name, job in missing.items()]
             try:
-                for done in as_completed(running):
-                    done.result()
+                for future in as_completed(futures):
+                    future.result()
                     advance()
             except BrokenProcessPool:
                 raise DealrecError(
@@ -71,6 +72,7 @@ def _fill(context: Context, name: str, job: Job) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # many threads would only wait for each other, and sums would depend on their number
     try:
-        context.shard_once(name, partial(job, context))
+        with reproducible():
+            context.shard_once(name, partial(job, context))
     finally:
         torch.set_num_threads(before)

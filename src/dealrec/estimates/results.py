@@ -1,38 +1,29 @@
 """What an estimate comes to, stage by stage and in all."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from dealrec.estimates.planning import Plan
+from dealrec.estimates.plans import Plan
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What a stage is expected to cost.
+class Estimate:
+    """What one stage is expected to cost; where it is up to date, what it took.
 
     figures: what it does, by name. seconds: None where there is no estimate, and a note says why. at_most: seconds of
     the most work that the settings allow, at the pace that was measured, where the data decide how much of it is done;
-    equal to `seconds` where nothing less can be foreseen; else None. added_memory: bytes besides what the process held
-    at its peak while the piece was measured.
-    """
-
-    figures: dict[str, int]
-    seconds: float | None
-    at_most: float | None = None
-    added_memory: int = 0
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate(Expected):
-    """Of one stage. Where it is up to date, seconds and memory are those that it took.
-
-    peak_memory_bytes: of the process, resident; on a GPU of its tensors; `added_memory` is part of it. None: not known.
+    equal to `seconds` where nothing less can be foreseen; else None. cpu_seconds: of all threads and processes.
+    peak_memory_bytes: as a manifest has it. None: not known.
     """
 
     stage: str
     plan: Plan
+    figures: dict[str, int] = field(default_factory=dict)
+    seconds: float | None = None
+    at_most: float | None = None
+    cpu_seconds: float | None = None
     peak_memory_bytes: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def past(self) -> bool:

@@ -36,10 +36,10 @@ def catalogue_metrics(
     shares = interactions.group_by(ITEM).agg((pl.len() / len(interactions)).alias(_SHARE))
     ranked = recommended.join(shares, on=ITEM, how="left").with_columns(pl.col(_SHARE).fill_null(0.0))
     ranked = ranked.sort(USER, RANK)  # sums of floats depend on their order
-    found = {}
+    metrics = {}
     for k in ks:
         first = ranked.filter(pl.col(RANK) <= k)
-        found[f"coverage@{k}"] = first[ITEM].n_unique() / len(items)
+        metrics[f"coverage@{k}"] = first[ITEM].n_unique() / len(items)
         means = first.group_by(USER, maintain_order=True).agg(pl.col(_SHARE).mean())
-        found[f"popularity@{k}"] = float(means[_SHARE].to_numpy().mean())
-    return found
+        metrics[f"popularity@{k}"] = float(means[_SHARE].to_numpy().mean())
+    return metrics

@@ -35,28 +35,30 @@ def sign_flip_test(differences: NDArray[np.float64], *, resamples: int, seed: in
     """
     if len(differences) == 0 or not np.isfinite(differences).all():
         raise ValueError("expected finite differences, one per user")
-    moved = differences[differences != 0]  # a flipped 0 is the same, so leaving it out changes no share
-    if len(moved) < 2:
+    nonzero = differences[differences != 0]  # a flipped 0 is the same, so leaving it out changes no share
+    if len(nonzero) < 2:
         return PermutationTest(1.0, exact=True, least=1.0)
-    total, scale = moved.sum(), np.abs(moved).sum()
+    total, scale = nonzero.sum(), np.abs(nonzero).sum()
 
     def distance(sums: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.round(np.abs(sums) / scale, _DIGITS))
 
-    batch = max(1, _VALUES_AT_ONCE // len(moved))
-    how: dict[str, Any] = {"n_resamples": resamples, "batch": batch, "vectorized": True, "alternative": "greater"}
-    if 2 ** len(moved) <= resamples:
-        exact = permutation_test((moved,), lambda d, axis: distance(d.sum(axis)), permutation_type="samples", **how)
-        return PermutationTest(float(exact.pvalue), exact=True, least=2 / 2 ** len(moved))
-    draw = np.random.default_rng(seed)
+    batch = max(1, _VALUES_AT_ONCE // len(nonzero))
+    options: dict[str, Any] = {"n_resamples": resamples, "batch": batch, "vectorized": True, "alternative": "greater"}
+    if 2 ** len(nonzero) <= resamples:
+        test = permutation_test(
+            (nonzero,), lambda d, axis: distance(d.sum(axis)), permutation_type="samples", **options
+        )
+        return PermutationTest(float(test.pvalue), exact=True, least=2 / 2 ** len(nonzero))
+    generator = np.random.default_rng(seed)
 
-    def flipped(*, size: tuple[int, ...]) -> NDArray[np.float64]:
+    def flipped_distances(*, size: tuple[int, ...]) -> NDArray[np.float64]:
         # permutation_test would shuffle each user's two signs in turn, which takes hundreds of times as long.
-        flips = draw.random((size[0], len(moved)), dtype=np.float32) < 0.5
-        return distance(total - 2 * (flips @ moved))[:, None]
+        flips = generator.random((size[0], len(nonzero)), dtype=np.float32) < 0.5
+        return distance(total - 2 * (flips @ nonzero))[:, None]
 
-    drawn = monte_carlo_test([float(distance(total))], flipped, lambda d, axis: d.sum(axis), **how)
-    return PermutationTest(float(drawn.pvalue), exact=False, least=1 / (resamples + 1))
+    sampled = monte_carlo_test([float(distance(total))], flipped_distances, lambda d, axis: d.sum(axis), **options)
+    return PermutationTest(float(sampled.pvalue), exact=False, least=1 / (resamples + 1))
 
 
 def label_test(ours: NDArray[np.float64], theirs: NDArray[np.float64], *, resamples: int, seed: int) -> PermutationTest:
@@ -72,8 +74,8 @@ def label_test(ours: NDArray[np.float64], theirs: NDArray[np.float64], *, resamp
     values = np.concatenate([ours, theirs])
     scale = np.abs(values).sum() or 1.0
     if min(len(ours), len(theirs)) == 1:  # scipy takes no sample of one; its rank says all
-        values, alone = (np.round(v / scale, _DIGITS) for v in (values, ours if len(ours) == 1 else theirs))
-        side = min((values >= alone).mean(), (values <= alone).mean())
+        values, single = (np.round(v / scale, _DIGITS) for v in (values, ours if len(ours) == 1 else theirs))
+        side = min((values >= single).mean(), (values <= single).mean())
         return PermutationTest(min(1.0, 2 * float(side)), exact=True, least=min(1.0, 2 / len(values)))
     choices = comb(len(values), len(ours))
     test = permutation_test(
@@ -84,5 +86,5 @@ def label_test(ours: NDArray[np.float64], theirs: NDArray[np.float64], *, resamp
         vectorized=True,
         rng=np.random.default_rng(seed),
     )
-    counted = choices if choices <= resamples else resamples + 1  # drawn at random, the choice seen is counted besides
-    return PermutationTest(float(test.pvalue), exact=choices <= resamples, least=min(1.0, 2 / counted))
+    total = choices if choices <= resamples else resamples + 1  # drawn at random, the choice seen is counted besides
+    return PermutationTest(float(test.pvalue), exact=choices <= resamples, least=min(1.0, 2 / total))

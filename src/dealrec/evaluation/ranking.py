@@ -27,10 +27,10 @@ def ranking_metrics(recommended: pl.DataFrame, relevant: pl.DataFrame, *, ks: Se
     gain = 1 / (1 + pl.col(RANK)).log(2)
     columns = []
     for k in ks:
-        found = pl.col(RANK) <= k
-        columns.append((found.sum() / pl.len()).alias(f"recall@{k}"))
-        columns.append((gain.filter(found).sum() / _ideal(k)).alias(f"ndcg@{k}"))
-        columns.append((1 / pl.col(RANK).filter(found).min()).fill_null(0.0).alias(f"mrr@{k}"))
+        hit = pl.col(RANK) <= k
+        columns.append((hit.sum() / pl.len()).alias(f"recall@{k}"))
+        columns.append((gain.filter(hit).sum() / _ideal(k)).alias(f"ndcg@{k}"))
+        columns.append((1 / pl.col(RANK).filter(hit).min()).fill_null(0.0).alias(f"mrr@{k}"))
     return hits.group_by(USER, maintain_order=True).agg(columns)
 
 

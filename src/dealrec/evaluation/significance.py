@@ -37,7 +37,7 @@ def bootstrap_mean(values: NDArray[np.float64], *, confidence: float, resamples:
     mean = float(values.mean())
     if n < 2 or np.ptp(values) == 0:
         return Interval(mean, None, None, n)
-    found = bootstrap(
+    interval = bootstrap(
         (values,),
         np.mean,
         confidence_level=confidence,
@@ -46,7 +46,7 @@ def bootstrap_mean(values: NDArray[np.float64], *, confidence: float, resamples:
         batch=max(1, _NUMBERS_AT_ONCE // n),
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high), n)
+    return Interval(mean, float(interval.low), float(interval.high), n)
 
 
 def bootstrap_crossed(differences: NDArray[np.float64], *, confidence: float, resamples: int, seed: int) -> Interval:
@@ -81,7 +81,7 @@ def bootstrap_crossed(differences: NDArray[np.float64], *, confidence: float, re
 
 
 def _resampled_means(
-    differences: NDArray[np.float64], resamples: int, draw: np.random.Generator
+    differences: NDArray[np.float64], resamples: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
     """Means, [resamples], of the array with each axis drawn anew, one level fewer than it has."""
     at_once = max(1, _NUMBERS_AT_ONCE // max(differences.shape))
@@ -89,9 +89,9 @@ def _resampled_means(
     for start in range(0, resamples, at_once):
         weights = []
         for levels in differences.shape:
-            drawn = max(1, levels - 1)
+            draws = max(1, levels - 1)
             size = min(at_once, resamples - start)
-            weights.append(draw.multinomial(drawn, np.full(levels, 1 / levels), size=size) / drawn)
+            weights.append(generator.multinomial(draws, np.full(levels, 1 / levels), size=size) / draws)
         selection, training, users = weights
         of_seeds = np.tensordot(users, differences, axes=(1, 2))  # [resamples, selection seeds, training seeds]
         means.append(np.einsum("bs,bt,bst->b", selection, training, of_seeds))

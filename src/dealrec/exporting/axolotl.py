@@ -9,63 +9,63 @@ from typing import Any
 
 from dealrec.engine.json_lines import write_jsonl
 from dealrec.exporting.handover import Handover
-from dealrec.exporting.training import common_settings, copy_start, lora, note_what_differs, write_yaml
+from dealrec.exporting.training import common_settings, copy_start, note_what_differs, trains_adapter, write_yaml
 from dealrec.sequences import Sample
 
 CONFIG, DATA = "axolotl.yaml", "train.jsonl"
 COMMENT = f"In this folder: axolotl train {CONFIG}\nbf16: true on a GPU that has it."
 
 
-def write(handed: Handover, folder: Path) -> str:
+def write(handover: Handover, folder: Path) -> str:
     """Write data and config; the command that trains."""
-    handed.refuse("messages", stack="axolotl")
-    model, adapter = copy_start(handed, folder)
+    handover.refuse("messages", stack="axolotl")
+    model, adapter = copy_start(handover, folder)
     data: dict[str, Any] = {"path": DATA, "ds_type": "json"}
-    if handed.form == "tokens":
-        write_jsonl(folder / DATA, handed.token_rows(mask=True))
+    if handover.form == "tokens":
+        write_jsonl(folder / DATA, handover.token_rows(mask=True))
     else:
-        write_jsonl(folder / DATA, ({"segments": segments(handed, sample)} for sample in handed.samples))
+        write_jsonl(folder / DATA, ({"segments": segments(handover, sample)} for sample in handover.samples))
         data["type"] = "input_output"
-        handed.compare("axolotl", lambda sample: handed.pieces(*_texts(handed, sample)))
+        handover.compare("axolotl", lambda sample: handover.pieces(*_texts(handover, sample)))
     settings: dict[str, Any] = {
         "base_model": model,
-        "revision_of_model": handed.config.llm.revision,
+        "revision_of_model": handover.config.llm.revision,
         "datasets": [data],
         "dataset_prepared_path": "prepared",
         "dataset_num_proc": 1,  # each further one imports axolotl before it tokenises
         "shuffle_merged_datasets": False,
         "val_set_size": 0.0,
-        "sequence_len": handed.longest,
+        "sequence_len": handover.longest,
         "excess_length_strategy": "raise",
         "sample_packing": False,
         "pad_to_sequence_len": False,
         "train_on_inputs": False,
     }
-    if lora(handed):
-        made = handed.config.llm.lora
-        settings |= {"adapter": "lora", "lora_model_dir": adapter, "lora_r": made.r, "lora_alpha": made.alpha}
-        settings |= {"lora_dropout": made.dropout, "lora_target_modules": made.target_modules}
-    if handed.config.llm.quantization:
-        settings[f"load_in_{handed.config.llm.quantization}"] = True
-        settings["adapter"] = "qlora" if handed.config.llm.quantization == "4bit" else "lora"
+    if trains_adapter(handover):
+        lora = handover.config.llm.lora
+        settings |= {"adapter": "lora", "lora_model_dir": adapter, "lora_r": lora.r, "lora_alpha": lora.alpha}
+        settings |= {"lora_dropout": lora.dropout, "lora_target_modules": lora.target_modules}
+    if handover.config.llm.quantization:
+        settings[f"load_in_{handover.config.llm.quantization}"] = True
+        settings["adapter"] = "qlora" if handover.config.llm.quantization == "4bit" else "lora"
     settings |= {
-        "num_epochs": handed.config.finetune.epochs,
-        "micro_batch_size": handed.config.finetune.micro_batch_size,
+        "num_epochs": handover.config.finetune.epochs,
+        "micro_batch_size": handover.config.finetune.micro_batch_size,
         "optimizer": "adamw_torch",
         "lr_scheduler": "linear",
-        **common_settings(handed),
+        **common_settings(handover),
     }
-    note_what_differs(handed, "axolotl")
+    note_what_differs(handover, "axolotl")
     write_yaml(folder / CONFIG, settings, comment=COMMENT)
     return f"axolotl train {CONFIG}"
 
 
-def segments(handed: Handover, sample: Sample) -> list[dict[str, Any]]:
+def segments(handover: Handover, sample: Sample) -> list[dict[str, Any]]:
     """Texts in their order, those that are learnt with label true."""
-    prompt, completion = _texts(handed, sample)
+    prompt, completion = _texts(handover, sample)
     marked = [*((False, text) for text in prompt), *((True, text) for text in completion)]
     return [{"label": label, "text": text} for label, text in marked if text]
 
 
-def _texts(handed: Handover, sample: Sample) -> tuple[list[str], list[str]]:
-    return [handed.begin, sample.prompt], [sample.completion, handed.end]
+def _texts(handover: Handover, sample: Sample) -> tuple[list[str], list[str]]:
+    return [handover.begin, sample.prompt], [sample.completion, handover.end]

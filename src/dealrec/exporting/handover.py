@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from dealrec.config import Config
 from dealrec.errors import ConfigError
+from dealrec.recommenders.bigrec.prompts import appended, encode_open
 from dealrec.sequences import IGNORED, Encoded, Sample
 
 Form = Literal["text", "messages", "tokens"]
-Read = Callable[[Sample], Encoded]  # a sample as the tokens that a stack makes of it
+Reading = Callable[[Sample], Encoded]  # a sample as the tokens that a stack makes of it
 
 
 @dataclass
@@ -44,7 +45,8 @@ class Handover:
     @cached_property
     def begin(self) -> str:
         """What the tokenizer puts before a prompt, as text: a begin-of-sequence token, or nothing."""
-        return "".join(self.tokenizer.convert_ids_to_tokens(self.tokenizer.encode("")))
+        tokens = encode_open(self.tokenizer, "", appended=appended(self.tokenizer))
+        return "".join(self.tokenizer.convert_ids_to_tokens(tokens))
 
     def pieces(self, prompt: Sequence[str], completion: Sequence[str]) -> Encoded:
         """Tokens of texts that are tokenised one by one, nothing added; labels on those of the completion."""
@@ -52,12 +54,12 @@ class Handover:
         def ids(texts: Sequence[str]) -> list[int]:
             return [i for text in texts if text for i in self.tokenizer.encode(text, add_special_tokens=False)]
 
-        read, written = ids(prompt), ids(completion)
-        return Encoded([*read, *written], [IGNORED] * len(read) + written)
+        prompt_ids, completion_ids = ids(prompt), ids(completion)
+        return Encoded([*prompt_ids, *completion_ids], [IGNORED] * len(prompt_ids) + completion_ids)
 
-    def compare(self, stack: str, read: Read) -> None:
+    def compare(self, stack: str, reading: Reading) -> None:
         """Count the samples that the stack reads as something else, and note it with the remedy."""
-        self.differing = sum(read(sample) != sample.tokens for sample in self.samples)
+        self.differing = sum(reading(sample) != sample.tokens for sample in self.samples)
         if self.differing:
             self.notes.append(
                 f"{stack} makes other tokens or another loss mask of {self.differing:,} of {len(self.samples):,}"

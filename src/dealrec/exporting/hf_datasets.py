@@ -13,16 +13,16 @@ from dealrec.exporting.handover import Handover
 CARD = "README.md"
 
 
-def write(handed: Handover, folder: Path) -> None:
+def write(handover: Handover, folder: Path) -> None:
     """Save the rows so that `datasets.load_from_disk` reads them."""
     with _datasets() as datasets:
-        datasets.Dataset.from_list(handed.rows()).save_to_disk(str(folder))
+        datasets.Dataset.from_list(handover.rows()).save_to_disk(str(folder))
 
 
-def save_tokens(handed: Handover, folder: Path) -> None:
+def save_tokens(handover: Handover, folder: Path) -> None:
     """Save input_ids, attention_mask and labels as the part `train` of a DatasetDict."""
     with _datasets() as datasets:
-        rows = datasets.Dataset.from_list(handed.token_rows(mask=True))
+        rows = datasets.Dataset.from_list(handover.token_rows(mask=True))
         datasets.DatasetDict({"train": rows}).save_to_disk(str(folder))
 
 
@@ -38,8 +38,6 @@ def card(provenance: Mapping[str, Any], *, licence: str, columns: Sequence[str])
     for stage in provenance["stages"].values():  # what two stages read is the same, and told once
         settings |= stage["settings"]
         sources |= {(file["name"], file["sha256"]): None for file in stage["outside"]}
-    made_from = _table(sources)
-    files = _table(provenance["files"].items())
     return f"""---
 {head}---
 
@@ -65,12 +63,12 @@ was stated at the export.
 ## What they were made from
 | file | SHA-256 |
 |---|---|
-{made_from}
+{_table(sources)}
 
 ## Files
 | file | SHA-256 |
 |---|---|
-{files}
+{_table(provenance["files"].items())}
 """
 
 
@@ -85,10 +83,10 @@ def _datasets() -> Iterator[Any]:
         import datasets
     except ImportError:
         raise ConfigError("This export needs the package datasets", "Install it: pip install 'datasets>=4.0'") from None
-    shown = not datasets.are_progress_bars_disabled()
+    enabled = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield datasets
     finally:
-        if shown:
+        if enabled:
             datasets.enable_progress_bars()

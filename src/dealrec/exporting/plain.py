@@ -6,13 +6,13 @@ from dealrec.engine.json_lines import write_jsonl
 from dealrec.exporting.handover import Handover
 
 
-def write_lines(handed: Handover, folder: Path) -> None:
+def write_lines(handover: Handover, folder: Path) -> None:
     """Write `train.jsonl`: prompt and completion, messages, or input_ids and labels."""
-    write_jsonl(folder / "train.jsonl", handed.rows())
+    write_jsonl(folder / "train.jsonl", handover.rows())
 
 
-def write_parquet(handed: Handover, folder: Path) -> None:
+def write_parquet(handover: Handover, folder: Path) -> None:
     """Write `train.parquet` with the columns of `write_lines`."""
     import polars as pl
 
-    pl.DataFrame(handed.rows(), infer_schema_length=None).write_parquet(folder / "train.parquet")
+    pl.DataFrame(handover.rows(), infer_schema_length=None).write_parquet(folder / "train.parquet")

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from dealrec.devices import compute_device, resolved_dtype
 from dealrec.exporting.handover import Handover
 
 TRAINED = "trained"  # folder for what the stack trains
@@ -21,96 +22,91 @@ def write_yaml(path: Path, settings: dict[str, Any], *, comment: str) -> None:
     path.write_text("".join(f"# {line}\n" for line in comment.splitlines()) + content, encoding="utf-8")
 
 
-def trainer_settings(handed: Handover) -> dict[str, Any]:
+def trainer_settings(handover: Handover) -> dict[str, Any]:
     """As the Trainer of transformers names them, which TRL and LLaMA-Factory extend."""
-    settings = handed.config.finetune
+    settings = handover.config.finetune
     return {
         "num_train_epochs": settings.epochs,
         "per_device_train_batch_size": settings.micro_batch_size,
         "lr_scheduler_type": "linear",
-        **common_settings(handed),
+        **common_settings(handover),
         "report_to": settings.report_to,
     }
 
 
-def common_settings(handed: Handover) -> dict[str, Any]:
+def common_settings(handover: Handover) -> dict[str, Any]:
     """What all stacks call alike."""
+    settings = handover.config.finetune
     return {
         "output_dir": TRAINED,
-        "gradient_accumulation_steps": accumulation(handed),
-        "learning_rate": handed.config.finetune.learning_rate,
-        "warmup_steps": warmup_steps(handed),
+        "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch_size * settings.processes),
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": warmup_steps(handover),
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
-        "bf16": takes_bf16(),
-        "seed": handed.config.seed,
+        "bf16": takes_bf16() and weights_dtype(handover) == "bfloat16",
+        "seed": handover.config.seed,
         "logging_steps": 1,
-        **saving(handed),
+        **saving(handover),
     }
 
 
-def saving(handed: Handover) -> dict[str, Any]:
+def saving(handover: Handover) -> dict[str, Any]:
     """When checkpoints are kept."""
-    every = handed.config.finetune.checkpoint_every
+    every = handover.config.finetune.checkpoint_every
     if isinstance(every, int):
         return {"save_strategy": "steps", "save_steps": every}
     return {"save_strategy": every or "no"}
 
 
-def accumulation(handed: Handover) -> int:
-    """Forward passes per optimiser step on each of the run's devices."""
-    settings = handed.config.finetune
-    return settings.batch_size // (settings.micro_batch_size * settings.processes)
-
-
-def warmup_steps(handed: Handover) -> int:
+def warmup_steps(handover: Handover) -> int:
     """Optimiser steps over which the learning rate rises: as a count, which every version of every stack takes."""
-    settings = handed.config.finetune
-    steps = settings.epochs * math.ceil(len(handed.samples) / settings.batch_size)
+    settings = handover.config.finetune
+    steps = settings.epochs * math.ceil(len(handover.samples) / settings.batch_size)
     return math.ceil(settings.warmup_share * steps)
 
 
 def takes_bf16() -> bool:
-    """Whether this machine's own fine-tuning would compute in bfloat16."""
+    """Whether the GPU here has bfloat16."""
     import torch
 
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return resolved_dtype("auto", compute_device()) == torch.bfloat16
 
 
-def weights_dtype(handed: Handover) -> str:
+def weights_dtype(handover: Handover) -> str:
     """Type of the LLM's weights; those that learn are float32."""
-    wanted = handed.config.llm.dtype
-    auto = "bfloat16" if takes_bf16() and lora(handed) else "float32"
-    return auto if wanted == "auto" else wanted
+    dtype = handover.config.llm.dtype
+    auto = "bfloat16" if takes_bf16() and trains_adapter(handover) else "float32"
+    return auto if dtype == "auto" else dtype
 
 
-def copy_start(handed: Handover, folder: Path) -> tuple[str, str | None]:
+def copy_start(handover: Handover, folder: Path) -> tuple[str, str | None]:
     """Copy what fine-tuning starts from; the model to name, and the adapter to go on from.
 
     A whole model that the warm start has trained gets the LLM's tokenizer beside it.
     """
-    llm = handed.config.llm.model
-    if handed.start is None:
+    llm = handover.config.llm.model
+    if handover.start is None:
         return llm, None
-    if (handed.start / "adapter_config.json").exists():
-        shutil.copytree(handed.start, folder / ADAPTER)
+    if (handover.start / "adapter_config.json").exists():
+        shutil.copytree(handover.start, folder / ADAPTER)
         return llm, ADAPTER
-    shutil.copytree(handed.start, folder / MODEL)
-    handed.tokenizer.save_pretrained(folder / MODEL)
+    shutil.copytree(handover.start, folder / MODEL)
+    handover.tokenizer.save_pretrained(folder / MODEL)
     return MODEL, None
 
 
-def note_what_differs(handed: Handover, stack: str) -> None:
+def note_what_differs(handover: Handover, stack: str) -> None:
     """Say in which ways the stack's training is not our own, whatever tokens it reads."""
-    handed.notes.append(
+    handover.notes.append(
         f"{stack} minimises the mean over the tokens of a batch, dealrec over its samples: long titles weigh more there"
     )
-    if handed.config.finetune.patience is not None:
-        handed.notes.append(
-            f"finetune.patience is not handed over: {stack} trains all {handed.config.finetune.epochs} epochs"
+    if handover.config.finetune.patience is not None:
+        handover.notes.append(
+            f"finetune.patience is not handed over: {stack} trains all {handover.config.finetune.epochs} epochs"
         )
 
 
-def lora(handed: Handover) -> bool:
+def trains_adapter(handover: Handover) -> bool:
     """Whether an adapter is trained, and not the whole model."""
-    return not handed.config.finetune.full
+    return not handover.config.finetune.full

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from dealrec.errors import NonFinite
 from dealrec.sequences import sequence_losses
@@ -40,6 +40,19 @@ def collate_rows(rows: Sequence[Row], *, pad_id: int) -> dict[str, Tensor]:
     """The batch of `collate`, and which of its samples count."""
     samples, counted = zip(*rows, strict=True)
     return {**collate(samples, pad_id=pad_id), COUNTED: torch.tensor(counted)}
+
+
+class OneDevice(TrainingArguments):
+    """Of a process that computes on one device, whatever else there is.
+
+    With several GPUs in sight the Trainer would take them all at once by DataParallel, which multiplies the batch size
+    and hides the model from its loss.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs of this process: none or one."""
+        return min(1, int(super().n_gpu))
 
 
 class SampleMeanTrainer(Trainer):
@@ -78,7 +91,7 @@ class SampleMeanTrainer(Trainer):
             # Gradients are averaged over the processes, hence the factor.
             loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
         else:
-            loss = losses.sum() / inputs[COUNTED].sum()
+            loss = losses.sum() / inputs[COUNTED].sum().clamp_min(1)  # what only fills up is dropped once gathered
         return (loss, {}) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ARG002 (the Trainer's signature)
@@ -86,11 +99,21 @@ class SampleMeanTrainer(Trainer):
         return _Order(
             self.lengths,
             batch_size=self.batch_size,
-            at_once=self.args.train_batch_size * processes if (processes := self.accelerator.num_processes) > 1 else 1,
+            at_once=self._at_once(self.args.train_batch_size),
             seed=self.order_seed,
             # Read off the steps, since set_epoch does not reach the sampler where several processes resume.
             epoch=lambda: self.state.global_step // steps,
         )
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """In order; the last passes are filled up here, as accelerate would with samples that then count twice."""
+        count = len(eval_dataset)
+        return [*range(count), *[FILLING] * (-count % self._at_once(self.args.eval_batch_size))]
+
+    def _at_once(self, batch_size: int) -> int:
+        """Samples that a number of samples has to be a multiple of: those of a pass on all devices, if several."""
+        processes: int = self.accelerator.num_processes
+        return batch_size * processes if processes > 1 else 1
 
 
 class _Order(Sampler[int]):

@@ -10,13 +10,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers import PrinterCallback, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerState
 
+from dealrec.devices import compute_device, free_memory
 from dealrec.finetuning import checkpoints
 from dealrec.finetuning.trainer import (
     TRAIN_LOSS,
     VALID_LOSS,
     AfterStep,
+    OneDevice,
     SampleMeanTrainer,
     Samples,
     StopEarly,
@@ -40,6 +42,20 @@ class Training:
     best_step: int | None
 
 
+@contextmanager
+def _process_kept() -> Iterator[None]:
+    """Find the global generators and the current GPU as they were: the Trainer seeds the ones and sets the other."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    gpu = -1 if (device := compute_device()).index is None else device.index  # -1: none
+    with torch.random.fork_rng(), torch.cuda.device(gpu):
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)
+
+
+@_process_kept()
 def train(
     model: Any,
     samples: Sequence[Encoded],
@@ -74,10 +90,11 @@ def train(
     the model ends with the parameters of the lowest. patience: training stops after so many evaluations without a
     lower one. report_to: experiment trackers, as in transformers. after_step: called after each step of this call.
 
-    The forward passes run in bfloat16 where the GPU has it; parameters keep their type. To trade time for memory,
-    enable gradient checkpointing on the model beforehand. The model is moved to the Trainer's device and stays
-    there, in training mode. Under `accelerate launch` every process calls with the same arguments and its own copy
-    of the model; tested on CPU with one process and with two; not on GPUs, DeepSpeed or FSDP.
+    The forward passes compute in the types of the parameters, as those that score and evaluate do, whatever
+    accelerate is configured to mix. To trade time for memory, enable gradient checkpointing on the model beforehand.
+    The model is moved to `compute_device` and stays there, in training mode; of several GPUs a process takes one.
+    Under `accelerate launch` every process calls with the same arguments and its own copy of the model; tested on CPU
+    with one process and with two; not on GPUs, DeepSpeed or FSDP.
 
     Raises NonFinite if a loss is NaN or infinite, ValueError without samples, for sizes that do not divide, and for
     patience without validation.
@@ -112,42 +129,31 @@ def train(
             "seed": seed,
             "every": every,
             "patience": patience,
-            "bf16": arguments.bf16,
+            "computes": [arguments.device.type, str(model.dtype)],
         }
         mark = checkpoints.fingerprint(model, [samples, validation or []], settings)
-    with _generators_kept():
-        trainer = SampleMeanTrainer(
-            samples,
-            model=model,
-            args=arguments,
-            eval_dataset=None if validation is None else Samples(validation),
-            data_collator=partial(collate_rows, pad_id=pad_id),
-            callbacks=[StopOnNonFinite(), *stop_early, AfterStep(after_step)],
-            batch_size=batch_size,
-            seed=seed,
-        )
-        trainer.remove_callback(PrinterCallback)  # it prints to stdout, where results belong
-        trainer.train(resume_from_checkpoint=None if mark is None else _resume(trainer, scratch, mark, stop_early))
-    # In mixed precision the Trainer leaves the model's forward wrapped: it would go on computing in bfloat16.
-    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    return _summary(trainer.state)
+    trainer = SampleMeanTrainer(
+        samples,
+        model=model,
+        args=arguments,
+        eval_dataset=None if validation is None else Samples(validation),
+        data_collator=partial(collate_rows, pad_id=pad_id),
+        callbacks=[StopOnNonFinite(), *stop_early, AfterStep(after_step)],
+        batch_size=batch_size,
+        seed=seed,
+    )
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout, where results belong
+    trainer.train(resume_from_checkpoint=None if mark is None else _resume(trainer, scratch, mark, stop_early))
+    state = trainer.state
+    del trainer
+    free_memory()  # the optimiser would live on, in a cycle with its Trainer
+    return _summary(state)
 
 
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    """Find the global generators again as they were: the Trainer seeds them, and dropout draws from torch's."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(of_python)
-            np.random.set_state(of_numpy)
-
-
-def _arguments(scratch: Path, *, every: int | Literal["epoch"] | None, **given: Any) -> TrainingArguments:
+def _arguments(scratch: Path, *, every: int | Literal["epoch"] | None, **given: Any) -> OneDevice:
+    cpu = compute_device().type == "cpu"
     steps = every if isinstance(every, int) else 1  # without meaning unless steps are counted
-    return TrainingArguments(
+    arguments = OneDevice(
         output_dir=str(scratch),
         lr_scheduler_type="linear",
         save_strategy=_strategy(every),
@@ -159,17 +165,20 @@ def _arguments(scratch: Path, *, every: int | Literal["epoch"] | None, **given: 
         logging_nan_inf_filter=False,  # it would replace a NaN by the mean of what came before
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
+        dataloader_pin_memory=not cpu,
+        use_cpu=cpu,
         **given,
     )
+    # Computed as the parameters are: accelerate's own settings would have it mixed or compiled unseen.
+    arguments.mixed_precision = arguments.torch_compile_backend = "no"
+    return arguments
 
 
 def _strategy(every: int | Literal["epoch"] | None) -> str:
     return "no" if every is None else "epoch" if every == "epoch" else "steps"
 
 
-def _passes(arguments: TrainingArguments, batch_size: int) -> int:
+def _passes(arguments: OneDevice, batch_size: int) -> int:
     """Forward passes per optimiser step on each device."""
     at_once = arguments.train_batch_size * arguments.world_size
     if batch_size % at_once:

@@ -12,10 +12,10 @@ from dealrec.influence.hvp import Batch, Params, PerSampleLoss, Vector, combine,
 from dealrec.influence.solvers import (
     Solution,
     Solve,
-    accepted,
     default_damping,
     lanczos_vectors,
     relative_residual,
+    require_converged,
     require_definite,
     vector_bytes,
 )
@@ -61,15 +61,15 @@ class Arnoldi:
         if not self.allow_unconverged:
             require_definite(spectrum, damping)
         leading = values.abs().argsort(descending=True)[: self.rank]
-        prepared = time.perf_counter() - start
+        setup = time.perf_counter() - start
 
         def solve(vector: Vector) -> Solution:
             start = time.perf_counter()
             x = _low_rank_solution(krylov, values[leading], ritz[:, leading], vector, damping=damping)
             residual = relative_residual(combine(1.0, product(x), damping, x), vector)
-            seconds = prepared + time.perf_counter() - start
+            seconds = setup + time.perf_counter() - start
             solution = Solution(x, residual, len(krylov.basis), seconds, residual <= self.tol, damping)
-            return accepted(
+            return require_converged(
                 solution, self.tol, allow=self.allow_unconverged, remedy="Raise damping, rank or steps, or use CG."
             )
 
@@ -82,17 +82,17 @@ class Arnoldi:
 
 def _low_rank_solution(krylov: Krylov, values: Tensor, ritz: Tensor, vector: Vector, *, damping: float) -> Vector:
     """values: [r]. ritz: [k, r]. Q = basis ritz is never formed: its products with vectors need the basis only."""
-    inside = ritz.T @ torch.tensor([dot(direction, vector) for direction in krylov.basis], dtype=torch.float64)
-    solved = _weighted_sum(krylov.basis, ritz @ (inside / (values + damping)))
+    coordinates = ritz.T @ torch.tensor([dot(direction, vector) for direction in krylov.basis], dtype=torch.float64)
+    low_rank = _weighted_sum(krylov.basis, ritz @ (coordinates / (values + damping)))
     if len(values) == sum(part.numel() for part in vector.values()):
-        return solved  # Q spans the whole space: what is left of v is rounding, and damping may be zero
+        return low_rank  # Q spans the whole space: what is left of v is rounding, and damping may be zero
     if not damping > 0:
         raise NotConverged(
             "influence: Arnoldi divides what its eigenvectors miss of the vector by damping, which is not positive",
             "Set damping, leave it unset to have it estimated, or raise rank to the number of parameters.",
         )
-    outside = combine(1.0, vector, -1.0, _weighted_sum(krylov.basis, ritz @ inside))
-    return combine(1.0, solved, 1.0 / damping, outside)
+    complement = combine(1.0, vector, -1.0, _weighted_sum(krylov.basis, ritz @ coordinates))
+    return combine(1.0, low_rank, 1.0 / damping, complement)
 
 
 def _weighted_sum(vectors: Sequence[Vector], weights: Tensor) -> Vector:

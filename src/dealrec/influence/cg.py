@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -15,9 +14,9 @@ from dealrec.influence.solvers import (
     SPECTRUM_STEPS,
     Solution,
     Solve,
-    accepted,
     default_damping,
     lanczos_vectors,
+    require_converged,
     vector_bytes,
 )
 from dealrec.influence.spectrum import estimate_spectrum
@@ -41,27 +40,32 @@ class CG:
         """Settle the damping. Solving raises NotConverged on negative curvature or after max_iter steps."""
         start = time.perf_counter()
         product = hessian_vector(per_sample_loss, params, batches)
-        given = self.damping
-        if given is None:
-            given = default_damping(estimate_spectrum(product, params, steps=SPECTRUM_STEPS))
-        damping = given
-        prepared = time.perf_counter() - start
+        damping = (
+            default_damping(estimate_spectrum(product, params, steps=SPECTRUM_STEPS))
+            if self.damping is None
+            else self.damping
+        )
+        setup = time.perf_counter() - start
+
+        def operator(vector: Vector) -> Vector:
+            return combine(1.0, product(vector), damping, vector)
 
         def solve(vector: Vector) -> Solution:
             nonlocal damping
             start = time.perf_counter()
             while True:
-                operator = partial(_damped, product, damping)
                 try:
-                    x, residual, iterations = _restarted(operator, vector, tol=self.tol, max_iter=self.max_iter)
+                    x, residual, iterations = _restarted_cg(operator, vector, tol=self.tol, max_iter=self.max_iter)
                     break
                 except Indefinite as error:
                     if self.damping is not None:
                         raise
                     damping = 2 * damping - 1.5 * error.curvature  # Lanczos has not seen this direction
-            seconds = prepared + time.perf_counter() - start
+            seconds = setup + time.perf_counter() - start
             solution = Solution(x, residual, iterations, seconds, residual <= self.tol, damping)
-            return accepted(solution, self.tol, allow=self.allow_unconverged, remedy="Raise damping or max_iter.")
+            return require_converged(
+                solution, self.tol, allow=self.allow_unconverged, remedy="Raise damping or max_iter."
+            )
 
         return solve
 
@@ -79,11 +83,7 @@ class Indefinite(NotConverged):
     curvature: float = math.nan  # along a unit vector
 
 
-def _damped(product: Callable[[Vector], Vector], damping: float, vector: Vector) -> Vector:
-    return combine(1.0, product(vector), damping, vector)
-
-
-def _restarted(
+def _restarted_cg(
     operator: Callable[[Vector], Vector], vector: Vector, *, tol: float, max_iter: int
 ) -> tuple[Vector, float, int]:
     """The solution, its true residual and the steps.
@@ -92,18 +92,18 @@ def _restarted(
     of it is solved for again, as long as that makes it smaller.
     """
     x, iterations = _conjugate_gradients(operator, vector, goal=0.5 * tol * norm(vector), max_iter=max_iter)
-    left = combine(1.0, vector, -1.0, operator(x))
-    while norm(left) > tol * norm(vector) and iterations < max_iter:
-        more, steps = _conjugate_gradients(
-            operator, left, goal=0.5 * tol * norm(vector), max_iter=max_iter - iterations
+    residual = combine(1.0, vector, -1.0, operator(x))
+    while norm(residual) > tol * norm(vector) and iterations < max_iter:
+        correction, steps = _conjugate_gradients(
+            operator, residual, goal=0.5 * tol * norm(vector), max_iter=max_iter - iterations
         )
         iterations += steps
-        better = combine(1.0, x, 1.0, more)
-        still_left = combine(1.0, vector, -1.0, operator(better))
-        if not norm(still_left) < norm(left):
+        corrected = combine(1.0, x, 1.0, correction)
+        remainder = combine(1.0, vector, -1.0, operator(corrected))
+        if not norm(remainder) < norm(residual):
             break
-        x, left = better, still_left
-    return x, norm(left) / max(norm(vector), 1e-300), iterations
+        x, residual = corrected, remainder
+    return x, norm(residual) / max(norm(vector), 1e-300), iterations
 
 
 def _conjugate_gradients(

@@ -18,16 +18,16 @@ def leave_one_out(*, samples: int = 200, seed: int = 0) -> tuple[float, float]:
     The slope is that of the actual changes on the scores, through zero; both are 1 to first order.
     """
     generator = torch.Generator().manual_seed(seed)
-    train, target = _drawn(generator, samples), _drawn(generator, 5 * samples)
+    train, target = _random_data(generator, samples), _random_data(generator, 5 * samples)
     optimum = _optimum(train)
     scores = influence_scores(_loss, {"weights": optimum}, [train], solver=Exact(), target_batches=[target])
-    keep = [torch.arange(samples) != removed for removed in range(samples)]
-    risks = torch.stack([_risk(_optimum((train[0][k], train[1][k])), target) for k in keep])
+    masks = [torch.arange(samples) != removed for removed in range(samples)]
+    risks = torch.stack([_risk(_optimum((train[0][mask], train[1][mask])), target) for mask in masks])
     changes = risks - _risk(optimum, target)
     return spearman(scores.numpy(), changes.numpy()) or 0.0, float(scores @ changes / (scores @ scores))
 
 
-def _drawn(generator: torch.Generator, n: int) -> Data:
+def _random_data(generator: torch.Generator, n: int) -> Data:
     x = torch.randn(n, 5, generator=generator, dtype=torch.float64)
     noise = torch.randn(n, generator=generator, dtype=torch.float64)
     return x, (x[:, 0] - x[:, 1] + noise > 0).double()
@@ -49,8 +49,10 @@ def _optimum(data: Data) -> Tensor:
     x, y = data
     weights = x.new_zeros(x.shape[1])
     for _ in range(25):
-        chance = (x @ weights).sigmoid()
-        gradient = x.T @ (chance - y) / len(y) + RIDGE * weights
-        hessian = (x.T * (chance * (1 - chance))) @ x / len(y) + RIDGE * torch.eye(len(weights), dtype=x.dtype)
+        probabilities = (x @ weights).sigmoid()
+        gradient = x.T @ (probabilities - y) / len(y) + RIDGE * weights
+        hessian = (x.T * (probabilities * (1 - probabilities))) @ x / len(y) + RIDGE * torch.eye(
+            len(weights), dtype=x.dtype
+        )
         weights = weights - torch.linalg.solve(hessian, gradient)
     return weights

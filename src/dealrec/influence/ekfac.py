@@ -25,8 +25,8 @@ from dealrec.influence.solvers import (
     PRODUCT_VECTORS,
     Solution,
     Solve,
-    accepted,
     relative_residual,
+    require_converged,
     vector_bytes,
 )
 
@@ -65,7 +65,7 @@ class EKFAC:
             raise ValueError("pseudo_losses is empty: leave it None for the empirical Fisher matrix")
         blocks = blocks_of(self.module, params)
         eigenvalues = fit(blocks, losses, params, batches)
-        damping = self._settled(eigenvalues)
+        damping = self._damping_of(eigenvalues)
         lowest = min(float(values.min()) for values in eigenvalues)
         if not lowest + damping > 0:
             raise NotConverged(
@@ -73,7 +73,7 @@ class EKFAC:
                 "Set a positive damping, or leave it unset.",
             )
         product = hessian_vector(per_sample_loss, params, batches)
-        prepared = time.perf_counter() - start
+        setup = time.perf_counter() - start
 
         def solve(vector: Vector) -> Solution:
             start = time.perf_counter()
@@ -82,9 +82,9 @@ class EKFAC:
                 x |= block.restore(block.rotate(vector) / (values + damping).to(vector[block.names[0]].dtype))
             x = {name: x[name] for name in vector}
             residual = relative_residual(combine(1.0, product(x), damping, x), vector)
-            seconds = prepared + time.perf_counter() - start
+            seconds = setup + time.perf_counter() - start
             solution = Solution(x, residual, 2 * len(losses), seconds, True, damping)
-            return accepted(solution, math.inf, allow=True, remedy="Raise damping.")
+            return require_converged(solution, math.inf, allow=True, remedy="Raise damping.")
 
         return solve
 
@@ -97,7 +97,7 @@ class EKFAC:
         numbers = sum(value.numel() for value in params.values())
         return 8 * (2 * squares + 2 * numbers) + (2 + PRODUCT_VECTORS) * vector_bytes(params)
 
-    def _settled(self, eigenvalues: Sequence[Tensor]) -> float:
+    def _damping_of(self, eigenvalues: Sequence[Tensor]) -> float:
         if self.damping is not None:
             return self.damping
         total = sum(float(values.sum()) for values in eigenvalues)
@@ -111,18 +111,18 @@ def fit(
 
     Raises NonFinite on NaN or infinity, ModelError where the layers' gradients are not the parameters' whole gradient.
     """
-    for _, _, found, _ in _passes(blocks, losses, params, batches):
-        for block, (inputs, gradient) in zip(blocks, found, strict=True):
+    for _, _, records, _ in _passes(blocks, losses, params, batches):
+        for block, (inputs, gradient) in zip(blocks, records, strict=True):
             block.observe(inputs, gradient)
     for block in blocks:
         block.settle()
     sums = [torch.zeros((), dtype=torch.float64) for _ in blocks]
     count, checked = 0, False
-    for loss, batch, found, size in _passes(blocks, losses, params, batches):
+    for loss, batch, records, size in _passes(blocks, losses, params, batches):
         if not checked:
-            _require_whole_gradients(blocks, found, loss, params, batch)
+            _require_whole_gradients(blocks, records, loss, params, batch)
             checked = True
-        for place, (block, (inputs, gradient)) in enumerate(zip(blocks, found, strict=True)):
+        for place, (block, (inputs, gradient)) in enumerate(zip(blocks, records, strict=True)):
             squares = block.gradients(inputs, gradient).double().square().sum(0)
             sums[place] = sums[place].to(squares.device) + squares
         count += size
@@ -138,25 +138,25 @@ def _passes(
     first = 0
     for batch in batches:
         for loss in losses:
-            found, size = layer_gradients(blocks, loss, params, batch, first=first)
-            yield loss, batch, found, size
+            records, size = layer_gradients(blocks, loss, params, batch, first=first)
+            yield loss, batch, records, size
         first += size
     if first == 0:
         raise ValueError("batches is empty, or cannot be iterated over more than once")
 
 
 def _require_whole_gradients(
-    blocks: Sequence[Block], found: Sequence[tuple[Tensor, Tensor]], loss: PerSampleLoss, params: Params, batch: Batch
+    blocks: Sequence[Block], records: Sequence[tuple[Tensor, Tensor]], loss: PerSampleLoss, params: Params, batch: Batch
 ) -> None:
     """The layers' gradients must add up to autograd's, or a parameter acts elsewhere too, as a tied one does."""
     with torch.no_grad():  # of what lies outside of the transform
         expected: Vector = torch.func.grad(lambda at: loss(at, batch).sum())(dict(params))
-    for block, (inputs, gradient) in zip(blocks, found, strict=True):
-        each = block.gradients(inputs, gradient)
-        got = block.restore(each.sum(0))
-        off = norm(combine(1.0, got, -1.0, {name: expected[name] for name in got}))
-        scale = float(each.flatten(1).norm(dim=1).sum()) + norm({name: expected[name] for name in got})
-        if off > 10 * math.sqrt(torch.finfo(each.dtype).eps) * scale:
+    for block, (inputs, gradient) in zip(blocks, records, strict=True):
+        gradients = block.gradients(inputs, gradient)
+        total = block.restore(gradients.sum(0))
+        error = norm(combine(1.0, total, -1.0, {name: expected[name] for name in total}))
+        scale = float(gradients.flatten(1).norm(dim=1).sum()) + norm({name: expected[name] for name in total})
+        if error > 10 * math.sqrt(torch.finfo(gradients.dtype).eps) * scale:
             raise ModelError(
                 f"influence: the gradient of {', '.join(block.names)} is not that of the layer's one call: the"
                 " parameters are also used elsewhere, or the loss of a sample depends on others",

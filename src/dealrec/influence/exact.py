@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from dealrec.influence.hvp import Batch, Params, PerSampleLoss, Vector, hessian_vector
-from dealrec.influence.solvers import PRODUCT_VECTORS, Solution, Solve, accepted, require_definite, vector_bytes
+from dealrec.influence.solvers import (
+    PRODUCT_VECTORS,
+    Solution,
+    Solve,
+    require_converged,
+    require_definite,
+    vector_bytes,
+)
 from dealrec.influence.spectrum import Spectrum
 
 
@@ -43,20 +50,20 @@ class Exact:
             spectrum = Spectrum(float(eigenvalues[0]), float(eigenvalues[-1]))
             require_definite(spectrum, self.damping, slack=slack)
         damped = eigenvalues + self.damping
-        kept = damped.abs() > slack * damped.abs().max()
-        inverse = torch.where(kept, 1 / damped.where(kept, 1.0), 0.0)
-        prepared = time.perf_counter() - start
+        nonzero = damped.abs() > slack * damped.abs().max()
+        inverse = torch.where(nonzero, 1 / damped.where(nonzero, 1.0), 0.0)
+        setup = time.perf_counter() - start
 
         def solve(vector: Vector) -> Solution:
             start = time.perf_counter()
             target = _flatten(vector).double()
             x = eigenvectors @ (inverse * (eigenvectors.T @ target))
             residual = float((matrix @ x + self.damping * x - target).norm() / target.norm().clamp_min(1e-300))
-            seconds = prepared + time.perf_counter() - start
-            found = _unflatten(x.to(like.dtype), params)
-            solution = Solution(found, residual, len(like), seconds, residual <= self.tol, self.damping)
+            seconds = setup + time.perf_counter() - start
+            vector = _unflatten(x.to(like.dtype), params)
+            solution = Solution(vector, residual, len(like), seconds, residual <= self.tol, self.damping)
             remedy = "H + damping I is singular: raise damping."
-            return accepted(solution, self.tol, allow=self.allow_unconverged, remedy=remedy)
+            return require_converged(solution, self.tol, allow=self.allow_unconverged, remedy=remedy)
 
         return solve
 

@@ -6,6 +6,7 @@ and the correlation is averaged over the groups, so that few subsets suffice.
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -54,9 +55,9 @@ def score_interval(
     predicted: Array, actual: Array, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Score:
     """The score with a percentile bootstrap interval over the subsets."""
-    draw = np.random.default_rng(seed)
-    drawn = draw.integers(len(predicted), size=(resamples, len(predicted)))
-    scores = [datamodelling_score(predicted[index], actual[index]) for index in drawn]
+    generator = np.random.default_rng(seed)
+    indices = generator.integers(len(predicted), size=(resamples, len(predicted)))
+    scores = [datamodelling_score(predicted[index], actual[index]) for index in indices]
     low, high = np.quantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Score(datamodelling_score(predicted, actual), float(low), float(high))
 
@@ -71,14 +72,9 @@ def noise_ceiling(actual: Array) -> float:
     seeds = len(actual)
     if seeds < 2:
         raise ValueError("the noise between retrainings needs at least two seeds per subset")
-    pairs = [datamodelling_score(actual[one], actual[other]) for one in range(seeds) for other in range(one + 1, seeds)]
-    between = max(0.0, float(np.mean(pairs)))
-    return float(np.sqrt(seeds * between / (1 + (seeds - 1) * between)))
-
-
-def spearman(left: Array, right: Array) -> float:
-    """Spearman's correlation of two vectors; 0 where one is constant."""
-    return datamodelling_score(left[:, None], right[:, None])
+    pairs = [datamodelling_score(first, second) for first, second in combinations(actual, 2)]
+    correlation = max(0.0, float(np.mean(pairs)))
+    return float(np.sqrt(seeds * correlation / (1 + (seeds - 1) * correlation)))
 
 
 def _standardised_ranks(values: Array) -> Array:

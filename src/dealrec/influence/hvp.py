@@ -29,13 +29,13 @@ def mean_gradient(per_sample_loss: PerSampleLoss, params: Params, batches: Itera
     total = {name: torch.zeros_like(value) for name, value in params.items()}
     count = 0
 
-    def summed(at: Params, batch: Batch) -> tuple[Tensor, Tensor]:
+    def total_loss(at: Params, batch: Batch) -> tuple[Tensor, Tensor]:
         losses = per_sample_loss(at, batch)
         return losses.sum(), losses
 
     for batch in batches:
         with torch.no_grad():  # no graph of parameters that the caller's function may hold on to
-            gradient, losses = torch.func.grad(summed, has_aux=True)(dict(params), batch)
+            gradient, losses = torch.func.grad(total_loss, has_aux=True)(dict(params), batch)
         require_finite(losses, "a loss", first=count)
         total = {name: value + gradient[name] for name, value in total.items()}
         count += len(losses)

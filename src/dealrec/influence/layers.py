@@ -60,10 +60,10 @@ class LinearBlock:
     gradient (Martens and Grosse, 2015; several positions to a sample: KFAC-expand of Eschenhagen et al., 2023).
     """
 
-    def __init__(self, prefix: str, module: nn.Linear, chosen: Sequence[str], *, dtype: torch.dtype) -> None:
+    def __init__(self, prefix: str, module: nn.Linear, keys: Sequence[str], *, dtype: torch.dtype) -> None:
         self.prefix, self.module, self.dtype = prefix, module, dtype
-        self.names = [prefix + key for key in chosen]
-        self.weight, self.bias = "weight" in chosen, "bias" in chosen
+        self.names = [prefix + key for key in keys]
+        self.weight, self.bias = "weight" in keys, "bias" in keys
         self.columns = module.in_features * self.weight + self.bias
         self.left = torch.zeros(module.out_features, module.out_features, dtype=torch.float64)
         self.right = torch.zeros(self.columns, self.columns, dtype=torch.float64)
@@ -71,8 +71,8 @@ class LinearBlock:
     def observe(self, inputs: Tensor, gradient: Tensor) -> None:
         """Add a batch's positions to both covariances; their scale is left out, as only the eigenvectors are used."""
         g = gradient.flatten(0, -2)
-        counted = (g != 0).any(-1)
-        g, a = g[counted], self._joined(inputs).flatten(0, -2)[counted]
+        active = (g != 0).any(-1)
+        g, a = g[active], self._with_ones(inputs).flatten(0, -2)[active]
         self.left = self.left.to(g.device) + (g.T @ g).double()
         self.right = self.right.to(a.device) + (a.T @ a).double()
 
@@ -85,7 +85,7 @@ class LinearBlock:
     def gradients(self, inputs: Tensor, gradient: Tensor) -> Tensor:
         """[B, out, columns]."""
         g = _by_sample(gradient) @ self.left
-        a = _by_sample(self._joined(inputs)) @ self.right
+        a = _by_sample(self._with_ones(inputs)) @ self.right
         return torch.einsum("bto,bti->boi", g, a)
 
     def rotate(self, vector: Mapping[str, Tensor]) -> Tensor:
@@ -97,14 +97,14 @@ class LinearBlock:
     def restore(self, rotated: Tensor) -> Vector:
         """Weight [out, in] and bias [out], those that are chosen."""
         joined = self.left @ rotated @ self.right.T
-        found = {self.prefix + "weight": joined[:, : self.module.in_features]} if self.weight else {}
-        return found | ({self.prefix + "bias": joined[:, -1]} if self.bias else {})
+        vector = {self.prefix + "weight": joined[:, : self.module.in_features]} if self.weight else {}
+        return vector | ({self.prefix + "bias": joined[:, -1]} if self.bias else {})
 
     def basis_numbers(self) -> int:
         """Both squares."""
         return self.module.out_features**2 + self.columns**2
 
-    def _joined(self, inputs: Tensor) -> Tensor:
+    def _with_ones(self, inputs: Tensor) -> Tensor:
         parts = [inputs] if self.weight else []
         parts += [inputs.new_ones(*inputs.shape[:-1], 1)] if self.bias else []
         return torch.cat(parts, dim=-1)
@@ -113,9 +113,9 @@ class LinearBlock:
 class NormBlock:
     """Weight, bias or both of an `nn.LayerNorm`, in their own coordinates: their second moment counts as diagonal."""
 
-    def __init__(self, prefix: str, module: nn.LayerNorm, chosen: Sequence[str]) -> None:
-        self.prefix, self.module, self.chosen = prefix, module, list(chosen)
-        self.names = [prefix + key for key in chosen]
+    def __init__(self, prefix: str, module: nn.LayerNorm, keys: Sequence[str]) -> None:
+        self.prefix, self.module, self.keys = prefix, module, list(keys)
+        self.names = [prefix + key for key in keys]
 
     def observe(self, inputs: Tensor, gradient: Tensor) -> None:
         """Nothing to observe: the basis is given."""
@@ -128,7 +128,7 @@ class NormBlock:
         shape = self.module.normalized_shape
         normed = functional.layer_norm(inputs, shape, eps=self.module.eps)
         terms = {"weight": gradient * normed, "bias": gradient}
-        rows = [terms[key].reshape(len(gradient), -1, *shape).sum(1) for key in self.chosen]
+        rows = [terms[key].reshape(len(gradient), -1, *shape).sum(1) for key in self.keys]
         return torch.stack(rows, dim=1)
 
     def rotate(self, vector: Mapping[str, Tensor]) -> Tensor:
@@ -149,11 +149,11 @@ def blocks_of(module: nn.Module, params: Params) -> list[Block]:
     blocks: list[Block] = []
     for path, child in module.named_modules():
         prefix = f"{path}." if path else ""
-        chosen = [key for key, _ in child.named_parameters(recurse=False) if prefix + key in params]
-        if chosen and isinstance(child, nn.Linear):
-            blocks.append(LinearBlock(prefix, child, chosen, dtype=params[prefix + chosen[0]].dtype))
-        elif chosen and isinstance(child, nn.LayerNorm):
-            blocks.append(NormBlock(prefix, child, chosen))
+        keys = [key for key, _ in child.named_parameters(recurse=False) if prefix + key in params]
+        if keys and isinstance(child, nn.Linear):
+            blocks.append(LinearBlock(prefix, child, keys, dtype=params[prefix + keys[0]].dtype))
+        elif keys and isinstance(child, nn.LayerNorm):
+            blocks.append(NormBlock(prefix, child, keys))
     owned = {name for block in blocks for name in block.names}
     if strays := [name for name in params if name not in owned]:
         raise ModelError(
@@ -183,15 +183,20 @@ def layer_gradients(
     with torch.enable_grad(), _recording(blocks) as calls:
         losses = loss(at, batch)
         require_finite(losses.detach(), "a loss", first=first)
-        for block, made in zip(blocks, calls, strict=True):
-            _require_one_call(block, made, len(losses))
+        for block, block_calls in zip(blocks, calls, strict=True):
+            _require_one_call(block, block_calls, len(losses))
         # Gradients of the layers' outputs only, from the first layer on: no parameter's own is computed.
-        found = torch.autograd.grad(losses.sum(), [made[0].output for made in calls], allow_unused=True)
-    for gradient in found:
+        gradients = torch.autograd.grad(
+            losses.sum(), [block_calls[0].output for block_calls in calls], allow_unused=True
+        )
+    for gradient in gradients:
         if gradient is not None:
             require_finite(gradient.flatten(1).abs().amax(1), "a gradient at a layer's output", first=first)
-    filled = [call.inputs.new_zeros(call.shape) if g is None else g for (call,), g in zip(calls, found, strict=True)]
-    return [(call.inputs, gradient) for (call,), gradient in zip(calls, filled, strict=True)], len(losses)
+    pairs = [
+        (call.inputs, call.inputs.new_zeros(call.shape) if gradient is None else gradient)
+        for (call,), gradient in zip(calls, gradients, strict=True)
+    ]
+    return pairs, len(losses)
 
 
 def _require_one_call(block: Block, calls: Sequence[Call], samples: int) -> None:
@@ -213,18 +218,21 @@ def _recording(blocks: Sequence[Block]) -> Iterator[list[list[Call]]]:
     """While open, each layer's calls are kept, in the blocks' order: its input, and where its output is."""
     calls: list[list[Call]] = [[] for _ in blocks]
 
-    def hook_of(made: list[Call]) -> Any:
+    def hook_of(block_calls: list[Call]) -> Any:
         def keep(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if not output.requires_grad:  # nothing below requires grad: the graph may begin here
                 output = output.detach().requires_grad_()
             # The edge of a clone still means the layer's own output where an activation changes it in place.
             output = output.clone()
-            made.append(Call(inputs[0].detach(), get_gradient_edge(output), output.shape))
+            block_calls.append(Call(inputs[0].detach(), get_gradient_edge(output), output.shape))
             return output
 
         return keep
 
-    handles = [block.module.register_forward_hook(hook_of(made)) for block, made in zip(blocks, calls, strict=True)]
+    handles = [
+        block.module.register_forward_hook(hook_of(block_calls))
+        for block, block_calls in zip(blocks, calls, strict=True)
+    ]
     try:
         yield calls
     finally:

@@ -25,10 +25,10 @@ from dealrec.influence.solvers import (
     SPECTRUM_STEPS,
     Solution,
     Solve,
-    accepted,
     default_damping,
     lanczos_vectors,
     relative_residual,
+    require_converged,
     require_definite,
     vector_bytes,
 )
@@ -61,27 +61,27 @@ class LiSSA:
         """Settle damping and scale. Solving raises NotConverged on divergence or a residual above tol."""
         start = time.perf_counter()
         product = hessian_vector(per_sample_loss, params, batches)
-        damping, scale = self._settled(product, params)
-        drawn = list(batches) if self.step_batches is None else self.step_batches
-        if not drawn:
+        damping, scale = self._damping_and_scale(product, params)
+        step_batches = list(batches) if self.step_batches is None else self.step_batches
+        if not step_batches:
             raise ValueError("batches is empty, or cannot be iterated over more than once")
-        size = _count_samples(per_sample_loss, params, batches) / len(drawn)
+        size = _count_samples(per_sample_loss, params, batches) / len(step_batches)
         options = {"damping": damping, "scale": scale, "size": size}
-        prepared = time.perf_counter() - start
+        setup = time.perf_counter() - start
 
         def solve(vector: Vector) -> Solution:
             start = time.perf_counter()
             generator = torch.Generator().manual_seed(self.seed)
             runs = [
-                self._recursion(per_sample_loss, params, drawn, vector, **options, generator=generator)
+                self._recursion(per_sample_loss, params, step_batches, vector, **options, generator=generator)
                 for _ in range(self.repeats)
             ]
             x = {name: torch.stack([run[name] for run in runs]).mean(0) / scale for name in vector}
             residual = relative_residual(combine(1.0, product(x), damping, x), vector)
-            steps, seconds = self.depth * self.repeats, prepared + time.perf_counter() - start
+            steps, seconds = self.depth * self.repeats, setup + time.perf_counter() - start
             solution = Solution(x, residual, steps, seconds, residual <= self.tol, damping)
             remedy = "Raise depth, scale or the batch size, or use CG."
-            return accepted(solution, self.tol, allow=self.allow_unconverged, remedy=remedy)
+            return require_converged(solution, self.tol, allow=self.allow_unconverged, remedy=remedy)
 
         return solve
 
@@ -112,15 +112,11 @@ class LiSSA:
         All batches of the data come on top where step_batches is None: the steps draw from them in memory.
         """
         vectors = self.repeats + max(3, 2 + PRODUCT_VECTORS)
-        if self._needs_spectrum:
+        if self.damping is None or self.scale is None or not self.allow_unconverged:
             vectors = max(vectors, lanczos_vectors(SPECTRUM_STEPS, params))
         return vectors * vector_bytes(params)
 
-    @property
-    def _needs_spectrum(self) -> bool:
-        return self.damping is None or self.scale is None or not self.allow_unconverged
-
-    def _settled(self, product: Callable[[Vector], Vector], like: Params) -> tuple[float, float]:
+    def _damping_and_scale(self, product: Callable[[Vector], Vector], like: Params) -> tuple[float, float]:
         """Damping and scale, those left unset estimated; an indefinite H + damping I is refused."""
         if self.damping is not None and self.scale is not None and self.allow_unconverged:
             return self.damping, self.scale

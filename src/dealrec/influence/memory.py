@@ -17,41 +17,41 @@ def batch_memory(per_sample_loss: PerSampleLoss, params: Params, batch: Batch) -
 
     A forward-mode pass needs less. Buffers inside an operation are not seen.
     """
-    live = _Live()
+    live = _LiveStorages()
     with live:
         batch_hessian_vector(per_sample_loss, params, batch, dict(params))
     return live.peak
 
 
-class _Live(TorchDispatchMode):
+class _LiveStorages(TorchDispatchMode):
     """Counts the bytes of the storages that operations make, for as long as each lives."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now: int = 0
+        self.current: int = 0
         self.peak: int = 0
-        self.known: set[int] = set()
+        self.storages: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        outcome = func(*args, **(kwargs or {}))
-        given = {value.untyped_storage()._cdata for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
-        for value in tree_leaves(outcome):
+        outputs = func(*args, **(kwargs or {}))
+        inputs = {value.untyped_storage()._cdata for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
+        for value in tree_leaves(outputs):
             if isinstance(value, Tensor):
-                self._count(value.untyped_storage(), given)
-        return outcome
+                self._count(value.untyped_storage(), inputs)
+        return outputs
 
-    def _count(self, storage: torch.UntypedStorage, given: set[int]) -> None:
+    def _count(self, storage: torch.UntypedStorage, inputs: set[int]) -> None:
         key = storage._cdata
-        if key in self.known or key in given:  # a view or an update in place
+        if key in self.storages or key in inputs:  # a view or an update in place
             return
         size = storage.nbytes()
-        self.known.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
+        self.storages.add(key)
+        self.current += size
+        self.peak = max(self.peak, self.current)
         weakref.finalize(storage, self._drop, key, size)
 
     def _drop(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
+        self.storages.discard(key)
+        self.current -= size

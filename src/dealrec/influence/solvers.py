@@ -101,7 +101,7 @@ def relative_residual(image: Vector, vector: Vector) -> float:
     return norm(combine(1.0, image, -1.0, vector)) / max(norm(vector), 1e-300)
 
 
-def accepted(solution: Solution, tol: float, *, allow: bool, remedy: str) -> Solution:
+def require_converged(solution: Solution, tol: float, *, allow: bool, remedy: str) -> Solution:
     """The solution, if it is finite and either converged or allowed not to be; else raise NotConverged."""
     finite = all(bool(torch.isfinite(value).all()) for value in solution.vector.values())
     if finite and (solution.converged or allow):

@@ -44,7 +44,7 @@ def lanczos(
     `restart` the run goes on from a new random direction orthogonal to it.
     """
     generator = torch.Generator().manual_seed(seed)
-    start = _drawn(like, generator)
+    start = _random_vector(like, generator)
     basis = [combine(1.0 / norm(start), start, 0.0, start)]
     diagonal: list[float] = []
     off_diagonal: list[float] = []
@@ -59,7 +59,7 @@ def lanczos(
         if length <= 1e-6 * max(1e-30, max(abs(value) for value in diagonal)):
             if not restart:
                 break
-            image = _orthogonal_to(basis, _drawn(like, generator))
+            image = _orthogonal_to(basis, _random_vector(like, generator))
             off_diagonal.append(0.0)
             length = norm(image)
         else:
@@ -69,7 +69,7 @@ def lanczos(
     return Krylov(basis, torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + off.diag(1) + off.diag(-1))
 
 
-def _drawn(like: Params, generator: torch.Generator) -> Vector:
+def _random_vector(like: Params, generator: torch.Generator) -> Vector:
     return {
         name: torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
         for name, value in like.items()

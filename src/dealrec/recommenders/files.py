@@ -1,34 +1,189 @@
-"""What a model directory must hold; kept apart from the loading, which needs heavy imports."""
+"""What a model's or an adapter's folder must hold, read without loading it: JSON, lengths and safetensors headers."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from dealrec.errors import ModelError
 
 NEVER_READ = {".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".md"}  # weights in other formats, prose
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
+READ_JSON = (
+    *(CONFIG, INDEX, "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.json"),
+)
+TEXTS = {".model", ".txt", ".tiktoken", ".jinja", ".py"}
+POINTER = b"version https://git-lfs"  # what Git puts in the place of a file that is stored elsewhere
+LONGEST_HEADER = 100_000_000  # bytes, as the format has it
+AGAIN = "Copy or download it again."
+
+Shapes = dict[str, tuple[int, ...]]  # of the tensors of a file, by name
 
 
 def check_model(
     name: str, *, setting: str, revision: str | None = None, check: Callable[..., None] | None = None
-) -> None:
-    """A folder holds a model; an id is one of the hub's, so that a typing error is not met after the surrogate.
+) -> Path | None:
+    """The folder of a model that is whole, named by its path or by its id of the hub; None: it is on the hub alone.
 
-    check: of a folder; None: `check_directory`.
+    check: of a folder that is named by its path; None: `check_directory`. Raises ModelError, so that a typing error is
+    not met after the surrogate.
     """
-    if Path(name).is_absolute():
-        (check or check_directory)(Path(name), setting=setting)
-    else:
-        check_hub(name, setting=setting, revision=revision)
+    if not Path(name).is_absolute():
+        return check_hub(name, setting=setting, revision=revision)
+    (check or check_directory)(Path(name), setting=setting)
+    return Path(name)
 
 
 def check_directory(folder: Path, *, setting: str = "llm.model") -> None:
-    """Raise ModelError unless the folder holds a model's configuration, safetensors weights and a tokenizer."""
+    """Raise ModelError unless the folder holds a model: its configuration, safetensors weights and a tokenizer, whole.
+
+    setting: what named it, for the remedy.
+    """
     if not folder.is_dir():
         raise ModelError(f"There is no model directory {folder}", f"Check {setting}.")
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"The model directory {folder} has no config.json", "Save the model with save_pretrained.")
-    weights = [path for path in folder.glob("*.safetensors") if path.stat().st_size > 0]
+    _require_whole(folder, setting=setting)
+    if (absent := _absent(folder, setting=setting)) is not None:
+        raise absent
+
+
+def check_hub(name: str, *, setting: str, revision: str | None = None) -> Path | None:
+    """The folder of a model of the hub, if this machine's cache has all of it; nothing is downloaded.
+
+    Raises ModelError where neither the cache nor the hub has the model, and for a file of the cache that is damaged.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(name, CONFIG, revision=revision)
+        if not isinstance(cached, str):
+            get_hf_file_metadata(hf_hub_url(name, CONFIG, revision=revision))
+            return None
+    except Exception as error:  # the hub's HTTP library, which changes, has errors of its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"{setting} {name!r} is no folder here, and the model hub does not give it: {reason}",
+            f"Name a folder in Hugging Face format in {setting}, or check the id and the connection.",
+        ) from None
+    folder = Path(cached).parent
+    _require_whole(folder, setting=setting)
+    absent = _absent(folder, setting=setting)
+    if absent is not None and constants.HF_HUB_OFFLINE:
+        raise absent
+    return folder if absent is None else None
+
+
+def check_adapter_directory(folder: Path) -> None:
+    """Raise ModelError unless the folder holds a PEFT adapter with safetensors weights, whole."""
+    if not (folder / ADAPTER_CONFIG).is_file() and (folder / CONFIG).is_file():
+        raise ModelError(
+            f"The adapter {folder} has no {ADAPTER_CONFIG}: it holds a whole model", "Give that folder as llm.model."
+        )
+    missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
+    if missing == [ADAPTER_WEIGHTS] and (folder / "adapter_model.bin").is_file():
+        raise ModelError(
+            f"The adapter {folder} has no {ADAPTER_WEIGHTS}, and adapter_model.bin is a pickle, which is never opened",
+            "Load and save it once with PEFT.",
+        )
+    if missing:
+        raise ModelError(f"The adapter {folder} has no {' and no '.join(missing)}", "Check llm.adapter.")
+    if "peft_type" not in read_json(folder / ADAPTER_CONFIG):
+        raise ModelError(f"{folder / ADAPTER_CONFIG} names no peft_type", "Save the adapter with PEFT.")
+    read_shapes(folder / ADAPTER_WEIGHTS)
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether a model's weights were saved quantised, so that their names and shapes are not those of its layers."""
+    return "quantization_config" in read_json(folder / CONFIG)
+
+
+def adapter_base(folder: Path) -> object:
+    """What an adapter's folder says that it was trained on: the path or the id of a model, or nothing."""
+    return read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files that decide what the model in the folder computes, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in NEVER_READ)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ModelError for a Git-LFS pointer, an empty file, and what is no JSON object."""
+    content = _start(path, -1)
+    if not content.strip():
+        raise ModelError(f"{path} is empty", AGAIN)
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}", AGAIN) from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds no JSON object", AGAIN)
+    return value
+
+
+def read_shapes(path: Path) -> Shapes:
+    """Shapes of a safetensors file's tensors, from its header. Raises ModelError unless it is as long as that says.
+
+    The format: 8 bytes, the header's length N; N bytes of JSON with the place of each tensor in what follows; the data.
+    """
+    _start(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, LONGEST_HEADER):
+            raise _truncated(path, f"of its header's {length:,} bytes it has {max(0, size - 8):,}")
+        header = file.read(length)
+    try:
+        tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+        shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+        end = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise _truncated(path, "its header cannot be read") from None
+    if size != end:
+        raise _truncated(path, f"it has {size:,} bytes, and its header means {end:,}")
+    return shapes
+
+
+def _require_whole(folder: Path, *, setting: str) -> None:
+    """Raise ModelError for a file that transformers would read and that is damaged."""
+    for path in model_files(folder):
+        if path.name in READ_JSON:
+            read_json(path)
+        elif path.suffix in TEXTS:
+            _start(path)
+    if (folder / ADAPTER_CONFIG).is_file() and (folder / CONFIG).is_file():
+        remedy = f"Move {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} to a folder of their own"
+        raise ModelError(
+            f"The model directory {folder} holds an adapter beside the model, which transformers would attach unasked",
+            f"{remedy}; to start from the adapter, give that folder as llm.adapter."
+            if setting == "llm.model"
+            else f"{remedy}.",
+        )
+    if (folder / CONFIG).is_file() and not isinstance(read_json(folder / CONFIG).get("model_type"), str):
+        raise ModelError(
+            f"{folder / CONFIG} names no model_type, so that nobody knows what model it is",
+            "Save the model with save_pretrained.",
+        )
+    for path in _weights(folder):
+        if path.is_file():
+            read_shapes(path)
+
+
+def _absent(folder: Path, *, setting: str) -> ModelError | None:
+    """What the folder lacks of a model."""
+    if not (folder / CONFIG).is_file():
+        if (folder / ADAPTER_CONFIG).is_file():
+            base = adapter_base(folder) or "its base"
+            return ModelError(
+                f"{folder} is a PEFT adapter of {base}, not a model",
+                f"Give llm.model {base} and llm.adapter this folder."
+                if setting == "llm.model"
+                else f"Check {setting}.",
+            )
+        return ModelError(f"The model directory {folder} has no config.json", "Save the model with save_pretrained.")
+    weights = _weights(folder)
     if not weights:
         pickles = any(folder.glob("*.bin"))
         remedy = (
@@ -36,32 +191,18 @@ def check_directory(folder: Path, *, setting: str = "llm.model") -> None:
             if pickles
             else "Save them there with save_pretrained."
         )
-        raise ModelError(f"The model directory {folder} has no weights (*.safetensors)", remedy)
-    if not any(folder.glob("tokenizer*")):
-        raise ModelError(f"The model directory {folder} has no tokenizer", "Save it there with save_pretrained.")
-
-
-def check_hub(name: str, *, setting: str, revision: str | None = None) -> None:
-    """Raise ModelError unless the model is in the hub's cache here, or the hub has it; nothing is downloaded."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-
-    try:
-        if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
-            return
-        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision))
-    except Exception as error:  # the hub's HTTP library, which changes, has errors of its own
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(
-            f"{setting} {name!r} is no folder here, and the model hub does not give it: {reason}",
-            f"Name a folder in Hugging Face format in {setting}, or check the id and the connection.",
-        ) from None
-
-
-def check_adapter_directory(folder: Path) -> None:
-    """Raise ModelError unless the folder holds a PEFT adapter with safetensors weights."""
-    missing = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]
+        return ModelError(f"The model directory {folder} has no weights (*.safetensors)", remedy)
+    missing = [path.name for path in weights if not path.is_file()]
     if missing:
-        raise ModelError(f"The adapter {folder} has no {' and no '.join(missing)}", "Check llm.adapter.")
+        return ModelError(
+            f"The model directory {folder} has no {_first(missing)}, which {INDEX} names",
+            "Copy or download what is missing.",
+        )
+    if not any(any(folder.glob(pattern)) for pattern in VOCABULARIES):
+        return ModelError(
+            f"The model directory {folder} has no tokenizer (tokenizer.json)", "Save it there with save_pretrained."
+        )
+    return None
 
 
 def encoder_modules(folder: Path) -> list[Path] | None:
@@ -98,6 +239,35 @@ def encoder_files(folder: Path) -> list[Path]:
     return [path for each in (folder, *modules) for path in model_files(each)]
 
 
-def model_files(folder: Path) -> list[Path]:
-    """The files that decide what the model in the folder computes, sorted."""
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in NEVER_READ)
+def _weights(folder: Path) -> list[Path]:
+    """The files of weights that transformers would read, there or not: the one, or those that the index names."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        return []
+    names = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise ModelError(f"{folder / INDEX} names no files (weight_map)", AGAIN)
+    return [folder / name for name in sorted(set(names.values()))]
+
+
+def _start(path: Path, length: int = len(POINTER)) -> bytes:
+    """The first bytes of a file; -1: all. Raises ModelError for a Git-LFS pointer, and where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(length)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror})", "Check its permissions.") from None
+    if content.startswith(POINTER):
+        raise ModelError(f"{path} is a Git-LFS pointer", "Fetch the file itself: git lfs pull.")
+    return content
+
+
+def _truncated(path: Path, how: str) -> ModelError:
+    return ModelError(f"{path} is no whole safetensors file: {how}", AGAIN)
+
+
+def _first(names: Iterable[str]) -> str:
+    """The first of some names, and how many more there are."""
+    first, *more = names
+    return f"{first} (and {len(more)} more)" if more else first

@@ -43,13 +43,3 @@ class Recommender(Protocol):
         No result depends on batch_size, which counts histories. watch: called once.
         """
         ...
-
-
-def batches_by_length(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
-    """Indices of rows in batches alike in length, the longest first.
-
-    >>> batches_by_length([2, 9, 4], batch_size=2)
-    [[1, 2], [0]]
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from dealrec.config import Config
 from dealrec.config.arms import fine_tunings
-from dealrec.reporting.numbers import memory, seconds, times
-from dealrec.reporting.runs import Run
+from dealrec.engine.run_directory import Run
+from dealrec.formats import memory, seconds, times
 
 SELECTION = ("surrogate", "influence", "effort", "select")
 
@@ -32,16 +32,16 @@ class Share:
     how: str
 
 
-def lines(run: Run) -> list[Line]:
+def lines(run: Run[Config]) -> list[Line]:
     """One line for each stage, and one for the whole."""
-    made = run.manifests.values()
-    shown = [
+    manifests = run.manifests.values()
+    stages = [
         Line(m.stage, seconds(m.wall_seconds), seconds(m.cpu_seconds), memory(m.peak_memory_bytes), m.device)
-        for m in made
+        for m in manifests
     ]
-    wall, cpu = sum(m.wall_seconds for m in made), sum(m.cpu_seconds for m in made)
-    peak = max(m.peak_memory_bytes for m in made)
-    return [*shown, Line("all", seconds(wall), seconds(cpu), memory(peak), "")]
+    wall, cpu = sum(m.wall_seconds for m in manifests), sum(m.cpu_seconds for m in manifests)
+    peak = max(m.peak_memory_bytes for m in manifests)
+    return [*stages, Line("all", seconds(wall), seconds(cpu), memory(peak), "")]
 
 
 def selected_part(work: dict[str, int]) -> float:
@@ -54,23 +54,22 @@ def selected_part(work: dict[str, int]) -> float:
     return work["selected"] / total if total else 0.0
 
 
-def share(run: Run) -> Share | None:
+def share(run: Run[Config]) -> Share | None:
     """Compare the cost of selecting with that of one training on the selected samples; None unless both were done."""
     if not run.has(*SELECTION, "finetune"):
         return None
-    names = [one.name for one in fine_tunings(run.config)]
-    trained = {name: run.json(f"finetune/{name}/training.json") for name in names}
-    part = selected_part({name: facts["steps"] for name, facts in trained.items()})
-    tuned = run.manifests["finetune"]
-    chosen = [run.manifests[stage] for stage in SELECTION]
-    selection = sum(m.wall_seconds for m in chosen), sum(m.cpu_seconds for m in chosen)
-    finetuning = part * tuned.wall_seconds, part * tuned.cpu_seconds
+    names = [fine_tuning.name for fine_tuning in fine_tunings(run.config)]
+    part = selected_part({name: run.json(f"finetune/{name}/training.json")["steps"] for name in names})
+    manifests = [run.manifests[stage] for stage in SELECTION]
+    selection = sum(m.wall_seconds for m in manifests), sum(m.cpu_seconds for m in manifests)
+    finetune = run.manifests["finetune"]
+    finetuning = part * finetune.wall_seconds, part * finetune.cpu_seconds
     ratio = [times(left / right) if right else "" for left, right in zip(selection, finetuning, strict=True)]
     # A GPU's work does not show in the CPU's time.
-    decides = 1 if tuned.device == "cpu" else 0
-    kind, joint = ("wall", "CPU")[decides], " of" if ratio[decides].endswith("%") else ""
+    clock = 1 if finetune.device == "cpu" else 0
+    kind, joint = ("wall", "CPU")[clock], " of" if ratio[clock].endswith("%") else ""
     return Share(
-        words=f"Selecting cost {ratio[decides]}{joint} the {kind} time of fine-tuning on what was selected.",
+        words=f"Selecting cost {ratio[clock]}{joint} the {kind} time of fine-tuning on what was selected.",
         selection=(seconds(selection[0]), seconds(selection[1])),
         finetuning=(seconds(finetuning[0]), seconds(finetuning[1])),
         ratio=(ratio[0], ratio[1]),

@@ -18,9 +18,11 @@ from dealrec.columns import (
     TRAIN_COUNT,
     USER,
 )
-from dealrec.reporting.numbers import moment, moments, number
-from dealrec.reporting.runs import Run, times_are
-from dealrec.reporting.table import cut
+from dealrec.config import Config
+from dealrec.engine.run_directory import Run
+from dealrec.formats import cut, number
+from dealrec.reporting.table import TEXT_KEPT
+from dealrec.reporting.timestamps import moment, moment_format, timestamps
 
 BUCKETS = 5
 ACTIVITY = "user_interactions"
@@ -98,124 +100,121 @@ def bucket_shares(values: NDArray[np.float64], ends: NDArray[np.float64]) -> NDA
     return counts / max(1, len(values))
 
 
-def groups(run: Run, samples: pl.DataFrame) -> Mapping[str, pl.DataFrame]:
+def sample_groups(run: Run[Config], samples: pl.DataFrame) -> Mapping[str, pl.DataFrame]:
     """All training samples, and as far as the run has come the pool and the selected."""
-    found = {"all": samples}
+    groups = {"all": samples}
     if run.has("effort"):
-        found["pool"] = samples.join(run.table("effort/pool.parquet"), on=SAMPLE, how="semi")
+        groups["pool"] = samples.join(run.table("effort/pool.parquet"), on=SAMPLE, how="semi")
     if run.has("select"):
-        found["selected"] = samples.join(run.table("select/selected.parquet"), on=SAMPLE, how="semi")
-    return found
+        groups["selected"] = samples.join(run.table("select/selected.parquet"), on=SAMPLE, how="semi")
+    return groups
 
 
-def reach(found: Mapping[str, pl.DataFrame]) -> list[Group]:
+def reach(groups: Mapping[str, pl.DataFrame]) -> list[Group]:
     """Samples, users and targets of each group."""
-    return [Group(name, len(t), t[USER].n_unique(), t[TARGET].n_unique()) for name, t in found.items()]
+    return [Group(name, len(t), t[USER].n_unique(), t[TARGET].n_unique()) for name, t in groups.items()]
 
 
-def spreads(run: Run, found: Mapping[str, pl.DataFrame]) -> list[Spread]:
+def spreads(run: Run[Config], groups: Mapping[str, pl.DataFrame]) -> list[Spread]:
     """Spread of the groups over users by activity, targets by popularity, time and, if there are any, categories."""
     items = run.table("data/items.parquet")
-    described = describe(found["all"], run.table("data/interactions-train.parquet"), items)
-    kind = times_are(run)
-    made = [
+    quantities = sample_quantities(groups["all"], run.table("data/interactions-train.parquet"), items)
+    kind = timestamps(run)
+    rows = [
         ("Users by training interactions", ACTIVITY, "How active the sample's user is.", False),
         ("Targets by popularity", TRAIN_COUNT, "How many training interactions the target item has.", False),
         (_TIMES[kind], TIMESTAMP, "When the target was interacted with.", kind == "moments"),
     ]
-    ranges = [_spread(name, note, column, described, found, timed) for name, column, note, timed in made]
+    ranges = [_spread(name, note, column, quantities, groups, moments) for name, column, note, moments in rows]
     if "categories" not in run.facts("data"):
         return ranges
-    named = by_category(run.table("data/categories.parquet"), found)
-    return [*ranges, named] if named else ranges
+    categories = by_category(run.table("data/categories.parquet"), groups)
+    return [*ranges, categories] if categories else ranges
 
 
-def by_category(items: pl.DataFrame, found: Mapping[str, pl.DataFrame], *, most: int = LARGEST) -> Spread | None:
+def by_category(items: pl.DataFrame, groups: Mapping[str, pl.DataFrame], *, most: int = LARGEST) -> Spread | None:
     """Spread over the categories of the target; None where no sample's target has any.
 
-    items: item_id and category, a list; those it lacks have none. found: the groups, the first of them of all
+    items: item_id and category, a list; those it lacks have none. groups: the first of them of all
     samples. A target of several categories counts for each, so the shares of a group can add up to more than 1.
     `most` categories have a bucket each; the others share one, as do the targets without any.
     """
-    counts = _target_counts(found)
-    named = items.select(pl.col(ITEM).alias(TARGET), CATEGORY).explode(CATEGORY).drop_nulls().join(counts, on=TARGET)
-    if named.is_empty():
+    counts = _target_counts(groups)
+    pairs = items.select(pl.col(ITEM).alias(TARGET), CATEGORY).explode(CATEGORY).drop_nulls().join(counts, on=TARGET)
+    if pairs.is_empty():
         return None
-    totals = named.group_by(CATEGORY).agg(pl.col(list(found)).sum())
-    totals = totals.sort(next(iter(found)), CATEGORY, descending=[True, False])
-    shown = len(totals) if len(totals) <= most + 1 else most
-    small = totals.slice(shown)
-    lines = [totals.head(shown)]
+    totals = pairs.group_by(CATEGORY).agg(pl.col(list(groups)).sum())
+    totals = totals.sort(next(iter(groups)), CATEGORY, descending=[True, False])
+    large = len(totals) if len(totals) <= most + 1 else most
+    small = totals.slice(large)
+    lines = [totals.head(large)]
     if len(small):
-        several = named.join(small, on=CATEGORY, how="semi").unique(TARGET)
-        lines.append(_total(several, f"other ({len(small):,} categories)", found))
-    without = counts.join(named, on=TARGET, how="anti")
+        targets = pairs.join(small, on=CATEGORY, how="semi").unique(TARGET)
+        lines.append(_total(targets, f"other ({len(small):,} categories)", groups))
+    without = counts.join(pairs, on=TARGET, how="anti")
     if len(without):
-        lines.append(_total(without, "no category", found))
+        lines.append(_total(without, "no category", groups))
     note = "What the target is, the largest category first."
-    if named[TARGET].is_duplicated().any():
+    if pairs[TARGET].is_duplicated().any():
         note += " A target may be of several, so the shares can add up to more than 100%."
-    return Spread("Targets by category", note, _buckets(pl.concat(lines), found), _buckets(totals, found))
+    return Spread("Targets by category", note, _buckets(pl.concat(lines), groups), _buckets(totals, groups))
 
 
-def _target_counts(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def _target_counts(groups: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """Each target with the number of samples that each group has of it."""
-    everyone, *_ = found.values()
-    counts = everyone.select(TARGET).unique()
-    for name, group in found.items():
+    samples, *_ = groups.values()
+    counts = samples.select(TARGET).unique()
+    for name, group in groups.items():
         counts = counts.join(group.group_by(TARGET).len(name), on=TARGET, how="left")
     return counts.fill_null(0)
 
 
-def _total(targets: pl.DataFrame, label: str, found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    return targets.select(pl.lit(label).alias(CATEGORY), pl.col(list(found)).sum())
+def _total(targets: pl.DataFrame, label: str, groups: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    return targets.select(pl.lit(label).alias(CATEGORY), pl.col(list(groups)).sum())
 
 
-def _buckets(totals: pl.DataFrame, found: Mapping[str, pl.DataFrame]) -> tuple[Bucket, ...]:
-    shares = totals.select(CATEGORY, *(pl.col(name) / max(1, len(group)) for name, group in found.items()))
-    return tuple(Bucket(cut(label), tuple(of)) for label, *of in shares.iter_rows())
+def _buckets(totals: pl.DataFrame, groups: Mapping[str, pl.DataFrame]) -> tuple[Bucket, ...]:
+    shares = totals.select(CATEGORY, *(pl.col(name) / max(1, len(group)) for name, group in groups.items()))
+    return tuple(Bucket(cut(label, TEXT_KEPT), tuple(row)) for label, *row in shares.iter_rows())
 
 
-def describe(samples: pl.DataFrame, train: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+def sample_quantities(samples: pl.DataFrame, train: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
     """Give each training sample its user's activity, its target's popularity and its target's time.
 
     A user's samples, in the order of sample_id, have the last of the user's training items as targets.
     """
     users = train.group_by(USER).agg(pl.len().alias(ACTIVITY), pl.col(POSITION).max().alias("last"))
-    popular = items.select(pl.col(ITEM).alias(TARGET), TRAIN_COUNT)
+    popularity = items.select(pl.col(ITEM).alias(TARGET), TRAIN_COUNT)
     after = (pl.len() - 1 - pl.int_range(pl.len())).over(USER)  # the user's samples that follow
-    placed = samples.drop(HISTORY).sort(SAMPLE).join(users, on=USER, how="left", maintain_order="left")
-    placed = placed.with_columns((pl.col("last") - after).alias(POSITION))
-    placed = placed.join(train.select(USER, POSITION, TIMESTAMP), on=[USER, POSITION], how="left")
-    return placed.join(popular, on=TARGET, how="left").select(SAMPLE, ACTIVITY, TRAIN_COUNT, TIMESTAMP)
+    table = samples.drop(HISTORY).sort(SAMPLE).join(users, on=USER, how="left", maintain_order="left")
+    table = table.with_columns((pl.col("last") - after).alias(POSITION))
+    table = table.join(train.select(USER, POSITION, TIMESTAMP), on=[USER, POSITION], how="left")
+    return table.join(popularity, on=TARGET, how="left").select(SAMPLE, ACTIVITY, TRAIN_COUNT, TIMESTAMP)
 
 
 def _spread(
-    name: str, note: str, column: str, described: pl.DataFrame, found: Mapping[str, pl.DataFrame], timed: bool
+    name: str, note: str, column: str, quantities: pl.DataFrame, groups: Mapping[str, pl.DataFrame], moments: bool
 ) -> Spread:
-    def of(group: pl.DataFrame) -> NDArray[np.float64]:
-        kept = described.join(group.select(SAMPLE), on=SAMPLE, how="semi")
-        return kept[column].drop_nulls().to_numpy().astype(np.float64)
+    def values_of(group: pl.DataFrame) -> NDArray[np.float64]:
+        rows = quantities.join(group.select(SAMPLE), on=SAMPLE, how="semi")
+        return rows[column].drop_nulls().to_numpy().astype(np.float64)
 
-    values = of(found["all"])
+    values = values_of(groups["all"])
     ends = upper_ends(values)
-    shares = np.stack([bucket_shares(of(group), ends) for group in found.values()])
-    labels = _labels(values, ends, timed=timed)
-    return Spread(
-        name,
-        note,
-        tuple(Bucket(label, tuple(map(float, column))) for label, column in zip(labels, shares.T, strict=True)),
-    )
+    shares = np.stack([bucket_shares(values_of(group), ends) for group in groups.values()])
+    labels = _labels(values, ends, moments=moments)
+    buckets = (Bucket(label, tuple(map(float, column))) for label, column in zip(labels, shares.T, strict=True))
+    return Spread(name, note, tuple(buckets))
 
 
-def _labels(values: NDArray[np.float64], ends: NDArray[np.float64], *, timed: bool) -> list[str]:
+def _labels(values: NDArray[np.float64], ends: NDArray[np.float64], *, moments: bool) -> list[str]:
     show: Callable[[float], str] = number
-    read = moments(float(values.min()), float(values.max())) if timed and len(values) else None
-    if read is not None:
-        ticks, style = read
+    style = moment_format(float(values.min()), float(values.max())) if moments and len(values) else None
+    if style is not None:
+        ticks, pattern = style
 
         def show(value: float) -> str:
-            return moment(value, ticks, style)
+            return moment(value, ticks, pattern)
 
     ordered = np.sort(values)
     starts = np.concatenate([[0], np.searchsorted(ordered, ends, side="right")[:-1]])

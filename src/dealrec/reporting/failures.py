@@ -12,13 +12,13 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from dealrec.columns import CANDIDATES, EFFORT, INFLUENCE, KEPT, OVERALL, PARAMETERS, RISK, SHARE, SOLVER
-from dealrec.engine.manifest import Manifest, read_manifest
+from dealrec.config import Config
+from dealrec.engine.manifest import read_manifest
+from dealrec.engine.run_directory import Run
 from dealrec.evaluation.correlation import spearman
+from dealrec.formats import correlation, cut, number, percent
 from dealrec.reporting.coverage import Group, Spread
 from dealrec.reporting.notes import Note
-from dealrec.reporting.numbers import number, percent
-from dealrec.reporting.runs import Run
-from dealrec.reporting.table import cut
 
 DOMINATES = 0.8  # of the variance of the overall score
 EXPECTED, MISSING = 8, 1 / 3  # least number that Random would draw of a bucket; what is too few of that
@@ -50,7 +50,7 @@ class Balance:
         return self.share > DOMINATES and (self.effort or 0.0) > (self.influence or 0.0)
 
 
-def balance(pool: pl.DataFrame, *, effort_weight: float) -> Balance | None:
+def score_balance(pool: pl.DataFrame, *, effort_weight: float) -> Balance | None:
     """The balance of the candidates' scores; None where all overall scores are equal.
 
     With i and e scaled and o = i + w e, effort's share is cov(w e, o) / var(o); it is 1/2 at w = sd(i) / sd(e).
@@ -72,60 +72,55 @@ def scaled(values: ArrayLike) -> NDArray[np.float64]:
     return (array - array.min()) / span if span else np.zeros_like(array)
 
 
-def effort_dominates(run: Run, found: Balance | None) -> Iterator[Note]:
+def effort_dominates(run: Run[Config], balance: Balance | None) -> Iterator[Note]:
     """A warning where the selection is one of hard samples alone."""
-    if found is None or not found.effort_dominates:
+    if balance is None or not balance.effort_dominates:
         return
     weight = run.config.select.effort_weight
-    at = f", e.g. to {number(found.even)}, where both have equal shares" if found.even else ""
+    example = f", e.g. to {number(balance.even)}, where both have equal shares" if balance.even else ""
     yield Note(
         "select",
-        f"{said(found)} The selection is one of hard samples, on which the recommender overfits.",
+        f"{balance_in_words(balance)} The selection is one of hard samples, on which the recommender overfits.",
         "Effort dominates",
-        f"Lower select.effort_weight (now {weight:g}){at}; select.hard_prune drops the hardest.",
+        f"Lower select.effort_weight (now {weight:g}){example}; select.hard_prune drops the hardest.",
     )
 
 
-def said(found: Balance) -> str:
-    """The balance in words."""
-    effort, influence = (_correlation(value) for value in (found.effort, found.influence))
+def balance_in_words(balance: Balance) -> str:
+    """What the overall score is made of, as a sentence."""
     return (
-        f"{percent(found.share)} of the variance of the overall score is due to effort; its Spearman correlation is"
-        f" {effort} with effort and {influence} with influence."
+        f"{percent(balance.share)} of the variance of the overall score is due to effort; its Spearman correlation is"
+        f" {correlation(balance.effort)} with effort and {correlation(balance.influence)} with influence."
     )
 
 
-def uncovered(run: Run, spreads: Sequence[Spread], reach: Sequence[Group]) -> Iterator[Note]:
+def uncovered(run: Run[Config], spreads: Sequence[Spread], reach: Sequence[Group]) -> Iterator[Note]:
     """Warnings of users, items, times, categories and scores of which hardly anything was selected."""
     if not run.has("select"):
         return
     groups = {group.name: place for place, group in enumerate(reach)}
     budget = reach[groups["selected"]].samples
     for spread in spreads:
-        found: dict[str, list[str]] = {}
+        by_remedy: dict[str, list[str]] = {}
         for bucket in spread.categories or spread.buckets:
-            everyone, pool, selected = (bucket.shares[groups[name]] for name in ("all", "pool", "selected"))
-            if budget * everyone < EXPECTED or selected > MISSING * everyone:
+            share, pool, selected = (bucket.shares[groups[name]] for name in ("all", "pool", "selected"))
+            if budget * share < EXPECTED or selected > MISSING * share:
                 continue
             line = (
-                f"{cut(bucket.label, LABEL_WIDTH)}: {percent(everyone)} of all samples, but {percent(selected)} of the"
+                f"{cut(bucket.label, LABEL_WIDTH)}: {percent(share)} of all samples, but {percent(selected)} of the"
                 f" selected ({percent(pool)} of the candidates)"
             )
-            found.setdefault(FEW_CANDIDATES if pool <= MISSING * everyone else FEW_DRAWN, []).append(line)
+            by_remedy.setdefault(FEW_CANDIDATES if pool <= MISSING * share else FEW_DRAWN, []).append(line)
         name = f"Uncovered: {spread.name[:1].lower()}{spread.name[1:]}"
-        for remedy, lines in found.items():
-            # There are few ranges, but there may be hundreds of categories.
-            told = [_several(lines)] if spread.categories else lines
-            yield from (Note("select", f"{spread.name}, {line}.", name, remedy) for line in told)
+        for remedy, lines in by_remedy.items():
+            if spread.categories:  # there may be hundreds; of ranges there are few
+                more = [f"and {len(lines) - NAMED:,} more"] if len(lines) > NAMED else []
+                lines = ["; ".join([*lines[:NAMED], *more])]
+            yield from (Note("select", f"{spread.name}, {line}.", name, remedy) for line in lines)
     yield from _empty_strata(run)
 
 
-def _several(lines: Sequence[str]) -> str:
-    more = f"; and {len(lines) - NAMED:,} more" if len(lines) > NAMED else ""
-    return "; ".join(lines[:NAMED]) + more
-
-
-def _empty_strata(run: Run) -> Iterator[Note]:
+def _empty_strata(run: Run[Config]) -> Iterator[Note]:
     strata = run.table("select/strata.parquet").filter(pl.col(CANDIDATES) > 0)
     empty = strata.filter(pl.col(KEPT) == 0)
     if len(empty):
@@ -139,7 +134,7 @@ def _empty_strata(run: Run) -> Iterator[Note]:
         )
 
 
-def influence_inaccurate(run: Run) -> Iterator[Note]:
+def influence_inaccurate(run: Run[Config]) -> Iterator[Note]:
     """Warnings of a solver that did not converge, and of influence that foretold retraining badly."""
     facts = run.facts("influence")
     if facts and not facts["converged"]:
@@ -151,51 +146,49 @@ def influence_inaccurate(run: Run) -> Iterator[Note]:
             "Influence inaccurate",
             "Raise the solver's iterations or its damping (influence.solver), or take influence.solver.kind: cg.",
         )
-    for row in checked(run) or ():
-        found, high, most = row["own"], row["own_high"], row["own_ceiling"]
-        if row["own_low"] > 0 and high >= OF_CEILING * most:
+    for row in fidelity_rows(run) or ():
+        own, low, high, ceiling = (row[name] for name in ("own", "own_low", "own_high", "own_ceiling"))
+        if low > 0 and high >= OF_CEILING * ceiling:
             continue
         yield Note(
             "influence",
-            f"Influence foretold the risk after retraining with a rank correlation of {found:.2f} (interval"
-            f" {row['own_low']:.2f} to {high:.2f}) where {percent(row[SHARE])} of the units are kept; noise allows"
-            f" {most:.2f}.",
+            f"Influence foretold the risk after retraining with a rank correlation of {correlation(own)} (interval"
+            f" {correlation(low)} to {correlation(high)}) where {percent(row[SHARE])} of the units are kept; noise"
+            f" allows {correlation(ceiling)}.",
             "Influence inaccurate",
             "Take another influence.risk, influence.parameters or influence.solver, by the table of dealrec fidelity.",
         )
 
 
-def checked(run: Run) -> list[dict[str, Any]] | None:
+def fidelity_rows(run: Run[Config]) -> list[dict[str, Any]] | None:
     """The rows of a fidelity check of these very scores that stands in the run directory; None without one."""
-    check: Manifest | None = read_manifest(run.folder / "fidelity")
-    trained = "model.safetensors"
+    check = read_manifest(run.folder / "fidelity")
+    model = "model.safetensors"
     if check is None or not run.has("influence"):
         return None
-    if check.inputs.get(f"surrogate/{trained}") != run.manifests["surrogate"].outputs.get(trained):
+    if check.inputs.get(f"surrogate/{model}") != run.manifests["surrogate"].outputs.get(model):
         return None
     settings = run.config.influence
-    wanted = {RISK: settings.risk, PARAMETERS: ", ".join(settings.parameters), SOLVER: settings.solver.kind}
-    table = run.table("fidelity/fidelity.parquet")
-    rows = table.filter(*(pl.col(name) == value for name, value in wanted.items()))
+    rows = run.table("fidelity/fidelity.parquet").filter(
+        pl.col(RISK) == settings.risk,
+        pl.col(PARAMETERS) == ", ".join(settings.parameters),
+        pl.col(SOLVER) == settings.solver.kind,
+    )
     return rows.to_dicts() or None
 
 
-def measured(run: Run, found: Balance | None) -> Iterator[Note]:
+def figures(run: Run[Config], balance: Balance | None) -> Iterator[Note]:
     """The figures behind these warnings, whatever they are."""
-    if found is not None:
-        yield Note("select", said(found))
+    if balance is not None:
+        yield Note("select", balance_in_words(balance))
     if not run.has("influence"):
         return
-    rows = checked(run)
+    rows = fidelity_rows(run)
     if rows is None:
         yield Note("influence", "Not checked against retraining here; dealrec fidelity does that.")
     for row in rows or ():
         yield Note(
             "influence",
-            f"Checked against retraining on {percent(row[SHARE])} of the units: rank correlation {row['own']:.2f} of at"
-            f" most {row['own_ceiling']:.2f}.",
+            f"Checked against retraining on {percent(row[SHARE])} of the units: rank correlation"
+            f" {correlation(row['own'])} of at most {correlation(row['own_ceiling'])}.",
         )
-
-
-def _correlation(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.2f}"

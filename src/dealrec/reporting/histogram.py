@@ -40,8 +40,8 @@ def finite(values: ArrayLike) -> NDArray[np.float64]:
 
 def summary(values: ArrayLike) -> Summary | None:
     """Summarise the finite values; None if there is none."""
-    kept = finite(values)
-    return Summary(len(kept), float(kept.min()), float(np.median(kept)), float(kept.max())) if len(kept) else None
+    array = finite(values)
+    return Summary(len(array), float(array.min()), float(np.median(array)), float(array.max())) if len(array) else None
 
 
 def histogram(values: ArrayLike, marked: ArrayLike = (), *, bins: int = BINS) -> Histogram | None:
@@ -54,13 +54,13 @@ def histogram(values: ArrayLike, marked: ArrayLike = (), *, bins: int = BINS) ->
     >>> histogram([7, 7]).counts
     (2,)
     """
-    kept = finite(values)
-    if not len(kept):
+    array, selected = finite(values), finite(marked)
+    if not len(array):
         return None
-    low, high = float(kept.min()), float(kept.max())
+    low, high = float(array.min()), float(array.max())
     if low / 2 == high / 2:
-        return Histogram(low, high, (len(kept),), (len(finite(marked)),))
-    return Histogram(low, high, _counts(kept, low, high, bins), _counts(finite(marked), low, high, bins))
+        return Histogram(low, high, (len(array),), (len(selected),))
+    return Histogram(low, high, _counts(array, low, high, bins), _counts(selected, low, high, bins))
 
 
 def _counts(values: NDArray[np.float64], low: float, high: float, bins: int) -> tuple[int, ...]:
@@ -70,18 +70,18 @@ def _counts(values: NDArray[np.float64], low: float, high: float, bins: int) -> 
     return tuple(int(count) for count in np.bincount(bars, minlength=bins))
 
 
-def draw(shown: Histogram, *, name: str, ends: tuple[str, str]) -> Markup:
+def draw(bars: Histogram, *, name: str, ends: tuple[str, str]) -> Markup:
     """Draw the histogram as inline SVG that scales with its container. ends: labels of the axis' ends."""
-    tallest = max(1, *shown.counts)
+    tallest = max(1, *bars.counts)
     text = (
-        f"Histogram of {name}: {sum(shown.counts):,} values from {ends[0]} to {ends[1]}, {sum(shown.marked):,} of them"
-        f" selected; the tallest of {len(shown.counts)} bars holds {tallest:,}"
+        f"Histogram of {name}: {sum(bars.counts):,} values from {ends[0]} to {ends[1]}, {sum(bars.marked):,} of them"
+        f" selected; the tallest of {len(bars.counts)} bars holds {tallest:,}"
     )
     base = HEIGHT - BOTTOM
     parts = [
         Markup('<svg class="histogram" role="img" viewBox="0 0 {} {}"><title>{}</title>').format(WIDTH, HEIGHT, text),
-        _bars(shown.counts, "all", tallest),
-        _bars(shown.marked, "marked", tallest),
+        _bars(bars.counts, "all", tallest),
+        _bars(bars.marked, "marked", tallest),
         Markup('<line class="axis" x1="0" x2="{}" y1="{}" y2="{}"/>').format(WIDTH, base, base),
         Markup('<text x="0" y="{}">{}</text>').format(HEIGHT - 5, ends[0]),
         Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(WIDTH, HEIGHT - 5, ends[1]),

@@ -4,37 +4,38 @@ from collections.abc import Iterator
 from typing import Any
 
 from dealrec.columns import EFFORT, HISTORY, INFLUENCE, RANK, SAMPLE, TARGET, USER
+from dealrec.config import Config
 from dealrec.data.catalogue import Catalogue
-from dealrec.reporting.numbers import number
+from dealrec.engine.run_directory import Run
+from dealrec.formats import number
 from dealrec.reporting.page import headline
 from dealrec.reporting.results import results
-from dealrec.reporting.runs import Run
 from dealrec.reporting.table import HISTORY_SHOWN
 from dealrec.reporting.templates import render
 
 SHOWN = 10
 
 
-def sentences(run: Run) -> list[str]:
+def sentences(run: Run[Config]) -> list[str]:
     """What was selected of how many, and how it compared with Random if that is known."""
-    found = results(run)
-    return [headline(run, run.facts("data")["train_samples"]), *([found.summary] if found else [])]
+    evaluation = results(run)
+    return [headline(run, run.facts("data")["train_samples"]), *([evaluation.summary] if evaluation else [])]
 
 
-def notebook_html(run: Run) -> str:
+def notebook_html(run: Run[Config]) -> str:
     """A piece of HTML without colours and scripts of its own, so that it goes with a light page and with a dark one."""
-    shown = {"sentences": sentences(run), "folder": str(run.folder), "rows": list(_first(run))}
-    return render("notebook.html.jinja", shown)
+    content = {"sentences": sentences(run), "folder": str(run.folder), "rows": list(_best_samples(run))}
+    return render("notebook.html.jinja", content)
 
 
-def _first(run: Run) -> Iterator[dict[str, Any]]:
+def _best_samples(run: Run[Config]) -> Iterator[dict[str, Any]]:
     """The best of the selected samples; none before there is a selection."""
     if not run.has("select"):
         return
     titles = Catalogue.of(run.table("data/items.parquet")).titles
     samples = run.table("data/samples-train.parquet")
-    chosen = run.table("select/selected.parquet").sort(RANK).head(SHOWN)
-    for row in chosen.join(samples, on=SAMPLE, how="left", maintain_order="left").iter_rows(named=True):
+    selected = run.table("select/selected.parquet").sort(RANK).head(SHOWN)
+    for row in selected.join(samples, on=SAMPLE, how="left", maintain_order="left").iter_rows(named=True):
         items = [*row[HISTORY][-HISTORY_SHOWN:], row[TARGET]]
         *history, target = (titles.get(item, str(item)) for item in items)
         yield {

@@ -25,9 +25,9 @@
     overall: (row) => row[8] ?? undefined,
   };
 
-  let found = rows, column = null, down = false, page = 0, texts = null;
+  let matches = rows, column = null, down = false, page = 0, texts = null;
 
-  // As numbers.py has it: whole numbers in full, others with three significant digits.
+  // As formats.py has it: whole numbers in full, others with three significant digits.
   function number(x) {
     if (x === undefined) return "";
     if (Number.isInteger(x)) return x.toLocaleString("en");
@@ -72,19 +72,19 @@
   }
 
   function show() {
-    const last = Math.max(0, Math.ceil(found.length / PAGE) - 1);
+    const last = Math.max(0, Math.ceil(matches.length / PAGE) - 1);
     page = Math.min(Math.max(page, 0), last);
-    const from = page * PAGE, shown = found.slice(from, from + PAGE).map(line);
-    if (!shown.length) {
+    const from = page * PAGE, lines = matches.slice(from, from + PAGE).map(line);
+    if (!lines.length) {
       const none = cell("", "No sample is like that.");
       none.colSpan = heads.length;
-      shown.push(document.createElement("tr"));
-      shown[0].className = "empty";
-      shown[0].append(none);
+      lines.push(document.createElement("tr"));
+      lines[0].className = "empty";
+      lines[0].append(none);
     }
-    body.replaceChildren(...shown);
-    const to = Math.min(from + PAGE, found.length);
-    by("place").textContent = found.length ? `${number(from + 1)} to ${number(to)} of ${number(found.length)}` : "0";
+    body.replaceChildren(...lines);
+    const to = Math.min(from + PAGE, matches.length);
+    by("place").textContent = matches.length ? `${number(from + 1)} to ${number(to)} of ${number(matches.length)}` : "0";
     by("previous").disabled = page === 0;
     by("next").disabled = page === last;
     table.parentElement.scrollTop = 0;
@@ -95,10 +95,10 @@
   }
 
   function filter() {
-    const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean), only = state.value;
-    if (wanted.length) texts ??= rows.map(words);
-    found = rows.filter((row, at) =>
-      (only === "" || reasons[row[REASON]][0] === Number(only)) && wanted.every((word) => texts[at].includes(word)));
+    const terms = search.value.toLowerCase().split(/\s+/).filter(Boolean), only = state.value;
+    if (terms.length) texts ??= rows.map(words);
+    matches = rows.filter((row, at) =>
+      (only === "" || reasons[row[REASON]][0] === Number(only)) && terms.every((word) => texts[at].includes(word)));
     if (column) sort();
     page = 0;
     show();
@@ -107,8 +107,8 @@
   // Rows without a value come last either way; equal ones stay in the page's own order.
   function sort() {
     const read = value[column], sign = down ? -1 : 1;
-    const keys = new Map(found.map((row) => [row, read(row)]));
-    found = found.slice().sort((left, right) => {
+    const keys = new Map(matches.map((row) => [row, read(row)]));
+    matches = matches.slice().sort((left, right) => {
       const a = keys.get(left), b = keys.get(right);
       if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
       return sign * (typeof a === "string" ? collator.compare(a, b) : a - b);

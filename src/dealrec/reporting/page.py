@@ -3,33 +3,34 @@
 from pathlib import Path
 from typing import Any
 
+from dealrec.config import Config
 from dealrec.engine.manifest import MANIFEST, Manifest, file_hash, write_manifest
+from dealrec.engine.run_directory import Run
 from dealrec.engine.runner import opened
+from dealrec.formats import percent
 from dealrec.reporting import costs, coverage, failures, notes, results, scores
 from dealrec.reporting.notes import Note
-from dealrec.reporting.numbers import percent
-from dealrec.reporting.repeat import repeat
-from dealrec.reporting.runs import Run
+from dealrec.reporting.provenance import provenance
 from dealrec.reporting.table import samples_table
 from dealrec.reporting.templates import render
 
 PAGE = "report.html"
 
 
-def write_report(run: Run, path: Path) -> list[Note]:
+def write_report(run: Run[Config], path: Path) -> list[Note]:
     """Write the report of a run to `path`: one HTML page that needs nothing else; return its warnings.
 
     Every stage after `data` may be missing, or be left over from other settings; the page then does without it.
     The same run gives the same page.
     """
-    shown = content(run)
+    page = content(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render("page.html.jinja", shown), encoding="utf-8")
-    warnings: list[Note] = shown["warnings"]
+    path.write_text(render("page.html.jinja", page), encoding="utf-8")
+    warnings: list[Note] = page["warnings"]
     return warnings
 
 
-def rewrite_report(run: Run, path: Path | None = None) -> tuple[Path, list[Note]]:
+def rewrite_report(run: Run[Config], path: Path | None = None) -> tuple[Path, list[Note]]:
     """Write the report of a run again; return where it stands and its warnings.
 
     path None: over the page of the report stage, or, where that has not run, to `report.html` in the run directory.
@@ -48,34 +49,39 @@ def rewrite_report(run: Run, path: Path | None = None) -> tuple[Path, list[Note]
     return folder / PAGE, warnings
 
 
-def content(run: Run) -> dict[str, Any]:
+def content(run: Run[Config]) -> dict[str, Any]:
     """Everything that the template shows."""
     samples = run.table("data/samples-train.parquet")
-    found = coverage.groups(run, samples)
-    reach, spreads = coverage.reach(found), coverage.spreads(run, found)
+    groups = coverage.sample_groups(run, samples)
+    reach, spreads = coverage.reach(groups), coverage.spreads(run, groups)
     pool = run.table("select/candidates.parquet") if run.has("influence", "effort", "select") else None
-    evaluated, share = results.results(run), costs.share(run)
-    warned, measured = _notes(run, pool, reach, spreads)
-    warnings = notes.warnings(run, samples, evaluated, warned)
+    evaluation, select = results.results(run), run.config.select
+    balance = failures.score_balance(pool, effort_weight=select.effort_weight) if pool is not None else None
+    ways_to_fail = [
+        *failures.effort_dominates(run, balance),
+        *failures.uncovered(run, spreads, reach),
+        *failures.influence_inaccurate(run),
+    ]
+    warnings = notes.warnings(run, samples, evaluation, ways_to_fail)
     return {
         "headline": headline(run, len(samples)),
         "missing": [stage for stage in run.stages if not run.has(stage)],
-        "results": evaluated,
+        "results": evaluation,
         "warnings": warnings,
         "worries": notes.summary(warnings),
-        "diagnostics": notes.diagnostics(run, measured),
+        "diagnostics": notes.diagnostics(run, failures.figures(run, balance)),
         "costs": costs.lines(run),
-        "share": share,
+        "share": costs.share(run),
         "figures": scores.figures(run, pool),
         "reach": reach,
         "spreads": spreads,
         "samples": samples_table(run, samples, pool),
-        "selections": run.config.select.selections,
-        "repeat": repeat(run),
+        "selections": select.selections,
+        "provenance": provenance(run),
     }
 
 
-def headline(run: Run, samples: int) -> str:
+def headline(run: Run[Config], samples: int) -> str:
     """What was selected of how many."""
     if run.has("select"):
         facts = run.facts("select")
@@ -85,14 +91,3 @@ def headline(run: Run, samples: int) -> str:
             " scored."
         )
     return f"Nothing is selected yet of {samples:,} training samples."
-
-
-def _notes(run: Run, pool: Any, reach: Any, spreads: Any) -> tuple[list[Note], list[Note]]:
-    """Warnings of the three ways to fail, and the figures where there is nothing to warn of."""
-    found = failures.balance(pool, effort_weight=run.config.select.effort_weight) if pool is not None else None
-    warned = [
-        *failures.effort_dominates(run, found),
-        *failures.uncovered(run, spreads, reach),
-        *failures.influence_inaccurate(run),
-    ]
-    return warned, list(failures.measured(run, found))

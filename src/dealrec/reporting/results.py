@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dealrec.columns import LOSS
-from dealrec.reporting.numbers import difference, metric, number, percent
-from dealrec.reporting.runs import Run
+from dealrec.config import Config
+from dealrec.engine.run_directory import Run
+from dealrec.formats import difference, listed, metric, number, percent
 
 FEW_USERS = 200
 AS_GOOD = "not distinguishable"  # as `dealrec.evaluation.verdict` has it
@@ -23,10 +24,10 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """Selected against Random on one measure."""
+    """Selected against Random on one measure. outcome: better, worse or not distinguishable."""
 
     measure: str
-    says: str
+    outcome: str
     words: str
     detail: str
 
@@ -64,23 +65,23 @@ class Results:
     @property
     def tone(self) -> str:
         """The verdicts in a word: better, worse, mixed; none without any."""
-        said = {verdict.says for verdict in self.verdicts}
-        return "none" if not said else said.pop() if said in ({"better"}, {"worse"}) else "mixed"
+        outcomes = {verdict.outcome for verdict in self.verdicts}
+        return "none" if not outcomes else outcomes.pop() if outcomes in ({"better"}, {"worse"}) else "mixed"
 
 
-def results(run: Run) -> Results | None:
+def results(run: Run[Config]) -> Results | None:
     """Read the evaluation of a run; None if it has not got there."""
     if not run.has("compare"):
         return None
     comparison = run.json("compare/comparison.json")
-    arms = {arm: one["metrics"] for arm, one in comparison["arms"].items()}
-    measured = comparison["measures"]
-    rows = [_row(name, list(arms.values()), measured.get(name)) for name in next(iter(arms.values()))]
-    users = min((metrics[name]["n"] for metrics in arms.values() for name in metrics if name != LOSS), default=0)
-    catalogues = [one["catalogue"] for one in comparison["arms"].values()]
-    rows += _catalogue_rows(catalogues, users, compared=bool(measured))
-    verdicts = tuple(_verdict(name, arms, found) for name, found in measured.items())
-    names = tuple(_named(arm, len(one["runs"])) for arm, one in comparison["arms"].items())
+    arms, differences = comparison["arms"], comparison["measures"]
+    metrics = {name: arm["metrics"] for name, arm in arms.items()}
+    rows = [_row(name, list(metrics.values()), differences.get(name)) for name in next(iter(metrics.values()))]
+    users = min((means[name]["n"] for means in metrics.values() for name in means if name != LOSS), default=0)
+    rows += _catalogue_rows([arm["catalogue"] for arm in arms.values()], users, compared=bool(differences))
+    verdicts = tuple(_verdict(name, metrics, estimate) for name, estimate in differences.items())
+    runs = {name: len(arm["runs"]) for name, arm in arms.items()}
+    names = tuple(name if n == 1 else f"{name}, mean of {n}" for name, n in runs.items())
     confidence = percent(run.config.evaluate.confidence)
     return Results(confidence, names, tuple(rows), verdicts, _summary(verdicts), tuple(comparison["notes"]))
 
@@ -92,42 +93,29 @@ def label(name: str) -> str:
     ('Test loss', 'NDCG@10')
     """
     kind, _, k = name.partition("@")
-    known = NAMES.get(kind, kind)
-    return f"{known}@{k}" if k else known
+    name = NAMES.get(kind, kind)
+    return f"{name}@{k}" if k else name
 
 
-def listed(names: Sequence[str]) -> str:
-    """Join names as a sentence does.
-
-    >>> listed(["a"]), listed(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def interval(found: dict[str, Any], show: Callable[[float], str] = metric) -> str:
+def interval(estimate: dict[str, Any], show: Callable[[float], str] = metric) -> str:
     """The interval of a mean, or why there is none.
 
     >>> interval({"mean": 0.0, "low": None, "high": None, "n": 4}), interval({"low": -0.1, "high": 0.25, "n": 9})
     ('all equal', '-0.1000 to 0.2500')
     """
-    if found["low"] is None or found["high"] is None:
-        return "one user" if found["n"] == 1 else ALL_EQUAL
-    return f"{show(found['low'])} to {show(found['high'])}"
+    if estimate["low"] is None or estimate["high"] is None:
+        return "one user" if estimate["n"] == 1 else ALL_EQUAL
+    return f"{show(estimate['low'])} to {show(estimate['high'])}"
 
 
-def _named(arm: str, runs: int) -> str:
-    return arm if runs == 1 else f"{arm}, mean of {runs}"
+def _cell(estimate: dict[str, Any], show: Callable[[float], str] = metric) -> Cell:
+    return Cell(show(estimate["mean"]), interval(estimate, show))
 
 
-def _cell(found: dict[str, Any], show: Callable[[float], str] = metric) -> Cell:
-    return Cell(show(found["mean"]), interval(found, show))
-
-
-def _row(name: str, arms: Sequence[dict[str, Any]], found: dict[str, Any] | None) -> Row:
+def _row(name: str, arms: Sequence[dict[str, Any]], estimate: dict[str, Any] | None) -> Row:
     better = "lower is better" if name == LOSS else "higher is better"
     cells = tuple(_cell(metrics[name]) for metrics in arms)
-    return Row(label(name), better, arms[0][name]["n"], cells, _cell(found, difference) if found else None)
+    return Row(label(name), better, arms[0][name]["n"], cells, _cell(estimate, difference) if estimate else None)
 
 
 def _catalogue_rows(arms: Sequence[dict[str, float]], users: int, *, compared: bool) -> list[Row]:
@@ -140,30 +128,39 @@ def _catalogue_rows(arms: Sequence[dict[str, float]], users: int, *, compared: b
     ]
 
 
-def _verdict(name: str, arms: dict[str, Any], found: dict[str, Any]) -> Verdict:
-    users = "1 user" if found["n"] == 1 else f"{found['n']:,} users"
+def _verdict(name: str, arms: dict[str, Any], estimate: dict[str, Any]) -> Verdict:
+    """estimate: of the difference selected - random."""
+    users = "1 user" if estimate["n"] == 1 else f"{estimate['n']:,} users"
     means = f"selected {metric(arms['selected'][name]['mean'])}, Random {metric(arms['random'][name]['mean'])}"
-    mean = difference(found["mean"])
-    if found["low"] is not None and found["high"] is not None:
-        said = f"difference {mean} (interval {interval(found, difference)}) over {users}"
-    elif found["n"] == 1:
-        said = f"difference {mean} for the only user, so there is no interval"
+    mean, outcome = difference(estimate["mean"]), estimate["verdict"]
+    if estimate["low"] is not None and estimate["high"] is not None:
+        size = f"difference {mean} (interval {interval(estimate, difference)}) over {users}"
+    elif estimate["n"] == 1:
+        size = f"difference {mean} for the only user, so there is no interval"
     else:
-        same = f"differ by {mean}" if found["mean"] else "are equal"
-        said = f"the two {same} for each of {users}, so there is no interval"
-    tests = listed([f"p ({of}) {number(test['p'])}" for of, test in found["p"].items() if test is not None])
-    than = "from" if found["verdict"] == AS_GOOD else "than"
-    return Verdict(label(name), found["verdict"], f"{found['verdict']} {than} Random", f"{means}; {said}; {tests}.")
+        equal = f"differ by {mean}" if estimate["mean"] else "are equal"
+        size = f"the two {equal} for each of {users}, so there is no interval"
+    tests = listed([f"p ({units}) {number(test['p'])}" for units, test in estimate["p"].items() if test is not None])
+    return Verdict(label(name), outcome, against_random(outcome), f"{means}; {size}; {tests}.")
+
+
+def against_random(outcome: str) -> str:
+    """An outcome in words.
+
+    >>> against_random("better"), against_random(AS_GOOD)
+    ('better than Random', 'not distinguishable from Random')
+    """
+    return f"{outcome} {'from' if outcome == AS_GOOD else 'than'} Random"
 
 
 def _summary(verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
         return "No random selection was fine-tuned, so there is nothing to compare the selected samples with."
     parts = []
-    for says in ("better", "worse", AS_GOOD):
-        names = [verdict.measure for verdict in verdicts if verdict.says == says]
+    for outcome in ("better", "worse", AS_GOOD):
+        names = [verdict.measure for verdict in verdicts if verdict.outcome == outcome]
         if len(names) == len(verdicts):
-            names = ["any measure" if says == AS_GOOD else "every measure"]
+            names = ["any measure" if outcome == AS_GOOD else "every measure"]
         if names:
-            parts.append(f"{says} {'from' if says == AS_GOOD else 'than'} Random on {listed(names)}")
+            parts.append(f"{against_random(outcome)} on {listed(names)}")
     return f"The fine-tuned model of the selected samples is {'; '.join(parts)}."

@@ -21,9 +21,10 @@ from dealrec.columns import (
     TARGET,
     USER,
 )
+from dealrec.config import Config
 from dealrec.data.catalogue import Catalogue
-from dealrec.reporting.numbers import Unit, number
-from dealrec.reporting.runs import Run
+from dealrec.engine.run_directory import Run
+from dealrec.formats import Unit, cut, number
 
 ROOM = 3_600_000  # bytes of the rows that the script shows: the page stays below 5 MB
 STATIC_ROOM = 800_000  # bytes of text in the rows that are there without the script
@@ -77,7 +78,9 @@ class Reason:
     text: str
 
 
-def samples_table(run: Run, samples: pl.DataFrame, pool: pl.DataFrame | None, *, room: int = ROOM) -> Samples | None:
+def samples_table(
+    run: Run[Config], samples: pl.DataFrame, pool: pl.DataFrame | None, *, room: int = ROOM
+) -> Samples | None:
     """The table of a run; None before there is a selection. pool: the `candidates` with their scores."""
     if pool is None:
         return None
@@ -107,16 +110,7 @@ def script_json(content: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def cut(text: str, width: int = TEXT_KEPT) -> str:
-    """The text, or its beginning.
-
-    >>> cut("abcdef", 4)
-    'abc…'
-    """
-    return text if len(text) <= width else text[: width - 1] + "\u2026"
-
-
-def _ordered(run: Run, samples: pl.DataFrame, pool: pl.DataFrame) -> pl.DataFrame:
+def _ordered(run: Run[Config], samples: pl.DataFrame, pool: pl.DataFrame) -> pl.DataFrame:
     """All samples with what is known of them, and the number of the reason."""
     ranks = run.table("select/selected.parquet").select(SAMPLE, RANK)
     table = (
@@ -139,29 +133,29 @@ def _ordered(run: Run, samples: pl.DataFrame, pool: pl.DataFrame) -> pl.DataFram
     return table.sort(list(order), descending=list(order.values()), nulls_last=True)
 
 
-def _reasons(run: Run) -> dict[int, Reason]:
+def _reasons(run: Run[Config]) -> dict[int, Reason]:
     """By number: kept of a stratum, dropped of a stratum, the hardest, and those that are no candidates."""
-    strata, found = run.config.select.strata, {}
+    strata, reasons = run.config.select.strata, {}
     for row in run.table("select/strata.parquet").iter_rows(named=True):
         place, kept, held = row[STRATUM], row[KEPT], row[CANDIDATES]
-        found[place] = Reason(0, place, f"stratum {place}: {kept:,} of {held:,} kept")
-        found[place + strata] = Reason(1, place, f"not drawn: stratum {place} kept {kept:,} of {held:,}")
-    found[2 * strata] = Reason(2, None, "dropped as one of the hardest (select.hard_prune)")
+        reasons[place] = Reason(0, place, f"stratum {place}: {kept:,} of {held:,} kept")
+        reasons[place + strata] = Reason(1, place, f"not drawn: stratum {place} kept {kept:,} of {held:,}")
+    reasons[2 * strata] = Reason(2, None, "dropped as one of the hardest (select.hard_prune)")
     candidates = f"{run.facts('select')['pool']:,} candidates"
-    found[2 * strata + 1] = Reason(_REST, None, f"not scored: not among the {candidates}")
-    return found
+    reasons[2 * strata + 1] = Reason(_REST, None, f"not scored: not among the {candidates}")
+    return reasons
 
 
 def _rows(table: pl.DataFrame, reasons: Mapping[int, Reason], units: Mapping[str, Unit]) -> Iterator[dict[str, Any]]:
     """The rows as they are read out: the last items of the history, and scores in their units."""
     places = {number: place for place, number in enumerate(reasons)}
-    shown = table.with_columns(
+    columns = table.with_columns(
         pl.col(HISTORY).list.tail(HISTORY_SHOWN),
         (pl.col(HISTORY).list.len().cast(pl.Int64) - HISTORY_SHOWN).clip(0).alias("earlier"),
         pl.col("reason").replace_strict(places),
         *((pl.col(name) / 10.0**unit.exponent).alias(name) for name, unit in units.items()),
     )
-    return shown.iter_rows(named=True)
+    return columns.iter_rows(named=True)
 
 
 def _embed(
@@ -172,28 +166,28 @@ def _embed(
     room: int,
 ) -> tuple[str, list[int]]:
     """The rows that fit into `room` bytes, each title once, at its first use; and how many there are of each state."""
-    said = list(reasons.values())
+    by_place = list(reasons.values())
     places: dict[Any, int] = {}
-    written: list[str] = []
+    lines: list[str] = []
     texts: list[str] = []
     counts = [0] * len(STATES)
     for row in rows:
         new = [item for item in dict.fromkeys([*row[HISTORY], row[TARGET]]) if item not in places]
         places |= {item: len(places) + number for number, item in enumerate(new)}
-        added = [script_json(cut(titles.get(item, str(item)))) for item in new]
-        text = script_json(_fields(row, places))
-        room -= sum(len(part.encode()) + 1 for part in (text, *added))
+        new_texts = [script_json(cut(titles.get(item, str(item)), TEXT_KEPT)) for item in new]
+        line = script_json(_fields(row, places))
+        room -= sum(len(part.encode()) + 1 for part in (line, *new_texts))
         if room < 0:
             break
-        texts += added
-        written.append(text)
-        counts[said[row["reason"]].state] += 1
-    rest = {
-        "reasons": [[reason.state, reason.stratum, reason.text] for reason in said],
+        texts += new_texts
+        lines.append(line)
+        counts[by_place[row["reason"]].state] += 1
+    legend = {
+        "reasons": [[reason.state, reason.stratum, reason.text] for reason in by_place],
         "states": STATES,
         "exponents": {name: unit.exponent for name, unit in units.items()},
     }
-    return f'{{"titles":[{",".join(texts)}],"rows":[{",".join(written)}],{script_json(rest)[1:]}', counts
+    return f'{{"titles":[{",".join(texts)}],"rows":[{",".join(lines)}],{script_json(legend)[1:]}', counts
 
 
 def _fields(row: Mapping[str, Any], places: Mapping[Any, int]) -> list[Any]:
@@ -201,7 +195,7 @@ def _fields(row: Mapping[str, Any], places: Mapping[Any, int]) -> list[Any]:
     exact = isinstance(row[USER], int) and abs(row[USER]) < 2**53  # as far as a script's numbers go
     fields = [
         row[SAMPLE],
-        row[USER] if exact else cut(str(row[USER])),
+        row[USER] if exact else cut(str(row[USER]), TEXT_KEPT),
         [places[item] for item in row[HISTORY]],
         row["earlier"],
         places[row[TARGET]],
@@ -226,17 +220,18 @@ def _static(
     rows: Iterator[dict[str, Any]], titles: Mapping[Any, str], reasons: Mapping[int, Reason]
 ) -> Iterator[dict[str, Any]]:
     """The selected samples as the page shows them without the script, as many as there is room for."""
-    said, room = list(reasons.values()), STATIC_ROOM
+    by_place, room = list(reasons.values()), STATIC_ROOM
     for row in rows:
-        texts = [cut(titles.get(item, str(item))) for item in (*row[HISTORY], row[TARGET])]
-        room -= sum(2 * len(html.escape(text).encode()) for text in (*texts, cut(str(row[USER]))))
+        texts = [cut(titles.get(item, str(item)), TEXT_KEPT) for item in (*row[HISTORY], row[TARGET])]
+        user = cut(str(row[USER]), TEXT_KEPT)
+        room -= sum(2 * len(html.escape(text).encode()) for text in (*texts, user))
         if room < 0:
             return
-        reason = said[row["reason"]]
+        reason = by_place[row["reason"]]
         yield {
             "rank": row[RANK],
             "sample": row[SAMPLE],
-            "user": cut(str(row[USER])),
+            "user": user,
             "history": texts[:-1],
             "earlier": row["earlier"],
             "target": texts[-1],

@@ -8,8 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from dealrec.reporting.numbers import number, percent
-from dealrec.reporting.table import cut
+from dealrec.formats import correlation, cut, number, percent
 
 TITLE_WIDTH = 60
 
@@ -25,7 +24,8 @@ def render(name: str, content: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": number, "short": lambda text: cut(text, TITLE_WIDTH)}
+    environment.filters |= {"percent": percent, "number": number, "correlation": correlation}
+    environment.filters["short"] = lambda text: cut(text, TITLE_WIDTH)
     own = {"style": Markup(_source("page.css")), "script": Markup(script), "script_hash": digest}
     return environment.get_template(name).render(content | own)
 

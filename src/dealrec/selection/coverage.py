@@ -66,22 +66,22 @@ def coverage_sample(scores: Tensor, budget: int | float, *, strata: int = 50, se
     tensor([3, 4])
     """
     count = budget_count(budget, len(scores))
-    assigned = assign_strata(scores, strata=strata)
-    members = [(assigned == stratum).nonzero().flatten() for stratum in assigned.unique().tolist()]
+    stratum_of = assign_strata(scores, strata=strata)
+    members = [(stratum_of == stratum).nonzero().flatten() for stratum in stratum_of.unique().tolist()]
     generator = torch.Generator().manual_seed(seed)
     # Those visited first get what rounding down leaves, which may be nothing: among strata of one size chance decides,
     # or a budget below the number of strata would go to the highest scores alone.
     members = [members[place] for place in torch.randperm(len(members), generator=generator).tolist()]
     members.sort(key=len)
-    picked: list[Tensor] = []
-    left = count
-    for visited, stratum in enumerate(members):
-        share = min(left // (len(members) - visited), len(stratum))
+    parts: list[Tensor] = []
+    remaining = count
+    for number, stratum in enumerate(members):
+        share = min(remaining // (len(members) - number), len(stratum))
         order = torch.randperm(len(stratum), generator=generator)
-        picked.append(stratum[order[:share]])
-        left -= share
-    chosen = torch.cat(picked) if picked else torch.zeros(0, dtype=torch.int64)
-    return chosen.sort().values
+        parts.append(stratum[order[:share]])
+        remaining -= share
+    sample = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+    return sample.sort().values
 
 
 def budget_count(budget: int | float, n: int) -> int:

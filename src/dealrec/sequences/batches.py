@@ -1,5 +1,6 @@
-"""Batches of encoded samples within a number of tokens."""
+"""Encoded samples, and batches of sequences alike in length."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,22 +31,35 @@ class Sample:
     completion: str = ""
 
 
-def plan_batches(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
-    """Indices of samples, batch by batch: the longest first, each batch at most `batch_tokens` with its padding.
+def plan_batches(
+    lengths: Sequence[int],
+    *,
+    batch_tokens: float = math.inf,
+    batch_size: float = math.inf,
+    generator: torch.Generator | None = None,
+) -> list[list[int]]:
+    """Indices of sequences, batch by batch: the longest first, each batch as large as both limits let it be.
 
-    A sample that is longer than that alone makes a batch of its own. The plan depends on the lengths only.
+    batch_tokens: of a batch with its padding; a sequence that is longer alone makes a batch of its own. batch_size:
+    sequences in a batch. The plan depends on the lengths only. With a generator, sequences of one length and the
+    batches themselves are shuffled; without, sequences of one length stay in their order.
 
     >>> plan_batches([3, 9, 4, 4], batch_tokens=9)
     [[1], [2, 3], [0]]
+    >>> plan_batches([3, 9, 4, 4], batch_size=3)
+    [[1, 2, 3], [0]]
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    ties = torch.randperm(len(lengths), generator=generator).tolist() if generator else range(len(lengths))
     batches: list[list[int]] = []
-    for index in order:
+    for index in sorted(ties, key=lambda i: -lengths[i]):
+        batch = batches[-1] if batches else []
         # The first of a batch is its longest, so it sets the padded length of all.
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= batch_tokens:
-            batches[-1].append(index)
+        if batch and len(batch) < batch_size and lengths[batch[0]] * (len(batch) + 1) <= batch_tokens:
+            batch.append(index)
         else:
             batches.append([index])
+    if generator:
+        batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
     return batches
 
 

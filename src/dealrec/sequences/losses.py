@@ -5,8 +5,8 @@ from inspect import signature
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 IGNORED = -100  # label of a token that takes no part in the loss
 
@@ -20,15 +20,15 @@ def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor], *, past: Any 
     sample's label needs, where the model can do so. past: keys and values, a transformers Cache of B rows, of P tokens
     that all samples start with and that no label needs: only the rest is read. For decoders alone.
     """
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    if _is_encoder_decoder(base):
+    base = _base(model)
+    if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
         labels = batch["labels"]
-        counts, columns = _labelled(labels)
+        counts, columns = _label_counts(labels)
         logits = model(**_inputs(batch), **_decoder_inputs(base, labels)).logits[:, columns]
     else:
         labels = batch["labels"][:, 1:]  # token t is predicted from the tokens before it
-        counts, columns = _labelled(labels)
-        inputs, start = (_inputs(batch), 0) if past is None else (_rest(batch, past), past.get_seq_length())
+        counts, columns = _label_counts(labels)
+        inputs, start = (_inputs(batch), 0) if past is None else (_inputs_after(batch, past), past.get_seq_length())
         if int(columns[0]) < start:
             raise ValueError(f"label {int(columns[0]) + 1} is predicted from within the {start} tokens of `past`")
         if "logits_to_keep" in signature(base.forward).parameters:
@@ -43,28 +43,32 @@ def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor], *, past: Any 
     return losses.view_as(labels).sum(1) / counts
 
 
-def _labelled(labels: Tensor) -> tuple[Tensor, Tensor]:
+def _base(model: nn.Module) -> Any:
+    """The transformers model within: the wrappers are to be called, as they join gradients, but say nothing of it."""
+    from peft import PeftModel  # takes seconds, which those who only plan batches should not spend
+
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    return inner.get_base_model() if isinstance(inner, PeftModel) else inner
+
+
+def _label_counts(labels: Tensor) -> tuple[Tensor, Tensor]:
     """How many labels each sample has, [B], and the columns with any, [C]."""
-    there = labels != IGNORED
-    counts = there.sum(1)
+    labelled = labels != IGNORED
+    counts = labelled.sum(1)
     if bool((counts == 0).any()):
-        where = (counts == 0).nonzero().flatten().tolist()
-        raise ValueError(f"samples {where[:5]} of the batch have no label token")
-    return counts, there.any(0).nonzero().flatten()
+        rows = (counts == 0).nonzero().flatten().tolist()
+        raise ValueError(f"samples {rows[:5]} of the batch have no label token")
+    return counts, labelled.any(0).nonzero().flatten()
 
 
 def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
 
 
-def _rest(batch: Mapping[str, Tensor], past: Any) -> dict[str, Any]:
+def _inputs_after(batch: Mapping[str, Tensor], past: Any) -> dict[str, Any]:
     """What follows the tokens that have been read."""
     ids = batch["input_ids"][:, past.get_seq_length() :]
     return {"input_ids": ids, "attention_mask": batch["attention_mask"], "past_key_values": past, "use_cache": True}
-
-
-def _is_encoder_decoder(base: Any) -> bool:
-    return bool(getattr(getattr(base, "config", None), "is_encoder_decoder", False))
 
 
 def _decoder_inputs(base: Any, labels: Tensor) -> dict[str, Tensor]:

@@ -38,8 +38,14 @@ def run(context: Context) -> None:
     config, settings = context.config, context.config.evaluate
     options = _options(config)
     kinds = runs_of_arms(config)
-    tables = {name: _per_user(context, name) for runs in kinds.values() for name in _flat(runs)}
-    values = {kind: {name: stacked(tables, runs, name) for name in measures(settings)} for kind, runs in kinds.items()}
+    tables = {
+        name: read_table(context.input(f"evaluate/{name}/per_user.parquet")).sort(USER)
+        for runs in kinds.values()
+        for name in _run_names(runs)
+    }
+    values = {
+        kind: {name: measure_values(tables, runs, name) for name in measures(settings)} for kind, runs in kinds.items()
+    }
     comparisons: dict[str, Comparison] = {}
     for name in measures(settings) if RANDOM in kinds else []:
         selected, random = values[SELECTED][name], values[RANDOM][name]
@@ -47,9 +53,9 @@ def run(context: Context) -> None:
     content = {
         "arms": {
             kind: {
-                "runs": _flat(runs),
+                "runs": _run_names(runs),
                 "metrics": {name: asdict(bootstrap_crossed(array, **options)) for name, array in values[kind].items()},
-                "catalogue": _mean_catalogue(context, _flat(runs)),
+                "catalogue": _mean_catalogue(context, _run_names(runs)),
             }
             for kind, runs in kinds.items()
         },
@@ -96,7 +102,7 @@ def runs_of_arms(config: Config) -> dict[str, Runs]:
     return {BASE: [[BASE]], **trained}
 
 
-def stacked(tables: dict[str, pl.DataFrame], runs: Runs, measure: str) -> NDArray[np.float64]:
+def measure_values(tables: dict[str, pl.DataFrame], runs: Runs, measure: str) -> NDArray[np.float64]:
     """A measure's values, [arms, trainings, users], of the users that it was measured for."""
     values = np.array([[tables[name][measure].cast(pl.Float64).to_numpy() for name in arm] for arm in runs])
     return values[:, :, ~np.isnan(values).all(axis=(0, 1))]
@@ -105,60 +111,64 @@ def stacked(tables: dict[str, pl.DataFrame], runs: Runs, measure: str) -> NDArra
 def notes(config: Config, comparisons: dict[str, Comparison]) -> list[str]:
     """What intervals and tests cover, what they leave out, and which could not have shown anything."""
     level = 1 - config.evaluate.confidence
-    said = [_covered(comparisons), _held(config), _varied(config)]
-    said.append("p (users) flips the signs of the users' differences; it speaks of other users, not of other seeds.")
-    few = [name for name, each in comparisons.items() if each.users.least > level * (1 + 1e-9)]
-    if few:
-        which = "any measure" if len(few) == len(comparisons) else _listed(few)
-        said.append(f"Too few users differ for p (users) to be as low as {level:.2g} on {which}.")
-    torn = [
-        name for name, each in comparisons.items() if each.verdict != "not distinguishable" and each.users.p > level
+    texts = [_covered(comparisons), _not_varied(config), _varied(config)]
+    texts.append("p (users) flips the signs of the users' differences; it speaks of other users, not of other seeds.")
+    powerless = [name for name, comparison in comparisons.items() if comparison.users.least > level * (1 + 1e-9)]
+    if powerless:
+        which = "any measure" if len(powerless) == len(comparisons) else _enumerated(powerless)
+        texts.append(f"Too few users differ for p (users) to be as low as {level:.2g} on {which}.")
+    conflicting = [
+        name
+        for name, comparison in comparisons.items()
+        if comparison.verdict != "not distinguishable" and comparison.users.p > level
     ]
-    if torn:
-        said.append(f"On {_listed(torn)} interval and p (users) disagree: take the difference for not shown.")
+    if conflicting:
+        texts.append(
+            f"On {_enumerated(conflicting)} interval and p (users) disagree: take the difference for not shown."
+        )
     if len(comparisons) > 1:
-        said.append(
+        texts.append(
             f"There are {len(comparisons)} measures, and each is looked at by itself: {level:.0%} of those that do not"
             " differ look as if they did."
         )
     arms = next(iter(comparisons.values())).arms
     if arms is not None:
         ours, theirs = config.select.selections, config.select.random_arms
-        said.append(
+        texts.append(
             f"p (arms) asks whether the selected arms could be any {ours} of the {ours + theirs} arms, each counted"
             " once, as the mean of its trainings and users; it speaks of other selections."
         )
         if arms.least > level * (1 + 1e-9):
-            said.append(
+            texts.append(
                 f"With so few arms it cannot be below {arms.least:.2g}: by it no difference could be significant at"
                 f" {level:.2g}."
             )
-    return [text for text in said if text]
+    return [text for text in texts if text]
 
 
 def _covered(comparisons: dict[str, Comparison]) -> str:
     groups: dict[tuple[str, ...], list[str]] = {}
-    for name, each in comparisons.items():
-        groups.setdefault(each.difference.covers, []).append(name)
+    for name, comparison in comparisons.items():
+        groups.setdefault(comparison.difference.covers, []).append(name)
     parts = []
     for covers, names in groups.items():
-        on = f" (on {_listed(names)})" if len(groups) > 1 else ""
+        on = f" (on {_enumerated(names)})" if len(groups) > 1 else ""
         alone = " alone" if len(covers) == 1 else ""
-        parts.append(f"{_listed(covers)}{alone}{on}" if covers else f"nothing{on}, as there is one user")
+        parts.append(f"{_enumerated(covers)}{alone}{on}" if covers else f"nothing{on}, as there is one user")
     return f"The intervals of the differences, and so the verdicts, cover {'; '.join(parts)}."
 
 
-def _held(config: Config) -> str:
+def _not_varied(config: Config) -> str:
     """What there is one of, or what stands for all of its kind."""
     selections, arms = config.select.selections, config.select.random_arms
-    held = ["one selection"] if selections == 1 else []
+    fixed = ["one selection"] if selections == 1 else []
     if selections != arms or arms == 1:
-        held.append("one random arm" if arms == 1 else f"the mean of {arms} random arms")
+        fixed.append("one random arm" if arms == 1 else f"the mean of {arms} random arms")
     if config.finetune.seeds == 1:
-        held.append("one training of each arm")
-    if not held:
+        fixed.append("one training of each arm")
+    if not fixed:
         return ""
-    return f"They hold for {_listed(held)}: with other seeds the difference may change by more than its interval."
+    return f"They hold for {_enumerated(fixed)}: with other seeds the difference may change by more than its interval."
 
 
 def _varied(config: Config) -> str:
@@ -168,8 +178,8 @@ def _varied(config: Config) -> str:
         parts.append("a selection seed draws anew from the same scores and candidates")
     if config.finetune.seeds > 1:
         parts.append("a training seed changes the order of the samples and dropout, not the weights it starts from")
-    said = "; ".join(parts)
-    return f"{said[:1].upper()}{said[1:]}." if said else ""
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _as_row(comparison: Comparison) -> dict[str, Any]:
@@ -180,10 +190,6 @@ def _as_row(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _per_user(context: Context, name: str) -> pl.DataFrame:
-    return read_table(context.input(f"evaluate/{name}/per_user.parquet")).sort(USER)
-
-
 def _mean_catalogue(context: Context, runs: Sequence[str]) -> dict[str, float]:
     """The mean over the runs of what they all have."""
     files = [context.input(f"evaluate/{name}/metrics.json") for name in runs]
@@ -192,11 +198,11 @@ def _mean_catalogue(context: Context, runs: Sequence[str]) -> dict[str, float]:
     return {name: sum(catalogue[name] for catalogue in catalogues) / len(catalogues) for name in names}
 
 
-def _flat(runs: Runs) -> list[str]:
+def _run_names(runs: Runs) -> list[str]:
     return [name for arm in runs for name in arm]
 
 
-def _listed(names: Iterable[str]) -> str:
+def _enumerated(names: Iterable[str]) -> str:
     *before, last = names
     return f"{', '.join(before)} and {last}" if before else last
 

@@ -42,23 +42,21 @@ def run(context: Context) -> None:
         context.warn(f"{absent:,} training items are not in the items file; their ids stand in as titles")
     in_catalogue = pl.col(ITEM).is_in(items[ITEM].implode())
     known = parts.map(lambda table: table.filter(in_catalogue))
-    tested = parts.test.with_columns(pl.when(in_catalogue).then(pl.col(ITEM)))
+    test = parts.test.with_columns(pl.when(in_catalogue).then(pl.col(ITEM)))
     keep = {"samples_per_user": settings.samples_per_user, "max_history": settings.max_history}
     earlier, later = splits.split_warm(parts.train, share=settings.warm_share)
-    made = {
+    sample_tables = {
         "warm": samples.training_samples(earlier, samples_per_user=1, max_history=max(1, len(earlier))),
         "train": samples.training_samples(parts.train, among=later, **keep),
         "valid": samples.held_out_samples(known.train, known.valid, max_history=settings.max_history),
-        "test": samples.held_out_samples(
-            pl.concat([known.train, known.valid]), tested, max_history=settings.max_history
-        ),
+        "test": samples.held_out_samples(pl.concat([known.train, known.valid]), test, max_history=settings.max_history),
     }
     for part, table in {"train": parts.train, "valid": parts.valid, "test": parts.test}.items():
         write_table(context.out / f"interactions-{part}.parquet", table, key=[USER, POSITION])
-    for part, table in made.items():
+    for part, table in sample_tables.items():
         write_table(context.out / f"samples-{part}.parquet", table, key=SAMPLE)
     write_table(context.out / "items.parquet", items, key=ITEM_INDEX)
-    context.facts |= _data_facts(parts, items, made)
+    context.facts |= _data_facts(parts, items, sample_tables)
     if source.categories is not None:  # a table of its own, as only the report reads it
         write_table(context.out / "categories.parquet", source.categories, key=ITEM)
         context.facts["categories"] = source.categories[CATEGORY].explode().drop_nulls().n_unique()
@@ -76,17 +74,17 @@ def run(context: Context) -> None:
         context.warn(f"{short:,} users have fewer than two training interactions and yield no training sample")
 
 
-def _data_facts(parts: Any, items: pl.DataFrame, made: dict[str, pl.DataFrame]) -> dict[str, int]:
+def _data_facts(parts: Any, items: pl.DataFrame, sample_tables: dict[str, pl.DataFrame]) -> dict[str, int]:
     users = parts.train[USER].n_unique()
     return {
         "training_users": users,
         "users_too_short": parts.train.group_by(USER).len().filter(pl.col("len") < 2).height,
         "items": len(items),
         **{f"{part}_interactions": len(getattr(parts, part)) for part in PARTS},
-        **{f"{part}_samples": len(table) for part, table in made.items()},
+        **{f"{part}_samples": len(table) for part, table in sample_tables.items()},
         "test_items_not_in_catalogue": len(parts.test.join(items, on=ITEM, how="anti")),
-        "test_users_without_loss": made["test"][TARGET].null_count(),
-        "test_users_without_history": parts.test[USER].n_unique() - len(made["test"]),
+        "test_users_without_loss": sample_tables["test"][TARGET].null_count(),
+        "test_users_without_history": parts.test[USER].n_unique() - len(sample_tables["test"]),
     }
 
 

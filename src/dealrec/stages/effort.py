@@ -30,25 +30,27 @@ def run(context: Context) -> None:
     from dealrec.evaluation.correlation import spearman
     from dealrec.selection import budget_count, coverage_sample
 
+    for warning in kinds.kind(context.config).check(context.config, context.run_dir):
+        context.warn(warning)
     scores = read_table(context.input("influence/scores.parquet"))
     size = budget_count(context.config.effort.pool, len(scores))
-    picked = coverage_sample(scores[INFLUENCE].to_torch(), size, seed=context.config.seed)
-    pool = scores[picked.numpy()].select(SAMPLE)
+    rows = coverage_sample(scores[INFLUENCE].to_torch(), size, seed=context.config.seed)
+    pool = scores[rows.numpy()].select(SAMPLE)
     write_table(context.out / "pool.parquet", pool, key=SAMPLE)
     samples = read_table(context.input("data/samples-train.parquet")).join(pool, on=SAMPLE, how="semi")
     details = merge_shards(score_shards(context, samples), key=SAMPLE, expected=pool[SAMPLE])
     write_table(context.out / "details.parquet", details, key=SAMPLE)
     norms, tokens = details[NORM].to_torch(), details[TOKENS].to_torch()
-    fitted, wanted = fitted_exponent(norms, tokens), context.config.effort.length_exponent
-    exponent = fitted if wanted == "fitted" else wanted
+    fitted, setting = fitted_exponent(norms, tokens), context.config.effort.length_exponent
+    exponent = fitted if setting == "fitted" else setting
     corrected = correct_length(norms, tokens, exponent=exponent)
-    scored = details.select(SAMPLE, pl.Series(EFFORT, corrected.numpy()))
-    write_table(context.out / "scores.parquet", scored, key=SAMPLE)
-    scored = scored.join(details, on=SAMPLE).join(scores, on=SAMPLE)
-    table = correlations(context, samples, scored, exponents=(exponent, fitted))
+    efforts = details.select(SAMPLE, pl.Series(EFFORT, corrected.numpy()))
+    write_table(context.out / "scores.parquet", efforts, key=SAMPLE)
+    efforts = efforts.join(details, on=SAMPLE).join(scores, on=SAMPLE)
+    table = correlations(context, samples, efforts, exponents=(exponent, fitted))
     write_table(context.out / "correlations.parquet", table, key=["exponent", "with"])
     context.facts |= {"pool": len(pool), "samples": len(scores), "length_exponent": exponent}
-    context.facts["spearman_effort_completion_tokens"] = spearman(scored[EFFORT], details[TOKENS])
+    context.facts["spearman_effort_completion_tokens"] = spearman(efforts[EFFORT], details[TOKENS])
 
 
 def score_shards(context: Context, samples: pl.DataFrame) -> list[Path]:
@@ -67,8 +69,8 @@ def score_shards(context: Context, samples: pl.DataFrame) -> list[Path]:
                 for _ in shard:
                     advance()
             else:
-                scored = _score_shard(context, recommender, shard, ids, advance, batch_tokens=batch_tokens)
-                write_table(paths[-1], scored, key=SAMPLE)
+                table = _score_shard(context, recommender, shard, ids, advance, batch_tokens=batch_tokens)
+                write_table(paths[-1], table, key=SAMPLE)
     context.facts["median_tokens"] = int(np.median([len(sample.input_ids) for sample in encoded]))
     return paths
 
@@ -83,8 +85,8 @@ def batch_tokens_for(context: Context, recommender: "Recommender", shards: "Sequ
         return settings.batch_tokens
     path = context.shard("batch-tokens.json")
     if not path.exists():
-        chosen = _measured_batch_tokens(context, recommender, shards, budget=settings.batch_memory * MIB)
-        path.with_suffix(".tmp").write_text(json.dumps(chosen))
+        tokens = _measured_batch_tokens(context, recommender, shards, budget=settings.batch_memory * MIB)
+        path.with_suffix(".tmp").write_text(json.dumps(tokens))
         path.with_suffix(".tmp").rename(path)
     context.facts["batch_tokens"] = json.loads(path.read_text())
     return int(context.facts["batch_tokens"])
@@ -100,15 +102,21 @@ def _measured_batch_tokens(
     model = recommender.model
 
     def peak(batch: "list[Encoded]") -> int:
-        made = collate(batch, pad_id=recommender.pad_id, device=model.device)
+        inputs = collate(batch, pad_id=recommender.pad_id, device=model.device)
         return peak_memory_of(
-            lambda: gradient_norms(model, [made], parameters=context.config.effort.parameters), device=model.device
+            lambda: gradient_norms(model, [inputs], parameters=context.config.effort.parameters), device=model.device
         )
 
     with context.progress.bar("effort: memory of small batches"):
-        small = probes([sample for shard in shards for sample in shard])
-        peak(small[0])  # the first pass of all makes what later ones use again
-        memory = fit_peak([batch_size_of(batch) for batch in small], [peak(batch) for batch in small])
+        batches = probes([sample for shard in shards for sample in shard])
+        try:
+            peak(batches[0])  # the first pass of all makes what later ones use again
+            memory = fit_peak([batch_size_of(batch) for batch in batches], [peak(batch) for batch in batches])
+        except OSError as error:
+            raise ConfigError(
+                "effort.batch_memory: the peak memory of a process can be measured on Linux alone",
+                "Set effort.batch_tokens in its place.",
+            ) from error
     tokens, expected = largest_batches(shards, memory, budget=budget)
     if expected > budget:
         raise ConfigError(
@@ -157,18 +165,18 @@ def _score_shard(
 
 
 def correlations(
-    context: Context, samples: pl.DataFrame, scored: pl.DataFrame, *, exponents: Iterable[float]
+    context: Context, samples: pl.DataFrame, scores: pl.DataFrame, *, exponents: Iterable[float]
 ) -> pl.DataFrame:
     """Spearman correlation of effort, under several exponents of length, with what it may be a proxy for.
 
-    scored: sample_id, effort, norm, loss, tokens, influence. Returns exponent, with, spearman: null where either is
+    scores: sample_id, effort, norm, loss, tokens, influence. Returns exponent, with, spearman: null where either is
     constant. popularity: training interactions of the target.
     """
     from dealrec.effort.length import correct_length
     from dealrec.evaluation.correlation import spearman
 
     items = read_table(context.input("data/items.parquet")).select(ITEM, TRAIN_COUNT)
-    table = scored.join(samples.select(SAMPLE, TARGET), on=SAMPLE).join(items, left_on=TARGET, right_on=ITEM)
+    table = scores.join(samples.select(SAMPLE, TARGET), on=SAMPLE).join(items, left_on=TARGET, right_on=ITEM)
     norms, tokens = table[NORM].to_torch(), table[TOKENS].to_torch()
     rows = []
     for exponent in sorted({*EXPONENTS, *exponents}):
@@ -185,4 +193,5 @@ STAGE = Stage(
     ("data/samples-train.parquet", "data/items.parquet", "influence/scores.parquet", "warmstart"),
     ("seed", "effort", *kinds.SETTINGS),
     kinds.files,
+    kinds.machine,
 )

@@ -11,6 +11,7 @@ import polars as pl
 from dealrec.columns import GENERATED, HISTORY, ITEM, LOSS, RANK, TARGET, USER
 from dealrec.config import Config, EvaluateConfig
 from dealrec.config.arms import ARMS, BASE, fine_tunings
+from dealrec.devices import free_memory
 from dealrec.engine.run_directory import read_table, write_table
 from dealrec.errors import NonFinite
 from dealrec.stages.context import Context, Stage
@@ -29,12 +30,13 @@ _OF_COMPARISON = ("confidence", "resamples")  # settings of the stage after this
 
 def run(context: Context) -> None:
     """Evaluate what is not evaluated yet."""
-    scored, ranked = test_users(read_table(context.input("data/samples-test.parquet")), context.config)
-    _warn_of_repeats(context, ranked)
+    loss_users, ranking_users = test_users(read_table(context.input("data/samples-test.parquet")), context.config)
+    _warn_of_repeats(context, ranking_users)
     for name in (BASE, *(tuning.name for tuning in fine_tunings(context.config))):
         model = () if name == BASE else (f"finetune/{name}",)
-        evaluate = partial(_evaluate, context, name, scored, ranked)
+        evaluate = partial(_evaluate, context, name, loss_users, ranking_users)
         context.unit(name, evaluate, without=("finetune.seeds", *ARMS), inputs=(*_SHARED, *model))
+        free_memory()
 
 
 def test_users(samples: pl.DataFrame, config: Config) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -43,28 +45,28 @@ def test_users(samples: pl.DataFrame, config: Config) -> tuple[pl.DataFrame, pl.
     Both are the first ones in an order drawn from the seed. A user none of whose test items can be recommended has no
     target, hence no loss, but is ranked for: what is recommended misses.
     """
-    drawn = samples[np.random.default_rng(config.seed).permutation(len(samples))]
-    return drawn.drop_nulls(TARGET)[: config.evaluate.loss_users], drawn[: config.evaluate.ranking_users]
+    shuffled = samples[np.random.default_rng(config.seed).permutation(len(samples))]
+    return shuffled.drop_nulls(TARGET)[: config.evaluate.loss_users], shuffled[: config.evaluate.ranking_users]
 
 
-def _evaluate(context: Context, arm: str, scored: pl.DataFrame, ranked: pl.DataFrame, out: Path) -> None:
+def _evaluate(context: Context, arm: str, loss_users: pl.DataFrame, ranking_users: pl.DataFrame, out: Path) -> None:
     """Write `per_user.parquet` and `metrics.json` of one training of an arm; `base` is without fine-tuning."""
     from dealrec.evaluation import catalogue_metrics, ranking_metrics
 
     settings = context.config.evaluate
     folder = None if arm == BASE else context.input(f"finetune/{arm}")
     recommender = kinds.kind(context.config).fine_tuned(context, folder)
-    losses = pl.DataFrame({USER: scored[USER], LOSS: _losses(context, arm, recommender, scored)})
-    recommended, written = _recommend(context, arm, recommender, ranked)
-    metrics = ranking_metrics(recommended, _relevant(context, ranked), ks=settings.ks)
-    metrics = metrics.join(pl.DataFrame({USER: ranked[USER], GENERATED: written}), on=USER, how="left")
+    losses = pl.DataFrame({USER: loss_users[USER], LOSS: _losses(context, arm, recommender, loss_users)})
+    recommended, written = _recommend(context, arm, recommender, ranking_users)
+    metrics = ranking_metrics(recommended, _relevant(context, ranking_users), ks=settings.ks)
+    metrics = metrics.join(pl.DataFrame({USER: ranking_users[USER], GENERATED: written}), on=USER, how="left")
     per_user = losses.join(metrics, on=USER, how="full", coalesce=True)
     write_table(out / "per_user.parquet", per_user, key=USER)
     means = {name: {"mean": per_user[name].mean(), "n": per_user[name].count()} for name in measures(settings)}
     items = read_table(context.input("data/items.parquet"))
     trained_on = read_table(context.input("data/interactions-train.parquet"))
-    everyone = catalogue_metrics(recommended, items, trained_on, ks=settings.ks) if len(recommended) else {}
-    content = {"arm": arm, "metrics": means, "catalogue": everyone}
+    catalogue = catalogue_metrics(recommended, items, trained_on, ks=settings.ks) if len(recommended) else {}
+    content = {"arm": arm, "metrics": means, "catalogue": catalogue}
     (out / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -73,9 +75,9 @@ def measures(settings: EvaluateConfig) -> list[str]:
     return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg", "mrr"))]
 
 
-def _warn_of_repeats(context: Context, ranked: pl.DataFrame) -> None:
+def _warn_of_repeats(context: Context, users: pl.DataFrame) -> None:
     """Warn of test items that cannot be recommended since the user had them before."""
-    relevant = _relevant(context, ranked)
+    relevant = _relevant(context, users)
     repeats = len(relevant.join(_before(context), on=[USER, ITEM], how="semi"))
     if repeats and context.config.evaluate.exclude_seen:
         context.warn(
@@ -119,7 +121,7 @@ def _recommend(
 ) -> tuple[pl.DataFrame, list[str]]:
     """Ranked items of each user (user_id, item_id, rank), and what the model wrote for each."""
     settings = context.config.evaluate
-    found = recommender.recommend(
+    recommendations = recommender.recommend(
         users[HISTORY].to_list(),
         seen=_seen(context, users) if settings.exclude_seen else [[] for _ in range(len(users))],
         k=max(settings.ks),
@@ -127,17 +129,17 @@ def _recommend(
         batch_size=settings.batch_size,
         watch=lambda plan: context.track(plan, f"recommendations by {arm}, batches"),
     )
-    ids = pl.Series([made.items for made in found], dtype=pl.List(users[TARGET].dtype))
+    ids = pl.Series([recommendation.items for recommendation in recommendations], dtype=pl.List(users[TARGET].dtype))
     table = pl.DataFrame({USER: users[USER], ITEM: ids}).explode(ITEM).drop_nulls(ITEM)
     ranked = table.with_columns(pl.int_range(1, pl.len() + 1).over(USER).alias(RANK))
-    return ranked, [made.written for made in found]
+    return ranked, [recommendation.written for recommendation in recommendations]
 
 
 def _seen(context: Context, users: pl.DataFrame) -> list[list[Any]]:
     """The items that each user has interacted with before the test part."""
     before = _before(context).join(users, on=USER, how="semi").group_by(USER).agg(pl.col(ITEM).unique())
-    held = dict(zip(before[USER].to_list(), before[ITEM].to_list(), strict=True))
-    return [sorted(held[user]) for user in users[USER].to_list()]
+    items = dict(zip(before[USER].to_list(), before[ITEM].to_list(), strict=True))
+    return [sorted(items[user]) for user in users[USER].to_list()]
 
 
 STAGE = Stage(
@@ -152,4 +154,5 @@ STAGE = Stage(
         *ARMS,
     ),
     kinds.files,
+    kinds.machine,
 )

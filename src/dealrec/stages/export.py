@@ -13,9 +13,9 @@ def run(context: Context) -> None:
     """The selected samples as prompts and completions, and where they come from in a file beside them."""
     samples = read_table(context.input("data/samples-train.parquet"))
     selected = read_table(context.input("select/selected.parquet")).sort(RANK)
-    chosen = selected.join(samples, on=SAMPLE, how="left", maintain_order="left")
-    context.facts["rows"] = write_jsonl(context.out / "train.jsonl", kinds.kind(context.config).lines(context, chosen))
-    lines = chosen.select(pl.int_range(1, pl.len() + 1).alias("line"), USER, TARGET, *selected.columns)
+    rows = selected.join(samples, on=SAMPLE, how="left", maintain_order="left")
+    context.facts["rows"] = write_jsonl(context.out / "train.jsonl", kinds.kind(context.config).lines(context, rows))
+    lines = rows.select(pl.int_range(1, pl.len() + 1).alias("line"), USER, TARGET, *selected.columns)
     write_table(context.out / "provenance.parquet", lines, key="line")
 
 

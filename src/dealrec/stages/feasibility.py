@@ -9,11 +9,15 @@ from dealrec.errors import ConfigError, DataError
 from dealrec.stages.recommenders import kinds
 
 
-def check_feasible(config: Config, run_dir: Path) -> None:
-    """Once the data are there: the budget and the pool must fit the data, and the LLM must be there."""
+def check_feasible(config: Config, run_dir: Path) -> list[str]:
+    """Once the data are there: the budget and the pool must fit the data, and the LLM must be able to work on them.
+
+    What to warn of, where nothing stops the run.
+    """
     from dealrec.selection.coverage import budget_count, count_without_hardest
 
-    kinds.kind(config).check(config)
+    warnings = kinds.kind(config).check(config, run_dir)
+    check_processes(config)
     _check_warm_start(config, run_dir)
     _check_trackers(config)
     n = len(read_table(run_dir / "data" / "samples-train.parquet"))
@@ -32,10 +36,10 @@ def check_feasible(config: Config, run_dir: Path) -> None:
         )
     if config.influence.risk == "valid" and not len(read_table(run_dir / "data" / "samples-valid.parquet")):
         raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
-    wanted, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""
-    if isinstance(wanted, int) and wanted > n:
+    setting, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""
+    if isinstance(setting, int) and setting > n:
         raise ConfigError(
-            f"select.budget is {wanted:,}, above the {n:,} training samples{later}", f"Set it to at most {n}."
+            f"select.budget is {setting:,}, above the {n:,} training samples{later}", f"Set it to at most {n}."
         )
     budget = budget_count(config.select.budget, n)
     pool = count_without_hardest(budget_count(config.effort.pool, n), share=config.select.hard_prune)
@@ -49,6 +53,23 @@ def check_feasible(config: Config, run_dir: Path) -> None:
             f"All {config.select.selections} selections would be the same: select.budget takes all {pool:,} candidates",
             "Raise effort.pool, lower select.budget, or set select.selections to 1.",
         )
+    return warnings
+
+
+def check_processes(config: Config) -> None:
+    """Processes that train together have a GPU each, where there is any."""
+    import torch
+
+    from dealrec.devices import compute_device
+
+    there = torch.cuda.device_count()
+    for name in kinds.kind(config).TRAININGS if config.data.warm_share else ("finetune",):
+        wanted = getattr(config, name).processes
+        if wanted > there and compute_device().type == "cuda":
+            raise ConfigError(
+                f"{name}.processes is {wanted}, but there are {there} GPUs",
+                f"Set it to at most {there}: each process takes a GPU of its own.",
+            )
 
 
 def _check_warm_start(config: Config, run_dir: Path) -> None:
@@ -65,21 +86,21 @@ def _check_warm_start(config: Config, run_dir: Path) -> None:
 
 def _check_trackers(config: Config) -> None:
     """transformers knows the trackers, and they are installed."""
-    wanted = {name: getattr(config, name).report_to for name in kinds.kind(config).TRAININGS}
-    if all(tracker in ("none", "all") for tracker in wanted.values()):
+    trackers = {name: getattr(config, name).report_to for name in kinds.kind(config).TRAININGS}
+    if all(tracker in ("none", "all") for tracker in trackers.values()):
         return
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,
     )
 
-    known, there = sorted(INTEGRATION_TO_CALLBACK), get_available_reporting_integrations()
-    for section, tracker in wanted.items():
+    known, installed = sorted(INTEGRATION_TO_CALLBACK), get_available_reporting_integrations()
+    for section, tracker in trackers.items():
         if tracker not in ("none", "all", *known):
             raise ConfigError(
                 f"{section}.report_to: transformers has no tracker {tracker!r}", f"It has {', '.join(known)}; or none."
             )
-        if tracker not in ("none", "all", *there):
+        if tracker not in ("none", "all", *installed):
             raise ConfigError(
                 f"{section}.report_to: {tracker} is not installed", f"Install it, or set {section}.report_to to none."
             )

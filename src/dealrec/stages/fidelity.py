@@ -56,8 +56,8 @@ def sections(config: Config, defaults: Sequence[InfluenceConfig]) -> list[Influe
     EKFAC wants linear layers that are called once, and the release's matrix is that of an attention.
     """
     attention = config.surrogate.kind in ("sasrec", "bert4rec")
-    suited = [arm for arm in defaults if attention or not (arm.parameters == _MATRIX or arm.solver.kind == "ekfac")]
-    return config.fidelity.compared or suited
+    allowed = [arm for arm in defaults if attention or not (arm.parameters == _MATRIX or arm.solver.kind == "ekfac")]
+    return config.fidelity.compared or allowed
 
 
 def run(context: Context) -> None:
@@ -77,10 +77,10 @@ def run(context: Context) -> None:
         write_table(context.out / f"{name}.parquet", scores, key=SAMPLE)
         seeds = read_table(shard / "seeds.parquet").drop(SAMPLE).to_numpy()
         facts = {"stability": _stability(seeds), **read_table(shard / "facts.parquet").row(0, named=True)}
-        rows += [{**label, **row, **facts} for row in judged(context, scores.drop(SAMPLE).to_torch(), arm.risk)]
+        rows += [{**label, **row, **facts} for row in fidelity_rows(context, scores.drop(SAMPLE).to_torch(), arm.risk)]
     for risk in RISKS:
         label = {ARM: f"own-units-{risk}", RISK: risk, PARAMETERS: "-", SOLVER: "own units"}
-        rows += [{**label, **row} for row in judged(context, _own_units(context), risk)]
+        rows += [{**label, **row} for row in fidelity_rows(context, _own_units(context), risk)]
     table = pl.DataFrame(rows, infer_schema_length=None)
     write_table(context.out / "fidelity.parquet", table, key=[SHARE, ARM])
     correlation, slope = leave_one_out()
@@ -99,15 +99,15 @@ def _score(arm: InfluenceConfig, context: Context, out: Path) -> None:
     model = trained(context)
     try:
         columns, facts = _group_scores(context, model)
-        everyone = [_mean_scores(context, model)]
+        mean_scores = [_mean_scores(context, model)]
         for number in range(1, config.fidelity.surrogates):
             load_model(model, context.input(f"retrain/surrogate-{number}.safetensors"))
-            everyone.append(_mean_scores(context, model))
+            mean_scores.append(_mean_scores(context, model))
     except (NotConverged, ModelError) as error:  # a row less is better than no table
         (out / REFUSED).write_text(str(error))
         return
     write_table(out / "groups.parquet", _numbered(context, columns), key=SAMPLE)
-    write_table(out / "seeds.parquet", _numbered(context, everyone), key=SAMPLE)
+    write_table(out / "seeds.parquet", _numbered(context, mean_scores), key=SAMPLE)
     write_table(out / "facts.parquet", pl.DataFrame([facts]), key="seconds")
 
 
@@ -153,7 +153,7 @@ def _parts(context: Context, model: Any) -> tuple[Any, dict[str, Any], Any, Any]
     return loss, chosen_parameters(model, settings.parameters), train, target
 
 
-def judged(context: Context, scores: Any, risk: Part) -> list[dict[str, Any]]:
+def fidelity_rows(context: Context, scores: Any, risk: Part) -> list[dict[str, Any]]:
     """A row for each share: how well scores [n, groups] predict their own risk and the test risk, with the ceilings."""
     from dealrec.influence.fidelity import noise_ceiling, predicted_risks, score_interval
 
@@ -161,8 +161,8 @@ def judged(context: Context, scores: Any, risk: Part) -> list[dict[str, Any]]:
     settings = context.config.fidelity
     rows = []
     for share in settings.shares:
-        kept = [drawn_subset(context, len(scores), share, subset) for subset in range(settings.subsets)]
-        predicted = predicted_risks(scores, kept).numpy()
+        subsets = [drawn_subset(context, len(scores), share, subset) for subset in range(settings.subsets)]
+        predicted = predicted_risks(scores, subsets).numpy()
         row: dict[str, Any] = {SHARE: share}
         for on, part in (("own", risk), ("test", "test")):
             actual = _actual(risks, share, part)
@@ -198,9 +198,9 @@ def _label(arm: InfluenceConfig) -> dict[str, str]:
 
 def _actual(risks: pl.DataFrame, share: float, part: str) -> Any:
     """[seeds, subsets, groups]."""
-    chosen = risks.filter((pl.col(SHARE) == share) & (pl.col(PART) == part)).sort(SEED, SUBSET, GROUP)
-    shape = [chosen[name].n_unique() for name in (SEED, SUBSET, GROUP)]
-    return chosen[RISK].to_numpy().reshape(shape)
+    rows = risks.filter((pl.col(SHARE) == share) & (pl.col(PART) == part)).sort(SEED, SUBSET, GROUP)
+    shape = [rows[name].n_unique() for name in (SEED, SUBSET, GROUP)]
+    return rows[RISK].to_numpy().reshape(shape)
 
 
 def _numbered(context: Context, columns: list[Any]) -> pl.DataFrame:
@@ -233,4 +233,5 @@ STAGE = Stage(
     (*retrain.DATA, "surrogate/model.safetensors", "retrain"),
     (*surrogate.STAGE.settings, *retrain.DESIGN, "fidelity.compared"),
     surrogate.STAGE.outside,
+    surrogate.STAGE.machine,
 )

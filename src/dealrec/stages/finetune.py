@@ -8,6 +8,7 @@ import polars as pl
 from dealrec.columns import SAMPLE
 from dealrec.config import FinetuneConfig
 from dealrec.config.arms import ARMS, FineTuning, fine_tunings
+from dealrec.devices import free_memory
 from dealrec.engine.launching import on_devices
 from dealrec.engine.run_directory import read_table
 from dealrec.stages.context import Context, Stage
@@ -27,6 +28,7 @@ def run(context: Context) -> None:
         job = partial(_fine_tune, tuning=tuning, samples=chosen)
         train = partial(on_devices, context, job, processes=context.config.finetune.processes)
         context.unit(tuning.name, train, without=("finetune.seeds", *ARMS), inputs=(*_SHARED, table))
+        free_memory()  # of this arm's models, before the next one's are loaded
     context.facts["training_seeds"] = list(dict.fromkeys(tuning.seed for tuning in tunings))
 
 
@@ -50,4 +52,5 @@ STAGE = Stage(
         *ARMS,
     ),
     kinds.files,
+    kinds.machine,
 )

@@ -14,6 +14,7 @@ from dealrec.columns import INFLUENCE, SAMPLE
 from dealrec.config.solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig, LiSSAConfig
 from dealrec.engine.run_directory import read_table, write_table
 from dealrec.errors import ConfigError, NonFinite
+from dealrec.stages import surrogate
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.surrogate import batches, module_files, trained
 
@@ -61,12 +62,12 @@ def chosen_parameters(model: Surrogate, globs: list[str]) -> dict[str, Tensor]:
     named = {name: value.detach() for name, value in model.named_parameters()}
     chosen: dict[str, Tensor] = {}
     for glob in model.parameter_globs(globs):
-        matched = fnmatch.filter(named, glob)
-        if not matched:
+        matches = fnmatch.filter(named, glob)
+        if not matches:
             raise ConfigError(
                 f"influence.parameters: {glob!r} matches no parameter of the surrogate", f"It has: {', '.join(named)}."
             )
-        chosen |= {name: named[name] for name in matched}
+        chosen |= {name: named[name] for name in matches}
     return chosen
 
 
@@ -96,8 +97,8 @@ def solver_memory(loss: PerSampleLoss, method: Solver, params: Params, train: Ba
     """What solving holds, and the derivatives of the largest batch on top of it; in MiB, known before the solving."""
     from dealrec.influence.memory import batch_memory
 
-    held = {"solver_mib": method.memory(params), "batch_mib": batch_memory(loss, params, train.largest())}
-    return {name: math.ceil(size / 2**20) for name, size in held.items()}
+    sizes = {"solver_mib": method.memory(params), "batch_mib": batch_memory(loss, params, train.largest())}
+    return {name: math.ceil(size / 2**20) for name, size in sizes.items()}
 
 
 @contextmanager
@@ -125,4 +126,5 @@ STAGE = Stage(
         *(f"surrogate.{name}" for name in _SURROGATE),
     ),
     module_files,
+    surrogate.STAGE.machine,
 )

@@ -48,11 +48,11 @@ FIDELITY_STAGES: tuple[Stage, ...] = (
 
 def states_with_check(config: Config, run_dir: Path) -> list[tuple[Stage, State, Manifest | None]]:
     """The states of the pipeline's stages, then of the check's own where it was begun; of a check alone no others."""
-    pipeline = list(states(config, run_dir, STAGES))
+    pipeline = list(states(config, run_dir, STAGES, anywhere=True))
     shared = {stage.name for stage in STAGES} & {stage.name for stage in FIDELITY_STAGES}
     # A run in the same folder records no form of the check: it is current if it is so in one of the two.
     forms = (fidelity.full(config), fidelity.quick(config))
-    own = [list(states(form, run_dir, FIDELITY_STAGES))[len(shared) :] for form in forms]
+    own = [list(states(form, run_dir, FIDELITY_STAGES, anywhere=True))[len(shared) :] for form in forms]
     check = max(own, key=lambda rows: sum(state == State.COMPLETE for _, state, _ in rows))
     if all(state == State.MISSING for _, state, _ in check):
         return pipeline

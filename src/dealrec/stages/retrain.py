@@ -61,14 +61,14 @@ def _train_again(training: Training, context: Context, out: Path) -> None:
     from dealrec.surrogate import train
 
     seeded = replace(context, config=context.config.model_copy(update={"seed": training.seed}))
-    model, everyone = new_model(seeded), units(context, "train")
-    kept = everyone.take(drawn_subset(context, len(everyone), training.share, training.subset))
+    model, all_units = new_model(seeded), units(context, "train")
+    subset_units = all_units.take(drawn_subset(context, len(all_units), training.share, training.subset))
     # As many steps as the surrogate had: with as many epochs small subsets would be trained less, and the risk would
     # tell how far the training had come.
     size = context.config.surrogate.batch_size
-    epochs = math.ceil(kept_epochs(context) * math.ceil(len(everyone) / size) / math.ceil(len(kept) / size))
+    epochs = math.ceil(kept_epochs(context) * math.ceil(len(all_units) / size) / math.ceil(len(subset_units) / size))
     options = training_settings(context.config) | {"max_epochs": epochs, "seed": training.seed}
-    train(model, kept, None, **options)
+    train(model, subset_units, None, **options)
     key = {SHARE: training.share, SUBSET: training.subset, SEED: training.seed}
     rows = [
         key | {PART: part, GROUP: group, RISK: risk} for part in PARTS for group, risk in _risks(context, model, part)
@@ -111,10 +111,10 @@ def _risks(context: Context, model: Any, part: Part) -> Iterable[tuple[int, floa
     from dealrec.stages.surrogate import batches
     from dealrec.surrogate import per_sample_loss
 
-    made = batches(context, model, part)
+    part_batches = batches(context, model, part)
     loss = per_sample_loss(model, loss=context.config.surrogate.loss)
     with torch.no_grad():
-        losses = made.restore_order(torch.cat([loss({}, batch) for batch in made]))
+        losses = part_batches.restore_order(torch.cat([loss({}, batch) for batch in part_batches]))
     return [(group, float(losses[index].double().mean())) for group, index in enumerate(members(context, part))]
 
 
@@ -127,8 +127,8 @@ def members(context: Context, part: Part) -> list[Any]:
     generator = torch.Generator().manual_seed(context.config.seed)
     groups = torch.randperm(len(users), generator=generator) % context.config.fidelity.groups
     assigned = users.with_columns(pl.Series(GROUP, groups.numpy()))
-    mine = tables[part].join(assigned, on=USER, how="left", maintain_order="left")[GROUP].to_torch()
-    return [(mine == group).nonzero().flatten() for group in range(context.config.fidelity.groups)]
+    group_of = tables[part].join(assigned, on=USER, how="left", maintain_order="left")[GROUP].to_torch()
+    return [(group_of == group).nonzero().flatten() for group in range(context.config.fidelity.groups)]
 
 
 DATA = (*(f"data/samples-{part}.parquet" for part in PARTS), "data/items.parquet")
@@ -141,4 +141,5 @@ STAGE = Stage(
     (*DATA, "surrogate/training.parquet"),
     (*surrogate.STAGE.settings, *DESIGN),
     surrogate.STAGE.outside,
+    surrogate.STAGE.machine,
 )

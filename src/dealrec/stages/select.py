@@ -20,61 +20,61 @@ def run(context: Context) -> None:
     from dealrec import selection
 
     config, settings = context.config, context.config.select
-    everyone = read_table(context.input("data/samples-train.parquet")).select(SAMPLE)
+    samples = read_table(context.input("data/samples-train.parquet")).select(SAMPLE)
     pool = read_table(context.input("effort/pool.parquet"))
     scores = {name: read_table(context.input(f"{name}/scores.parquet")) for name in (INFLUENCE, EFFORT)}
     candidates = _candidates(join_scores(pool, scores), settings)
-    kept = candidates.filter(pl.col(STRATUM).is_not_null())
-    overall = kept[OVERALL].to_torch()
-    budget = selection.budget_count(settings.budget, len(everyone))
-    drawn = {}
+    pruned = candidates.filter(pl.col(STRATUM).is_not_null())
+    overall = pruned[OVERALL].to_torch()
+    budget = selection.budget_count(settings.budget, len(samples))
+    selections = {}
     for arm, seed in selected_arms(config).items():
-        picked = selection.coverage_sample(overall, budget, strata=settings.strata, seed=seed)
-        ranked = kept[picked.numpy()].sort(OVERALL, SAMPLE, descending=[True, False])
-        drawn[arm] = ranked.select(SAMPLE, _RANKS, INFLUENCE, EFFORT, OVERALL, STRATUM)
-        write_table(context.out / f"{arm}.parquet", drawn[arm], key=SAMPLE)
-    ranks = drawn[SELECTED].select(SAMPLE, RANK)
-    candidates = candidates.join(ranks, on=SAMPLE, how="left").select(drawn[SELECTED].columns)
+        rows = selection.coverage_sample(overall, budget, strata=settings.strata, seed=seed)
+        ranked = pruned[rows.numpy()].sort(OVERALL, SAMPLE, descending=[True, False])
+        selections[arm] = ranked.select(SAMPLE, _RANKS, INFLUENCE, EFFORT, OVERALL, STRATUM)
+        write_table(context.out / f"{arm}.parquet", selections[arm], key=SAMPLE)
+    ranks = selections[SELECTED].select(SAMPLE, RANK)
+    candidates = candidates.join(ranks, on=SAMPLE, how="left").select(selections[SELECTED].columns)
     write_table(context.out / "candidates.parquet", candidates, key=SAMPLE)
     edges = selection.stratum_edges(overall, strata=settings.strata)
     strata = pl.DataFrame({STRATUM: range(settings.strata), LOW: edges[:-1].numpy(), HIGH: edges[1:].numpy()})
     counts = candidates.group_by(STRATUM).agg(pl.len().alias(CANDIDATES), pl.col(RANK).count().alias(KEPT))
     strata = strata.join(counts, on=STRATUM, how="left").fill_null(0)
     write_table(context.out / "strata.parquet", strata, key=STRATUM)
-    _draw_random_arms(context, everyone, budget)
-    context.facts |= {"budget": budget, "pool": len(pool), "samples": len(everyone)}
+    _draw_random_arms(context, samples, budget)
+    context.facts |= {"budget": budget, "pool": len(pool), "samples": len(samples)}
     context.facts["strata_in_use"] = len(strata.filter(pl.col(CANDIDATES) > 0))
     context.facts["selection_seeds"] = list(selected_arms(config).values())
-    if len(drawn) > 1:
-        context.facts["shared_by_two_selections"] = _mean_overlap([set(table[SAMPLE]) for table in drawn.values()])
+    if len(selections) > 1:
+        context.facts["shared_by_two_selections"] = _mean_overlap([set(table[SAMPLE]) for table in selections.values()])
 
 
-def _candidates(scored: pl.DataFrame, settings: SelectConfig) -> pl.DataFrame:
+def _candidates(scores: pl.DataFrame, settings: SelectConfig) -> pl.DataFrame:
     """Overall score and stratum beside sample_id, influence and effort; no stratum: dropped as one of the hardest."""
     from dealrec import selection
 
-    influence, effort = scored[INFLUENCE].to_torch(), scored[EFFORT].to_torch()
+    influence, effort = scores[INFLUENCE].to_torch(), scores[EFFORT].to_torch()
     overall = selection.combine_scores(influence, effort, effort_weight=settings.effort_weight)
-    kept = selection.without_hardest(overall, share=settings.hard_prune)
-    strata = selection.assign_strata(overall[kept], strata=settings.strata)
-    ids = scored[SAMPLE].gather(kept.numpy())
-    placed = pl.DataFrame([ids, pl.Series(STRATUM, strata.numpy())])
-    scored = scored.with_columns(pl.Series(OVERALL, overall.numpy()))
-    return scored.join(placed, on=SAMPLE, how="left", maintain_order="left")
+    rows = selection.without_hardest(overall, share=settings.hard_prune)
+    strata = selection.assign_strata(overall[rows], strata=settings.strata)
+    ids = scores[SAMPLE].gather(rows.numpy())
+    strata_of = pl.DataFrame([ids, pl.Series(STRATUM, strata.numpy())])
+    scores = scores.with_columns(pl.Series(OVERALL, overall.numpy()))
+    return scores.join(strata_of, on=SAMPLE, how="left", maintain_order="left")
 
 
-def _draw_random_arms(context: Context, everyone: pl.DataFrame, budget: int) -> None:
+def _draw_random_arms(context: Context, samples: pl.DataFrame, budget: int) -> None:
     import torch
 
     for number, arm in enumerate(random_arms(context.config)):
         generator = torch.Generator().manual_seed(context.config.seed * 1_000 + number + 1)
-        order = torch.randperm(len(everyone), generator=generator)
-        write_table(context.out / f"{arm}.parquet", everyone[order[:budget].numpy()], key=SAMPLE)
+        order = torch.randperm(len(samples), generator=generator)
+        write_table(context.out / f"{arm}.parquet", samples[order[:budget].numpy()], key=SAMPLE)
 
 
-def _mean_overlap(drawn: list[set[int]]) -> float:
+def _mean_overlap(selections: list[set[int]]) -> float:
     """The share of a selection that another one holds too, mean over all pairs."""
-    shares = [len(left & right) / len(left) for left, right in combinations(drawn, 2)]
+    shares = [len(left & right) / len(left) for left, right in combinations(selections, 2)]
     return sum(shares) / len(shares)
 
 

@@ -11,6 +11,7 @@ import polars as pl
 from dealrec.columns import EPOCH, PARTS, TRAIN_LOSS, VALID_MRR, VALID_NDCG, Part
 from dealrec.config import Config, SurrogateConfig
 from dealrec.data.catalogue import Catalogue
+from dealrec.devices import compute_device, fingerprint_parts
 from dealrec.engine.python_files import imported_files
 from dealrec.engine.run_directory import read_table, write_table
 from dealrec.stages.context import Context, Stage
@@ -72,17 +73,17 @@ def batches(context: Context, model: Surrogate, part: Part, *, batch_size: int |
     """
     from dealrec.surrogate import Batches, draw_cloze, draw_negatives, plan, plan_by_positions
 
-    planned = units(context, part)
+    part_units = units(context, part)
     settings, seed = context.config.surrogate, context.config.seed + PARTS.index(part)
-    negatives = draw_negatives(planned, n_items=model.n_items, per_position=settings.negatives, seed=seed)
+    negatives = draw_negatives(part_units, n_items=model.n_items, per_position=settings.negatives, seed=seed)
     cloze = None
     if model.hidden_item is not None:
-        cloze = draw_cloze(planned, index=model.hidden_item, share=settings.hidden_share, seed=seed)
+        cloze = draw_cloze(part_units, index=model.hidden_item, share=settings.hidden_share, seed=seed)
     if batch_size is None:
-        order = plan_by_positions(planned, positions=context.config.influence.batch_positions)
+        order = plan_by_positions(part_units, positions=context.config.influence.batch_positions)
     else:
-        order = plan(planned, batch_size=batch_size)
-    return Batches(planned, negatives, order, cloze, compute_device())
+        order = plan(part_units, batch_size=batch_size)
+    return Batches(part_units, negatives, order, cloze, compute_device())
 
 
 def new_model(context: Context) -> Surrogate:
@@ -127,13 +128,6 @@ def trained(context: Context) -> Surrogate:
     return model.eval()
 
 
-def compute_device() -> Any:
-    """The GPU if there is one."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def module_files(config: Config) -> Iterable[Path]:
     """The user's own code of a custom surrogate: what it holds can change the outcome."""
     return imported_files(config.surrogate.module) if config.surrogate.module else ()
@@ -149,4 +143,5 @@ STAGE = Stage(
         *(f"surrogate.{name}" for name in SurrogateConfig.model_fields if name != "module"),
     ),
     module_files,
+    lambda _config: fingerprint_parts(),
 )

@@ -26,14 +26,14 @@ def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
         out.mkdir()
         context = Context(stage.name, config, Silent(), Path(folder), out, stage.inputs)
         stage.run(context)
-        check_feasible(config, Path(folder))
+        warnings = check_feasible(config, Path(folder))
         facts = dict(context.facts) | _influence_facts(replace(context, inputs=("data",)))
     facts["fine_tunings"] = len(fine_tunings(config))
     setting = RECOMMENDERS[config.recommender].pretrained
     name = operator.attrgetter(setting)(config)
     if not Path(name).is_dir():
         warn(f"{setting} {name!r} is no folder here; it will be taken from the model hub, which has it")
-    for warning in context.warnings:
+    for warning in [*context.warnings, *warnings]:
         warn(warning)
     return facts
 

@@ -16,4 +16,5 @@ STAGE = Stage(
     ("data/samples-warm.parquet", "data/samples-valid.parquet", "data/items.parquet"),
     ("seed", "data.warm_share", "warmstart", *kinds.SETTINGS),
     kinds.files,
+    kinds.machine,
 )

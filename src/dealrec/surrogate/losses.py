@@ -29,8 +29,9 @@ def unit_losses(model: Surrogate, batch: Batch, *, loss: LossName = "bce") -> Te
     if loss == "bce":
         losses = functional.softplus(-logits[:, 0]) + functional.softplus(logits[:, 1:]).mean(1)
     else:
-        place = _target_place(batch["targets"][rows, columns], loss)
-        losses = logits.logsumexp(1) - logits.gather(1, place.unsqueeze(1)).squeeze(1)
+        targets = batch["targets"][rows, columns]
+        classes = targets - 1 if loss == "softmax" else torch.zeros_like(targets)
+        losses = logits.logsumexp(1) - logits.gather(1, classes.unsqueeze(1)).squeeze(1)
     return _sum_by_unit(losses * batch["weights"][rows, columns].to(losses.dtype), rows, len(batch["items"]))
 
 
@@ -41,16 +42,16 @@ def pseudo_unit_losses(model: Surrogate, batch: Batch, *, loss: LossName, seed: 
     weight squared. Labels follow from the seed and a position's place in the data, whatever the batch.
     """
     rows, columns, logits = _logits(model, batch, loss=loss)
-    drawn = _uniform(batch["places"][rows, columns], logits.shape[1] if loss == "bce" else 1, seed=seed)
-    drawn, fixed = drawn.to(logits.dtype), logits.detach()
+    uniform = _uniform(batch["places"][rows, columns], logits.shape[1] if loss == "bce" else 1, seed=seed)
+    uniform, scores = uniform.to(logits.dtype), logits.detach()
     if loss == "bce":
-        labels = (drawn < fixed.sigmoid()).to(logits.dtype)
-        share = torch.full_like(fixed[:1], 1 / (logits.shape[1] - 1))
+        labels = (uniform < scores.sigmoid()).to(logits.dtype)
+        share = torch.full_like(scores[:1], 1 / (logits.shape[1] - 1))
         share[:, 0] = 1.0
         losses = ((functional.softplus(logits) - labels * logits) * share.sqrt()).sum(1)
     else:
-        place = (fixed.softmax(1).cumsum(1) < drawn).sum(1).clamp_max(logits.shape[1] - 1)
-        losses = logits.logsumexp(1) - logits.gather(1, place.unsqueeze(1)).squeeze(1)
+        classes = (scores.softmax(1).cumsum(1) < uniform).sum(1).clamp_max(logits.shape[1] - 1)
+        losses = logits.logsumexp(1) - logits.gather(1, classes.unsqueeze(1)).squeeze(1)
     weights = batch["weights"][rows, columns].to(losses.dtype).sqrt()
     return _sum_by_unit(losses * weights, rows, len(batch["items"]))
 
@@ -63,8 +64,10 @@ def _logits(model: Surrogate, batch: Batch, *, loss: LossName) -> tuple[Tensor, 
     if loss == "softmax":
         return rows, columns, states @ vectors[1 : model.n_items + 1].T
     candidates = torch.cat([batch["targets"].unsqueeze(2), batch["negatives"]], dim=2)[rows, columns]  # [P, 1 + N]
-    chosen = functional.embedding(candidates, vectors)  # its backward adds up rows faster than that of indexing
-    logits = torch.bmm(chosen, states.unsqueeze(2)).squeeze(2)
+    candidate_vectors = functional.embedding(
+        candidates, vectors
+    )  # its backward adds up rows faster than that of indexing
+    logits = torch.bmm(candidate_vectors, states.unsqueeze(2)).squeeze(2)
     if loss == "sampled-softmax":  # a negative that is the target would cancel its gradient to rounding errors
         hits = functional.pad(candidates[:, 1:] == candidates[:, :1], (1, 0))
         logits = logits.masked_fill(hits, float("-inf"))
@@ -79,10 +82,6 @@ def _uniform(places: Tensor, each: int, *, seed: int) -> Tensor:
     z = (z ^ ((z >> 27) & (2**37 - 1))) * -7723592293110705685  # 0x94D049BB133111EB
     z = z ^ ((z >> 31) & (2**33 - 1))
     return ((z >> 11) & (2**53 - 1)).double() * 2.0**-53
-
-
-def _target_place(targets: Tensor, loss: LossName) -> Tensor:
-    return targets - 1 if loss == "softmax" else torch.zeros_like(targets)
 
 
 def _sum_by_unit(values: Tensor, rows: Tensor, units: int) -> Tensor:
@@ -100,23 +99,23 @@ def per_sample_loss(model: Surrogate, *, loss: LossName = "bce") -> PerSampleLos
 def pseudo_losses(model: Surrogate, *, loss: LossName = "bce", draws: int = 1, seed: int = 0) -> list[PerSampleLoss]:
     """`pseudo_unit_losses` as functions of some of the parameters, one for each draw of labels."""
 
-    def drawn(number: int) -> PerSampleLoss:
+    def draw(number: int) -> PerSampleLoss:
         return _functional(
             model, lambda inner, batch: pseudo_unit_losses(inner, batch, loss=loss, seed=seed * 1_000 + number)
         )
 
-    return [drawn(number) for number in range(draws)]
+    return [draw(number) for number in range(draws)]
 
 
 def _functional(model: Surrogate, losses: Callable[[Surrogate, Batch], Tensor]) -> PerSampleLoss:
     model.eval()
     fixed = {name: value.detach() for name, value in model.named_parameters()}
-    wrapped = _Losses(model, losses)
+    module = _Losses(model, losses)
 
     def loss(params: Params, batch: Batch) -> Tensor:
         state = {f"model.{name}": value for name, value in {**fixed, **params}.items()}
-        found: Tensor = torch.func.functional_call(wrapped, state, (batch,))
-        return found
+        values: Tensor = torch.func.functional_call(module, state, (batch,))
+        return values
 
     return loss
 

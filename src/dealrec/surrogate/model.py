@@ -48,14 +48,15 @@ class Surrogate(nn.Module):
 
     def parameter_globs(self, globs: list[str]) -> list[str]:
         """Globs over parameter names, with `last-block` and `last-block.NAME` spelt out."""
-        spelt = [f"{glob}.*" if glob == "last-block" else glob for glob in globs]
-        return [re.sub(r"^last-block\.", self.last_block, glob) for glob in spelt]
+        patterns = [f"{glob}.*" if glob == "last-block" else glob for glob in globs]
+        return [re.sub(r"^last-block\.", self.last_block, glob) for glob in patterns]
 
     def next_states(self, items: Tensor, lengths: Tensor) -> Tensor:
         """The states that score the item after each sequence: [B, T], lengths [B] -> [B, D]."""
         rows = torch.arange(len(items), device=items.device)
+        states: Tensor
         if not self.cloze:
-            states: Tensor = self(items)
+            states = self(items)
             return states[rows, lengths - 1]
         # One place more, for the hidden item; where that is beyond max_length the oldest item makes room.
         open_ended = torch.nn.functional.pad(items, (0, 1))
@@ -65,8 +66,8 @@ class Surrogate(nn.Module):
             columns = torch.arange(self.max_length, device=items.device) + shift.unsqueeze(1)
             open_ended = open_ended.gather(1, columns.clamp_max(self.max_length + excess - 1))
             lengths = lengths - shift
-        found: Tensor = self(open_ended)
-        return found[rows, lengths]
+        states = self(open_ended)
+        return states[rows, lengths]
 
     def scores(self, states: Tensor) -> Tensor:
         """States [B, D] -> a score for every item [B, n_items]; column j is item index j + 1."""

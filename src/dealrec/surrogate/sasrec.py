@@ -44,8 +44,8 @@ class SASRec(Surrogate):
         hidden = torch.ones(length, length, dtype=torch.bool, device=items.device).triu(1)
         for layer in self.layers:
             x = layer(x, hidden)
-        normed: Tensor = self.norm(x)
-        return normed
+        states: Tensor = self.norm(x)
+        return states
 
     def item_vectors(self) -> Tensor:
         """The embedding, which is shared by input and output: [n_items + 1, D]."""
@@ -68,15 +68,15 @@ class Block(nn.Module):
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
         """[B, T, D]; hidden, broadcast to [B, H, T, T], true where attention must not look -> [B, T, D]."""
         x = x + self.dropout(self.attend(self.attention_norm(x), hidden))
-        fed: Tensor = self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        return x + fed
+        update: Tensor = self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return x + update
 
     def attend(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Self-attention of plain operations: fused kernels have no forward-mode derivative on the CPU."""
         b, t, d = x.shape
-        joined: Tensor = self.qkv(x)
-        q, k, v = joined.view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # [B, H, T, d]
+        qkv: Tensor = self.qkv(x)
+        q, k, v = qkv.view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # [B, H, T, d]
         logits = (q @ k.transpose(-1, -2)) * (d // self.heads) ** -0.5
         weights = self.dropout(logits.masked_fill(hidden, float("-inf")).softmax(-1))
-        mixed: Tensor = self.out((weights @ v).transpose(1, 2).reshape(b, t, d))
-        return mixed
+        output: Tensor = self.out((weights @ v).transpose(1, 2).reshape(b, t, d))
+        return output

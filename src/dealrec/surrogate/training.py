@@ -64,16 +64,16 @@ def train(
     with torch.random.fork_rng():  # dropout draws from the global generator
         torch.manual_seed(seed)
         for number in watch(range(1, max_epochs + 1)):
-            drawing = _epoch_seed(seed, number)
-            drawn = draw_negatives(units, n_items=model.n_items, per_position=negatives, seed=drawing)
+            epoch_seed = (seed * 1_000_003 + number) % 2**63
+            epoch_negatives = draw_negatives(units, n_items=model.n_items, per_position=negatives, seed=epoch_seed)
             cloze = None
             if model.hidden_item is not None:
-                cloze = draw_cloze(units, index=model.hidden_item, share=hidden_share, seed=drawing)
+                cloze = draw_cloze(units, index=model.hidden_item, share=hidden_share, seed=epoch_seed)
             total = 0.0
             model.train()
             for index in plan(units, batch_size=batch_size, generator=generator):
-                made = batch(units, drawn, index, cloze=cloze, device=device)
-                losses = unit_losses(model, made, loss=loss)
+                inputs = batch(units, epoch_negatives, index, cloze=cloze, device=device)
+                losses = unit_losses(model, inputs, loss=loss)
                 optimizer.zero_grad()
                 losses.mean().backward()
                 optimizer.step()
@@ -81,17 +81,14 @@ def train(
             if not torch.isfinite(torch.tensor(total)):
                 raise NonFinite(f"surrogate: the loss diverged in epoch {number}", "Lower surrogate.learning_rate.")
             ranks = None if valid is None else target_ranks(model, valid)
-            history.append(_epoch(number, total / len(units), ranks))
+            ndcg, mrr = (None, None) if ranks is None else (_mean_ndcg(ranks, k=NDCG_AT), float((1 / ranks).mean()))
+            history.append(Epoch(number, total / len(units), ndcg, mrr))
             if history[-1].quality() > best:
                 best, best_epoch, best_state = history[-1].quality(), number, copy.deepcopy(model.state_dict())
             elif number - best_epoch >= patience:
                 break
     model.load_state_dict(best_state)
     return history
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return (seed * 1_000_003 + epoch) % 2**63
 
 
 @torch.no_grad()
@@ -108,15 +105,15 @@ def target_ranks(model: Surrogate, units: Units, *, batch_size: int = 256, exclu
     for index in plan(units, batch_size=batch_size):
         items, lengths, target = _histories(units, index, device)
         scores = model.scores(model.next_states(items, lengths))
-        wanted = scores.gather(1, (target - 1).unsqueeze(1))
-        if not bool(torch.isfinite(wanted).all()):
+        target_scores = scores.gather(1, (target - 1).unsqueeze(1))
+        if not bool(torch.isfinite(target_scores).all()):
             raise NonFinite("surrogate: the model's scores are NaN or infinite", "Lower surrogate.learning_rate.")
         scores = torch.cat([scores.new_full((len(index), 1), float("-inf")), scores], dim=1)  # column 0: padding
         if exclude_seen:
             scores = scores.scatter(1, items, float("-inf"))
-        scores = scores.scatter(1, target.unsqueeze(1), wanted)
-        ahead = (scores > wanted).sum(1)
-        tied = (scores == wanted).sum(1) - 1
+        scores = scores.scatter(1, target.unsqueeze(1), target_scores)
+        ahead = (scores > target_scores).sum(1)
+        tied = (scores == target_scores).sum(1) - 1
         ranks[index] = (1 + ahead + tied / 2).double().cpu()
     return ranks
 
@@ -138,9 +135,3 @@ def mean_ndcg(model: Surrogate, units: Units, *, k: int) -> float:
 
 def _mean_ndcg(ranks: Tensor, *, k: int) -> float:
     return float(torch.where(ranks <= k, 1 / torch.log2(1 + ranks), 0.0).mean())
-
-
-def _epoch(number: int, loss: float, ranks: Tensor | None) -> Epoch:
-    if ranks is None:
-        return Epoch(number, loss, None, None)
-    return Epoch(number, loss, _mean_ndcg(ranks, k=NDCG_AT), float((1 / ranks).mean()))

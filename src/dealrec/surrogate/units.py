@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dealrec.sequences.batches import plan_batches
+
 Batch = dict[str, Tensor]  # items, targets, places [B, T]; negatives [B, T, N]; weights [B, T], rows sum to 1
 
 
@@ -58,17 +60,17 @@ def draw_negatives(units: Units, *, n_items: int, per_position: int, seed: int) 
     """
     generator = torch.Generator().manual_seed(seed)
     owner = torch.repeat_interleave(torch.arange(len(units)), units.lengths)
-    held = (owner * (n_items + 1) + units.items).unique()  # sorted keys
-    drawn = torch.randint(1, n_items + 1, (len(units.items), per_position), generator=generator)
+    unit_items = (owner * (n_items + 1) + units.items).unique()  # sorted keys
+    negatives = torch.randint(1, n_items + 1, (len(units.items), per_position), generator=generator)
     for _ in range(20):
-        keys = owner.unsqueeze(1) * (n_items + 1) + drawn
-        place = torch.searchsorted(held, keys).clamp_max(len(held) - 1)
-        clash = held[place] == keys
+        keys = owner.unsqueeze(1) * (n_items + 1) + negatives
+        place = torch.searchsorted(unit_items, keys).clamp_max(len(unit_items) - 1)
+        clash = unit_items[place] == keys
         count = int(clash.sum())
         if not count:
             break
-        drawn[clash] = torch.randint(1, n_items + 1, (count,), generator=generator)
-    return drawn
+        negatives[clash] = torch.randint(1, n_items + 1, (count,), generator=generator)
+    return negatives
 
 
 @dataclass(frozen=True)
@@ -91,23 +93,15 @@ def draw_cloze(units: Units, *, index: int, share: float, seed: int) -> Cloze:
 
 
 def plan(units: Units, *, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
-    """`plan_by_length` of the units."""
-    return plan_by_length(units.lengths, batch_size=batch_size, generator=generator)
+    """Indices of units, batch by batch, alike in length; each once.
 
-
-def plan_by_length(lengths: Tensor, *, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
-    """Indices of sequences with these lengths [n], batch by batch, alike in length; each once.
-
-    With a generator, sequences of one length and the batches themselves are shuffled; without, both are in
-    a fixed order, the longest first.
+    With a generator, units of one length and the batches themselves are shuffled; without, both are in a fixed order,
+    the longest first.
     """
-    n = len(lengths)
-    tie = torch.randperm(n, generator=generator) if generator else torch.arange(n)
-    order = tie[(-lengths[tie]).argsort(stable=True)]
-    batches = list(order.split(batch_size)) if n else []
-    if generator:
-        batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-    return batches
+    return [
+        torch.tensor(batch)
+        for batch in plan_batches(units.lengths.tolist(), batch_size=batch_size, generator=generator)
+    ]
 
 
 def plan_by_positions(units: Units, *, positions: int) -> list[Tensor]:
@@ -115,14 +109,7 @@ def plan_by_positions(units: Units, *, positions: int) -> list[Tensor]:
 
     A unit that is longer than that alone makes a batch of its own.
     """
-    order = (-units.lengths).argsort(stable=True)
-    lengths = units.lengths[order].tolist()
-    batches, start = [], 0
-    while start < len(units):
-        size = max(1, positions // lengths[start])
-        batches.append(order[start : start + size])
-        start += size
-    return batches
+    return [torch.tensor(batch) for batch in plan_batches(units.lengths.tolist(), batch_tokens=positions)]
 
 
 def batch(
@@ -140,19 +127,19 @@ def batch(
     place = torch.where(real, units.offsets[index].unsqueeze(1) + columns, 0)
     items = torch.where(real, units.items[place], 0)
     if cloze is None:
-        counted = real if units.whole else real & (columns == (lengths - 1).unsqueeze(1))
+        targeted = real if units.whole else real & (columns == (lengths - 1).unsqueeze(1))
         place = torch.where(real, place + 1, 0)
     else:
-        counted = real & cloze.hidden[place]
-        items = torch.where(counted, cloze.index, items)
-    made = {
+        targeted = real & cloze.hidden[place]
+        items = torch.where(targeted, cloze.index, items)
+    tensors = {
         "items": items,
         "targets": torch.where(real, units.items[place], 0),
         "negatives": torch.where(real.unsqueeze(2), negatives[place], 0),
-        "weights": counted / counted.sum(1, keepdim=True),
+        "weights": targeted / targeted.sum(1, keepdim=True),
         "places": place,
     }
-    return {name: value.to(device) for name, value in made.items()}
+    return {name: value.to(device) for name, value in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -168,15 +155,15 @@ class Batches(Sequence[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         for index in self.order:
-            yield self._made(index)
+            yield self._batch(index)
             self.after_each()
 
     def __getitem__(self, place: Any) -> Any:
         """The batch at an index, made when it is asked for."""
         self.after_each()
-        return self._made(self.order[place])
+        return self._batch(self.order[place])
 
-    def _made(self, index: Tensor) -> Batch:
+    def _batch(self, index: Tensor) -> Batch:
         return batch(self.units, self.negatives, index, cloze=self.cloze, device=self.device)
 
     def watched(self, after_each: Callable[[], None]) -> "Batches":
@@ -192,7 +179,7 @@ class Batches(Sequence[Batch]):
 
     def largest(self) -> Batch:
         """The batch with the most positions, padding included: the one that takes the most memory."""
-        return self._made(max(self.order, key=lambda index: len(index) * int(self.units.lengths[index].max())))
+        return self._batch(max(self.order, key=lambda index: len(index) * int(self.units.lengths[index].max())))
 
     def restore_order(self, scores: Tensor) -> Tensor:
         """Scores in the order of the batches -> scores in the order of the units."""

@@ -27,7 +27,6 @@ from dealrec.recommenders.tiger.files import load, load_checkpoint, save, save_c
 from dealrec.recommenders.tiger.semantic_ids import PAD
 from dealrec.recommenders.tiger.training import Checkpoint, Epoch, _rates, batch, level_losses
 from dealrec.sequences import collate, sequence_losses
-from dealrec.surrogate.units import plan_by_length
 from tests.recommenders.tiger.conftest import SIZES
 
 CPU = torch.device("cpu")
@@ -56,14 +55,6 @@ def test_the_last_position_alone_for_testing() -> None:
     assert examples.lengths.tolist() == [2, 0, 1, 2]
     with pytest.raises(ValueError, match="target"):
         last_positions([[1], []])
-
-
-def test_every_sample_is_in_one_batch_with_others_of_its_length() -> None:
-    lengths = torch.tensor([1, 5, 3, 5, 2, 4, 1])
-    generator = torch.Generator().manual_seed(0)
-    for made in (plan_by_length(lengths, batch_size=3), plan_by_length(lengths, batch_size=3, generator=generator)):
-        assert sorted(torch.cat(made).tolist()) == list(range(7))
-        assert sorted(sorted(lengths[part].tolist()) for part in made) == [[1], [1, 2, 3], [4, 5, 5]]
 
 
 def test_the_training_loss_is_the_mean_of_the_sample_losses_that_effort_takes(model: Any, ids: SemanticIds) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dealrec.errors import NonFinite
 from dealrec.recommenders.bigrec.least import Least, Pairs, Score, squared_distances
+from dealrec.recommenders.bigrec.prompts import appended, encode_open
 from dealrec.sequences.batches import Encoded, collate, plan_batches
 
 _PRECISION = torch.finfo(torch.float64).eps
@@ -20,14 +21,16 @@ _PRECISION = torch.finfo(torch.float64).eps
 
 @torch.inference_mode()
 def embed(model: Any, tokenizer: Any, texts: Sequence[str], *, batch_tokens: int) -> Tensor:
-    """The LLM's last hidden state of each text's last token: [n, D], float32, on the CPU.
+    """The LLM's last hidden state of each text's own last token: [n, D], float32, on the CPU.
 
     model: the base LLM, without an adapter, so that all arms share one space. The tokens of all texts are held
     at once: a catalogue is given in parts.
     """
-    encoded = []
+    encoded, end = [], appended(tokenizer)
     for text in texts:
-        tokens = tokenizer.encode(text) or [tokenizer.eos_token_id]  # an empty text still has a place
+        tokens = encode_open(tokenizer, text, appended=end) or [
+            tokenizer.eos_token_id
+        ]  # an empty text still has a place
         encoded.append(Encoded(tokens, tokens))
     found: Tensor | None = None
     for batch in plan_batches([len(sample.input_ids) for sample in encoded], batch_tokens=batch_tokens):

@@ -1,21 +1,29 @@
 """The LLM and its adapters: loading and attaching."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, PeftType, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
+from dealrec.devices import compute_device, resolved_dtype
 from dealrec.errors import ModelError
-from dealrec.recommenders.files import check_directory
+from dealrec.recommenders.files import ADAPTER_WEIGHTS, check_directory, read_shapes
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16"]
 Quantization: TypeAlias = Literal["8bit", "4bit"]
+# What a folder that is no model of theirs makes transformers and torch raise.
+_UNLOADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, IndexError),
+    *(ImportError, RuntimeError, SafetensorError),
+)
 
 
 def load_llm(
@@ -31,35 +39,46 @@ def load_llm(
 
 
 def load_model(
-    name: str, *, revision: str | None = None, dtype: Dtype = "auto", quantization: Quantization | None = None
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: Dtype = "auto",
+    quantization: Quantization | None = None,
+    empty: bool = False,
 ) -> Any:
     """The causal LM of `load_llm`, without its tokenizer.
 
     dtype: of the weights; auto: bfloat16 on a GPU that has it, else float32. quantization: of the linear layers, by
-    bitsandbytes, which needs a CUDA GPU; dtype is then what they compute in.
+    bitsandbytes, which needs a CUDA GPU; dtype is then what they compute in. empty: on the device meta, every weight
+    compared by name and shape and none read. Raises ModelError where the weights lack a parameter of the model, which
+    transformers would draw at random, and for an adapter beside them.
     """
     transformers_logging.disable_progress_bar()
-    chosen, device = torch_dtype(dtype), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
+    chosen = resolved_dtype(dtype, device)
     options: dict[str, Any] = {}
     if quantization is not None:  # such a model cannot be moved once it is loaded
         options = {"quantization_config": quantization_config(quantization, chosen), "device_map": {"": device}}
-    with _explained(name):
-        model = AutoModelForCausalLM.from_pretrained(
-            name, revision=revision, dtype=chosen, use_safetensors=True, **options
+    if empty:
+        options = {"device_map": {"": "meta"}}
+    with _explained(name), _without_report():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name,
+            revision=revision,
+            dtype=chosen,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
+            **options,
         )
+    model, loading = loaded
+    _require_as_saved(name, model, loading)
     # What generate is not told it would take from here, such as a repetition penalty that the LLM ships with.
     model.generation_config = GenerationConfig()
-    if quantization is None:
-        model.to(device)  # type: ignore[arg-type]
-    return model.eval()
-
-
-def torch_dtype(name: Dtype) -> torch.dtype:
-    """What a dtype of the settings means on this machine."""
-    if name == "auto":
-        has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if not options:
+        model.to(device)
+    model.eval()
+    return model
 
 
 def quantization_config(name: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -88,11 +107,44 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
     return tokenizer
 
 
+def _require_as_saved(name: str, model: Any, loading: Mapping[str, Any]) -> None:
+    """Raise ModelError unless the model is what the weights of the folder say, and they alone."""
+    if loading["mismatched_keys"]:
+        key, stored, expected = min(loading["mismatched_keys"])
+        raise ModelError(
+            f"In the weights of {name!r} {key} has the shape {list(stored)}, and by config.json {list(expected)}",
+            "Put the config.json beside them that they were saved with.",
+        )
+    if loading["missing_keys"] and not getattr(model, "is_quantized", False):  # a quantiser adds tensors of its own
+        first, *more = sorted(loading["missing_keys"])
+        raise ModelError(
+            f"The weights of {name!r} lack {len(more) + 1:,} of the model's parameters, the first {first};"
+            " they would be drawn at random",
+            "Give a whole causal language model, its output layer included, with its own config.json.",
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"{name!r} holds an adapter, which transformers has attached unasked",
+            "Give the model alone as llm.model, and the adapter as llm.adapter.",
+        )
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Have transformers not print which weights did not fit: what matters of it becomes an error."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+    except _UNLOADABLE as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"The LLM {name!r} cannot be loaded: {reason}",
@@ -111,31 +163,87 @@ def attach_lora(
     settings = LoraConfig(
         r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(target_modules), task_type="CAUSAL_LM"
     )
-    with torch.random.fork_rng():
+    names = [name for name, _ in model.named_modules() if name]
+    absent = [wanted for wanted in target_modules if not any(f".{name}".endswith(f".{wanted}") for name in names)]
+    if absent:  # PEFT would attach the others and say nothing
+        raise ModelError(
+            f"No LoRA can be attached to {', '.join(absent)}: the LLM has no such layer", _layers_remedy(model)
+        )
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set")  # to what GPT-2's layers need, as it should be
         torch.manual_seed(seed)
         try:
             return get_peft_model(model, settings)
         except ValueError as error:
-            linear = sorted(
-                {
-                    name.rpartition(".")[2]
-                    for name, module in model.named_modules()
-                    if isinstance(module, torch.nn.Linear)
-                }
-            )
             raise ModelError(
                 f"No LoRA can be attached to {', '.join(target_modules)}: {str(error).splitlines()[0]}",
-                f"Set llm.lora.target_modules to some of: {', '.join(linear)}.",
+                _layers_remedy(model),
             ) from error
 
 
+def _layers_remedy(model: Any) -> str:
+    """Which layers LoRA and effort know; the output layer, often one with the embeddings, is no usual choice."""
+    output = model.get_output_embeddings()
+    layers = (
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not output
+    )
+    ends = sorted({name.rpartition(".")[2] for name in layers})
+    return f"Set llm.lora.target_modules to some of: {', '.join(ends)}; names or their ends after a dot, no patterns."
+
+
 def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> PeftModel:
-    """The model with a saved adapter, in eval mode; trainable: its parameters require grad."""
+    """The model with a saved adapter, in eval mode; trainable: its parameters require grad.
+
+    Raises ModelError for an adapter of another model, by the names and shapes of its tensors.
+    """
+    with _fitting(folder), torch.random.fork_rng():  # PEFT draws an adapter before it reads the one that there is
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable).eval()
+    _require_fitting(adapted, folder)
+    return adapted
+
+
+def attach_empty_adapter(model: Any, folder: Path) -> PeftModel:
+    """A model on the device meta with a saved adapter's layers, none of its numbers read; raises as `load_adapter`."""
+    with _fitting(folder), torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PEFT's; they come when the adapter is loaded
+        config: Any = PeftConfig.from_pretrained(str(folder))
+        config.init_lora_weights = False  # some ways to start an adapter need the weights
+        adapted = cast("PeftModel", get_peft_model(model, config))
+    _require_fitting(adapted, folder)
+    return adapted
+
+
+def _require_fitting(model: PeftModel, folder: Path) -> None:
+    """Raise ModelError unless every tensor of a saved LoRA has its place in the model, and every place its tensor."""
+    if model.active_peft_config.peft_type != PeftType.LORA:
+        return
+    stored = read_shapes(folder / ADAPTER_WEIGHTS)
+    own = {
+        name: tuple(value.shape)
+        for name, value in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
+    base = {
+        f"base_model.model.{name}": tuple(value.shape) for name, value in model.get_base_model().state_dict().items()
+    }
+    places = {**base, **own}  # embeddings that were resized may be saved beside the adapter
+    for names, reason in (
+        ([name for name in stored if name not in places], "the LLM has no place for"),
+        ([name for name in own if name not in stored], "it lacks"),
+        ([name for name in stored if places.get(name) != stored[name]], "another shape than the LLM's has"),
+    ):
+        if names:
+            raise _unfit(folder, f"{reason} {min(names)}" + f" and {len(names) - 1:,} more" * (len(names) > 1))
+
+
+@contextmanager
+def _fitting(folder: Path) -> Iterator[None]:
     try:
-        with torch.random.fork_rng():  # PEFT draws an adapter before it reads the one that there is
-            return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable).eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(
-            f"The adapter {folder} does not go with the LLM: {reason}", "Check llm.adapter and llm.model."
-        ) from error
+        yield
+    except _UNLOADABLE as error:
+        raise _unfit(folder, next(iter(str(error).strip().splitlines()), type(error).__name__)) from error
+
+
+def _unfit(folder: Path, reason: str) -> ModelError:
+    return ModelError(f"The adapter {folder} does not go with the LLM: {reason}", "Check llm.adapter and llm.model.")

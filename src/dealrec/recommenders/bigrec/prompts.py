@@ -47,13 +47,23 @@ class Prompter:
 
     def bare_title(self, item: Id) -> str:
         """The title without quotes around it; it is not kept, so that a whole catalogue may pass through."""
-        text = safe_title(self.titles[item], self._specials)
-        tokens = self.tokenizer.encode(text, add_special_tokens=False)
-        if len(tokens) > self.max_title_tokens:
-            # A cut inside a character decodes to U+FFFD.
-            text = self.tokenizer.decode(tokens[: self.max_title_tokens]).rstrip("\ufffd ")
-            text = safe_title(text, self._specials)
-        return text
+        return self.bare_titles([item])[0]
+
+    def bare_titles(self, items: Sequence[Id]) -> list[str]:
+        """The titles of some items without quotes, as they are shown."""
+        texts = [self.whole_title(item) for item in items]
+        if not texts:
+            return []
+        for place, tokens in enumerate(self.tokenizer(texts, add_special_tokens=False)["input_ids"]):
+            if len(tokens) > self.max_title_tokens:
+                # A cut inside a character decodes to U+FFFD.
+                text = self.tokenizer.decode(tokens[: self.max_title_tokens]).rstrip("\ufffd ")
+                texts[place] = safe_title(text, self._specials)
+        return texts
+
+    def whole_title(self, item: Id) -> str:
+        """The title as it would be shown if none were cut."""
+        return safe_title(self.titles[item], self._specials)
 
     def prompt(self, history: Sequence[Id]) -> str:
         """The prompt that shows the history, oldest first."""
@@ -79,7 +89,7 @@ class Prompter:
         shown = [self.title(item) for item in history[-self.max_items :]]
         for start in range(max(1, len(shown))):
             text = before + ", ".join(shown[start:]) + after
-            tokens: list[int] = self.tokenizer.encode(text)
+            tokens = encode_open(self.tokenizer, text, appended=self._appended)
             if len(tokens) <= self.max_prompt_tokens:
                 return text, tokens
         raise ConfigError(
@@ -89,10 +99,30 @@ class Prompter:
         )
 
     @cached_property
+    def _appended(self) -> int:
+        return appended(self.tokenizer)
+
+    @cached_property
     def _specials(self) -> list[str]:
         # Not all_special_tokens: that names the few with a role, while every added token is read as one.
         added = (str(token) for token in self.tokenizer.added_tokens_decoder.values())
         return sorted((token for token in added if len(token.strip()) > 1), key=len, reverse=True)
+
+
+def encode_open(tokenizer: Any, text: str, *, appended: int) -> list[int]:
+    """Tokens of a text that goes on: with what the tokenizer puts before it, without what it puts after it.
+
+    appended: how many those are, from `appended`.
+    """
+    tokens: list[int] = tokenizer.encode(text)
+    return tokens[: len(tokens) - appended]
+
+
+def appended(tokenizer: Any) -> int:
+    """How many tokens the tokenizer puts after every text, such as an end of sequence (add_eos_token=True)."""
+    bare, whole = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a")
+    ends = (end for end in range(len(bare), len(whole) + 1) if whole[end - len(bare) : end] == bare)
+    return len(whole) - next(ends, len(whole)) if bare else 0
 
 
 def safe_title(title: str, special_tokens: Iterable[str]) -> str:

@@ -11,8 +11,8 @@ from dealrec.recommenders.bigrec.generation import generate
 from dealrec.recommenders.bigrec.grounding import embed, ground
 from dealrec.recommenders.bigrec.prefix import read_prefix
 from dealrec.recommenders.bigrec.prompts import Prompter
-from dealrec.recommenders.protocol import Id, Recommended, Watch, batches_by_length
-from dealrec.sequences.batches import Encoded
+from dealrec.recommenders.protocol import Id, Recommended, Watch
+from dealrec.sequences.batches import Encoded, plan_batches
 
 
 class BIGRec:
@@ -63,7 +63,7 @@ class BIGRec:
         prompts = [self.prompter.encode_prompt(history) for history in histories]
         titles = [""] * len(prompts)
         prefix = read_prefix(self.model, prompts)
-        for batch in watch(batches_by_length([len(prompt) for prompt in prompts], batch_size=batch_size)):
+        for batch in watch(plan_batches([len(prompt) for prompt in prompts], batch_size=batch_size)):
             rows = [prompts[i] for i in batch]
             options: dict[str, Any] = {"beams": beams, "max_new_tokens": self.max_new_tokens, "prefix": prefix}
             made = generate(self.model, self.tokenizer, rows, **options)

@@ -16,6 +16,7 @@ from transformers import T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from dealrec.columns import ITEM
+from dealrec.devices import compute_device
 from dealrec.errors import ModelError
 from dealrec.recommenders.files import encoder_modules
 from dealrec.recommenders.tiger.semantic_ids import SemanticIds
@@ -43,7 +44,8 @@ def load_text_encoder(name: str, *, revision: str | None = None, warn: Callable[
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=ENCODER_FILES))
         modules = encoder_modules(folder)
         options = {"dtype": torch.float32, "use_safetensors": True}
-        encoder = SentenceTransformer(str(folder), device=str(_device()), model_kwargs=options, local_files_only=True)
+        device = str(compute_device())
+        encoder = SentenceTransformer(str(folder), device=device, model_kwargs=options, local_files_only=True)
     if modules is None:
         encoder.max_seq_length = min(MAX_TOKENS, encoder.max_seq_length or MAX_TOKENS)
         warn(
@@ -72,7 +74,7 @@ def load(folder: Path) -> tuple[Any, SemanticIds, list[Id]]:
         model: Any = T5ForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
         if model.config.vocab_size != ids.vocab_size:
             raise ValueError(f"the model knows {model.config.vocab_size} tokens, the ids use {ids.vocab_size}")
-    return model.to(_device()).eval(), ids, table[ITEM].to_list()
+    return model.to(compute_device()).eval(), ids, table[ITEM].to_list()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -94,10 +96,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         rows = json.loads(file.metadata()["epochs"])
         epochs = [Epoch(**row | {"valid_levels": tuple(row["valid_levels"])}) for row in rows]
         return Checkpoint(epochs, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 no mapping
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextmanager

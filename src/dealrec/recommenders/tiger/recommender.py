@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from dealrec.recommenders.protocol import Id, Recommended, Watch, batches_by_length
+from dealrec.recommenders.protocol import Id, Recommended, Watch
 from dealrec.recommenders.tiger.decoding import Trie, make_trie, recommend
 from dealrec.recommenders.tiger.model import encode
 from dealrec.recommenders.tiger.semantic_ids import PAD, SemanticIds
-from dealrec.sequences.batches import Encoded, collate
+from dealrec.sequences.batches import Encoded, collate, plan_batches
 
 
 class TIGER:
@@ -40,7 +40,7 @@ class TIGER:
         """The likeliest ids that exist, by beam search; at least k beams are kept, however few are asked for."""
         encoded = [self.encode(history, self.items[0]) for history in histories]  # the target is not read
         found = [Recommended([], "") for _ in encoded]
-        for batch in watch(batches_by_length([len(sample.input_ids) for sample in encoded], batch_size=batch_size)):
+        for batch in watch(plan_batches([len(sample.input_ids) for sample in encoded], batch_size=batch_size)):
             made = collate([encoded[i] for i in batch], pad_id=PAD, device=self.model.device)
             left_out = [[self.row[item] for item in seen[i] if item in self.row] for i in batch]
             read, mask = made["input_ids"], made["attention_mask"]

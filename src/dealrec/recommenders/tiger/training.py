@@ -17,7 +17,7 @@ from torch import Tensor
 from dealrec.errors import NonFinite
 from dealrec.recommenders.tiger.decoding import Trie, make_trie, recommend
 from dealrec.recommenders.tiger.semantic_ids import EOS, PAD, SemanticIds
-from dealrec.surrogate.units import plan_by_length
+from dealrec.sequences.batches import plan_batches
 
 NDCG_AT = 10
 
@@ -52,6 +52,11 @@ class Examples:
         """The whole history of each sample, for leaving out what has been seen."""
         pairs = zip(self.starts.tolist(), self.targets.tolist(), strict=True)
         return [self.items[start:target].tolist() for start, target in pairs]
+
+    def plan(self, *, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Indices of samples, batch by batch, as `plan_batches` orders them."""
+        batches = plan_batches(self.lengths.tolist(), batch_size=batch_size, generator=generator)
+        return [torch.tensor(batch) for batch in batches]
 
 
 def positions(sequences: Sequence[Sequence[int]], *, max_items: int = 20) -> Examples:
@@ -161,7 +166,7 @@ def train(
         with torch.random.fork_rng():  # dropout draws from the global generator
             torch.manual_seed(_epoch_seed(seed, number))
             generator = torch.Generator().manual_seed(_epoch_seed(seed, number))
-            order = plan_by_length(examples.lengths, batch_size=batch_size, generator=generator)
+            order = examples.plan(batch_size=batch_size, generator=generator)
             rates = _rates(learning_rate, warmup_steps, start=(number - 1) * len(order) + 1)
             loss = _train_epoch(model, optimizer, ids, examples, watch(order), rates)
         if not math.isfinite(loss):
@@ -229,7 +234,7 @@ def _validate(model: Any, ids: SemanticIds, trie: Trie, valid: Examples, beams: 
 def level_losses(model: Any, ids: SemanticIds, examples: Examples, *, batch_size: int = 256) -> tuple[float, ...]:
     """Mean cross-entropy of the targets' tokens at each level: L values in nats. The model is in eval mode."""
     total = torch.zeros(ids.tokens.shape[1], dtype=torch.float64)
-    for index in plan_by_length(examples.lengths, batch_size=batch_size):
+    for index in examples.plan(batch_size=batch_size):
         made = batch(examples, ids, index, device=model.device)
         logits = model(**made, use_cache=False).logits
         losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), made["labels"], reduction="none")
@@ -257,7 +262,7 @@ def rank(
     trie = trie or make_trie(ids, device=model.device)
     histories = examples.histories() if exclude_seen else None
     found: list[list[int]] = [[] for _ in range(len(examples))]
-    for index in watch(plan_by_length(examples.lengths, batch_size=batch_size)):
+    for index in watch(examples.plan(batch_size=batch_size)):
         made = batch(examples, ids, index, device=model.device)
         seen = None if histories is None else [histories[i] for i in index.tolist()]
         ranked = recommend(model, trie, made["input_ids"], made["attention_mask"], k=k, beams=beams, seen=seen)

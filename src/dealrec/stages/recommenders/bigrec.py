@@ -11,29 +11,23 @@ import polars as pl
 from dealrec.columns import ITEM, TRAIN_COUNT
 from dealrec.config import Config
 from dealrec.data.catalogue import Catalogue, pairs
+from dealrec.devices import fingerprint_parts
 from dealrec.engine.launching import on_devices
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError
-from dealrec.recommenders.files import check_adapter_directory, check_model, model_files
+from dealrec.recommenders.files import adapter_base, check_adapter_directory, check_model, is_quantized, model_files
 from dealrec.stages.context import Context
 from dealrec.stages.recommenders.training import train_on
 
 if TYPE_CHECKING:
     from dealrec.recommenders.bigrec import BIGRec, Prompter
     from dealrec.recommenders.bigrec.files import Blocks
+    from dealrec.recommenders.bigrec.model import Dtype
     from dealrec.sequences import Sample
 
 WARM = "model"
 TRAININGS: tuple[str, ...] = ("finetune", "warmstart")
 TEXT = True
-
-
-def check(config: Config) -> None:
-    """The LLM is there, and its adapter; and what quantises it."""
-    check_model(config.llm.model, setting="llm.model", revision=config.llm.revision)
-    if config.llm.adapter is not None:
-        check_adapter_directory(config.llm.adapter)
-    check_quantization(config)
 
 
 def check_quantization(config: Config) -> None:
@@ -63,6 +57,46 @@ def files(config: Config) -> Iterator[Path | str]:
     if config.llm.adapter is not None:
         check_adapter_directory(config.llm.adapter)
         yield from model_files(config.llm.adapter)
+
+
+def machine(config: Config) -> list[str]:
+    """The kind of device, and the precision there."""
+    return fingerprint_parts(_dtype(config))
+
+
+def check(config: Config, run_dir: Path) -> list[str]:
+    """Raise DealrecError for an LLM that the run could not use, warn of what it would use badly; no weight is loaded.
+
+    Of an LLM of the hub that is not in the cache here, nothing is known but that the hub has it.
+    """
+    llm = config.llm
+    check_quantization(config)
+    if llm.adapter is not None:
+        check_adapter_directory(llm.adapter)
+    folder = check_model(llm.model, setting="llm.model", revision=llm.revision)
+    if folder is None:
+        return []
+    from dealrec.recommenders.bigrec import Prompter, checks
+    from dealrec.recommenders.bigrec.model import attach_empty_adapter, attach_lora, load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(str(folder))
+    catalogue = Catalogue.of(read_table(run_dir / "data" / "items.parquet"))
+    prompter = Prompter(tokenizer, catalogue.titles, **llm.prompt.model_dump())
+    shown = checks.shown_titles(prompter, catalogue.ids)
+    single = checks.longest_single(prompter, catalogue.ids, shown)
+    warnings = checks.cut_alike(prompter, catalogue.ids, shown)
+    if is_quantized(folder):
+        return warnings
+    model = load_model(str(folder), empty=True)
+    rows = model.get_input_embeddings().weight.shape[0]
+    checks.check_tokens(tokenizer, llm.prompt.template, rows=rows, name=llm.model)
+    warnings += checks.check_positions(model, prompter, single=single, max_new_tokens=config.evaluate.max_new_tokens)
+    if llm.adapter is not None:
+        attach_empty_adapter(model, llm.adapter)
+        warnings += checks.compare_base(adapter_base(llm.adapter), name=llm.model)
+    elif not config.finetune.full:
+        attach_lora(model, **llm.lora.model_dump(), seed=config.seed)
+    return warnings
 
 
 def warm_start(context: Context) -> None:
@@ -150,11 +184,9 @@ def _fresh(context: Context) -> "BIGRec":
 def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec":
     """The LLM, with the adapter of a folder, or with the weights of a folder in the place of its own."""
     from dealrec.recommenders.bigrec import BIGRec
-    from dealrec.recommenders.bigrec.model import Dtype, load_adapter, load_llm, load_model
+    from dealrec.recommenders.bigrec.model import load_adapter, load_llm, load_model
 
-    config = context.config
-    # Whole models learn in float32: in bfloat16 small steps would be rounded away.
-    dtype: Dtype = "float32" if config.finetune.full and config.llm.dtype == "auto" else config.llm.dtype
+    config, dtype = context.config, _dtype(context.config)
     with context.progress.bar(f"{context.name}: loading the LLM"):
         base, words = load_llm(
             config.llm.model, revision=config.llm.revision, dtype=dtype, quantization=config.llm.quantization
@@ -180,6 +212,11 @@ def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
         max_new_tokens=config.evaluate.max_new_tokens,
         batch_tokens=config.evaluate.batch_tokens,
     )
+
+
+def _dtype(config: Config) -> "Dtype":
+    """Whole models learn in float32: in bfloat16 small steps would be rounded away."""
+    return "float32" if config.finetune.full and config.llm.dtype == "auto" else config.llm.dtype
 
 
 def prompter(context: Context, tokenizer: Any) -> "Prompter":

@@ -29,12 +29,16 @@ class Kind(Protocol):
     TRAININGS: tuple[str, ...]
     TEXT: bool
 
-    def check(self, config: Config) -> None:
-        """Raise DealrecError for what would stop it, before anything is computed."""
+    def check(self, config: Config, run_dir: Path) -> list[str]:
+        """What to warn of before anything is computed. Raises DealrecError where it could not work on the data."""
         ...
 
     def files(self, config: Config) -> Iterator[Path | str]:
         """What decides how it computes, outside of the run directory."""
+        ...
+
+    def machine(self, config: Config) -> list[str]:
+        """What of the machine decides how it computes."""
         ...
 
     def warm_start(self, context: Context) -> None:
@@ -81,3 +85,8 @@ def kind(config: Config) -> Kind:
 def files(config: Config) -> Iterable[Path | str]:
     """What decides how the recommender computes, outside of the run directory."""
     return kind(config).files(config)
+
+
+def machine(config: Config) -> list[str]:
+    """What of the machine decides how the recommender computes."""
+    return kind(config).machine(config)

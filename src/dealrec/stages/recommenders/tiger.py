@@ -8,6 +8,7 @@ import polars as pl
 
 from dealrec.config import Config
 from dealrec.data.catalogue import Catalogue, pairs
+from dealrec.devices import fingerprint_parts
 from dealrec.engine.run_directory import read_table
 from dealrec.recommenders.files import check_encoder, check_model, encoder_files
 from dealrec.stages.context import Context
@@ -21,9 +22,10 @@ TEXT = False
 WARM, CHECKPOINT = "model", "checkpoint.safetensors"
 
 
-def check(config: Config) -> None:
-    """The text encoder is there."""
+def check(config: Config, run_dir: Path) -> list[str]:  # noqa: ARG001 the other recommenders look at the data
+    """Raise ModelError for a text encoder that is not whole."""
     check_model(config.tiger.text_encoder, setting="tiger.text_encoder", check=check_encoder)
+    return []
 
 
 def files(config: Config) -> Iterator[Path | str]:
@@ -33,6 +35,11 @@ def files(config: Config) -> Iterator[Path | str]:
         yield from encoder_files(folder)
     else:
         yield config.tiger.text_encoder
+
+
+def machine(config: Config) -> list[str]:  # noqa: ARG001
+    """The kind of device."""
+    return fingerprint_parts()
 
 
 def warm_start(context: Context) -> None:

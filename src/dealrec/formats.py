@@ -1,12 +1,10 @@
-"""Numbers as people read them."""
+"""Numbers and texts as people read them, in the terminal and in the report."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 DIGITS = 3
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def number(value: float) -> str:
@@ -43,6 +41,15 @@ def difference(value: float) -> str:
     return f"+{metric(value)}" if value > 0 else metric(value)
 
 
+def correlation(value: float | None) -> str:
+    """A correlation coefficient; None where it is not defined, as one of the two is constant.
+
+    >>> correlation(-0.5312), correlation(None)
+    ('-0.53', 'not defined')
+    """
+    return "not defined" if value is None else f"{value:.2f}"
+
+
 def percent(share: float) -> str:
     """A share in percent.
 
@@ -56,25 +63,23 @@ def percent(share: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration.
+    """A duration, to a tenth of its unit.
 
     >>> [seconds(x) for x in (0.03, 77.36, 1234.5, 132_732)]
-    ['0.03 s', '77.4 s', '20.6 min', '36.9 h']
+    ['0.0 s', '77.4 s', '20.6 min', '36.9 h']
     """
-    if value < 1:
-        return f"{value:.2f} s"
     if value < 120:
         return f"{value:.1f} s"
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
 def memory(size: int) -> str:
-    """Bytes, in GiB or MiB.
+    """Bytes in MiB, the unit of `effort.batch_memory`.
 
-    >>> memory(1_383_510_016), memory(50_000_000)
-    ('1.29 GiB', '48 MiB')
+    >>> memory(1_383_510_016)
+    '1,319 MiB'
     """
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+    return f"{size / 2**20:,.0f} MiB"
 
 
 def times(ratio: float) -> str:
@@ -108,26 +113,19 @@ class Unit:
         return number(value / 10.0**self.exponent)
 
 
-def moments(low: float, high: float) -> "tuple[int, str] | None":
-    """Ticks per second and the format of times from `low` to `high`, or None if they are not times since 1970.
+def listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does.
 
-    What lies between 1973 and 2286 when read as seconds, milli-, micro- or nanoseconds is a time; no number
-    does so in two of these units.
-
-    >>> moments(874_965_478, 893_286_638), moments(0, 270)
-    ((1, '%Y-%m-%d'), None)
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
     """
-    for ticks in (1, 10**3, 10**6, 10**9):
-        if low / ticks >= 1e8 and high / ticks < 1e10:
-            days = (high - low) / ticks / 86_400
-            return ticks, "%Y-%m-%d" if days > 20 else "%Y-%m-%d %H:%M"
-    return None
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def moment(value: float, ticks: int, style: str) -> str:
-    """A time since 1970 (UTC).
+def cut(text: str, width: int) -> str:
+    """The text, or its beginning.
 
-    >>> moment(874_965_478_000, 1000, "%Y-%m-%d")
-    '1997-09-22'
+    >>> cut("abcdef", 4)
+    'abc…'
     """
-    return (_EPOCH + timedelta(seconds=value / ticks)).strftime(style)
+    return text if len(text) <= width else text[: width - 1] + "\u2026"

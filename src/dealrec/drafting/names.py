@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Literal
 
 Role = Literal["user", "item", "timestamp", "rating", "split", "title", "category"]
@@ -34,6 +35,7 @@ _CATEGORIES = _set(
     "category categories genre genres department section aisle class group kind type tag tags kategorie catégorie"
     " categoría категория 类别 カテゴリ"
 )
+_SPLITS = _set("split part subset fold partition set phase")
 _PROSE = _set("description desc text summary detail subtitle")
 
 # Words beside which the others mean something else: when a film came out, what group a product is of.
@@ -75,11 +77,6 @@ def is_id(name: str) -> bool:
     return bool(_ID & set(last)) or any(part.endswith("id") for part in last)
 
 
-def _user(parts: list[str]) -> float:
-    # A session is a user only where there is no better one.
-    return _id_score(parts, _USERS) - (0.1 if "session" in parts else 0.0)
-
-
 def _id_score(parts: list[str], nouns: frozenset[str]) -> float:
     if "name" in parts or "title" in parts:
         return 0.2 if nouns & set(parts) else 0.0
@@ -94,7 +91,7 @@ def _id_score(parts: list[str], nouns: frozenset[str]) -> float:
 
 def _without_id(part: str) -> str:
     """`movieid` is a movie's id; a plural is of the same thing."""
-    for ending in ("id", "ids", "nr", "no", "code"):
+    for ending in ("id", "ids", "nr", "no", "code", "sha1", "hash"):
         stem = part.removesuffix(ending)
         if stem != part and stem in _USERS | _ITEMS:
             return stem
@@ -116,10 +113,6 @@ def _rating(parts: list[str]) -> float:
     return 0.1 if _NOT_RATINGS & set(parts) else 1.0 if len(parts) == 1 else 0.7
 
 
-def _split(parts: list[str]) -> float:
-    return 1.0 if {"split", "part", "subset", "fold", "partition", "set", "phase"} & set(parts) else 0.0
-
-
 def _title(parts: list[str]) -> float:
     named = set(parts) - _ID
     if not _TITLES & named:
@@ -137,5 +130,13 @@ def _category(parts: list[str]) -> float:
     return 1.0 if len(parts) == 1 else 0.8 if parts[-1] in _CATEGORIES else 0.6
 
 
-_SCORES = {"user": _user, "item": lambda parts: _id_score(parts, _ITEMS), "timestamp": _time, "rating": _rating}
-_SCORES |= {"split": _split, "title": _title, "category": _category}
+_SCORES: dict[Role, Callable[[list[str]], float]] = {
+    # A session is a user only where there is no better one.
+    "user": lambda parts: _id_score(parts, _USERS) - (0.1 if "session" in parts else 0.0),
+    "item": lambda parts: _id_score(parts, _ITEMS),
+    "timestamp": _time,
+    "rating": _rating,
+    "split": lambda parts: float(not _SPLITS.isdisjoint(parts)),
+    "title": _title,
+    "category": _category,
+}

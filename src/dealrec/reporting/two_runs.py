@@ -9,11 +9,12 @@ from typing import Any
 import polars as pl
 
 from dealrec.columns import EFFORT, HISTORY, INFLUENCE, OVERALL, SAMPLE, TARGET, USER
+from dealrec.config import Config
+from dealrec.engine.run_directory import Run
 from dealrec.errors import RunDirectoryError
 from dealrec.evaluation.correlation import spearman
 from dealrec.reporting import costs, coverage, results
 from dealrec.reporting.results import Cell, Results
-from dealrec.reporting.runs import Run
 from dealrec.reporting.templates import render
 
 ABSENT = "not there"
@@ -54,47 +55,52 @@ class Pair:
     """Two runs, by name, and their training samples."""
 
     names: tuple[str, str]
-    runs: tuple[Run, Run]
+    runs: tuple[Run[Config], Run[Config]]
     samples: tuple[pl.DataFrame, pl.DataFrame]
     matched: pl.DataFrame  # sample_id of the first run, other: of the second
     same_samples: bool
 
 
-def write_comparison(first: Run, second: Run, path: Path | None = None) -> dict[str, Any]:
+def write_comparison(first: Run[Config], second: Run[Config], path: Path | None = None) -> dict[str, Any]:
     """Write a page on two runs, by default into the folder of the first; return its path and its main figures.
 
     Raises RunDirectoryError for a run without a selection of its settings.
     """
     pair = matched_pair(first, second)
-    shown = content(pair)
+    page = content(pair)
     target = path or first.folder / f"compared-with-{second.folder.resolve().name}.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render("comparison.html.jinja", shown), encoding="utf-8")
-    found: Overlap = shown["overlap"]
+    target.write_text(render("comparison.html.jinja", page), encoding="utf-8")
+    shared: Overlap = page["overlap"]
     return {
         "page": str(target),
         "runs": list(pair.names),
-        "selected": [found.first, found.second],
-        "in_both": found.both,
-        "in_both_by_chance": found.by_chance,
-        "jaccard": found.jaccard,
-        "spearman": {one.score: {"n": one.n, "value": one.spearman} for one in shown["correlations"]},
-        "settings": {name: list(values) for name, *values in shown["settings"]},
+        "selected": [shared.first, shared.second],
+        "in_both": shared.both,
+        "in_both_by_chance": shared.by_chance,
+        "jaccard": shared.jaccard,
+        "spearman": {row.score: {"n": row.n, "value": row.spearman} for row in page["correlations"]},
+        "settings": {name: list(values) for name, *values in page["settings"]},
     }
 
 
-def matched_pair(first: Run, second: Run) -> Pair:
-    """Match the samples of two runs."""
+def matched_pair(first: Run[Config], second: Run[Config]) -> Pair:
+    """Match the samples of two runs. Raises RunDirectoryError for a run without a selection of its settings."""
     runs = (first, second)
     for run in runs:
-        _require_selection(run)
+        if not run.has("influence", "effort", "select"):
+            reason = f" (what stands there {run.outdated['select']})" if "select" in run.outdated else ""
+            raise RunDirectoryError(
+                f"{run.folder} holds no selection to compare{reason}",
+                "Run it: dealrec run CONFIG --run-dir DIR --until select",
+            )
     names = (first.folder.resolve().name, second.folder.resolve().name)
     if names[0] == names[1]:
         names = (str(first.folder), str(second.folder))
     samples = (first.table(f"data/{_SAMPLES}"), second.table(f"data/{_SAMPLES}"))
-    same = len({run.manifests["data"].outputs.get(_SAMPLES) for run in runs}) == 1
+    same_samples = len({run.manifests["data"].outputs.get(_SAMPLES) for run in runs}) == 1
     identity = samples[0].select(SAMPLE, pl.col(SAMPLE).alias("other"))
-    return Pair(names, runs, samples, identity if same else match(*samples), same)
+    return Pair(names, runs, samples, identity if same_samples else match(*samples), same_samples)
 
 
 def match(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
@@ -105,30 +111,31 @@ def match(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
         separator="\x1e",
     ).alias("key")
     left, right = (table.select(SAMPLE, key).unique("key", keep="first") for table in (first, second))
-    found = left.join(right.rename({SAMPLE: "other"}), on="key")
-    return found.select(SAMPLE, "other").sort(SAMPLE)
+    return left.join(right.rename({SAMPLE: "other"}), on="key").select(SAMPLE, "other").sort(SAMPLE)
 
 
 def content(pair: Pair) -> dict[str, Any]:
     """Everything that the template shows."""
-    found, changed = overlap(pair), settings(pair)
-    evaluated = tuple(results.results(run) for run in pair.runs)
+    shared = overlap(pair)
+    evaluations = tuple(results.results(run) for run in pair.runs)
+    walls = [{line.stage: line.wall for line in costs.lines(run)} for run in pair.runs]
+    stages = sorted(dict.fromkeys([*walls[0], *walls[1]]), key=lambda name: name == "all")
     first, second = pair.names
     return {
         "names": pair.names,
         "headline": (
-            f"{first} and {second} have {found.both:,} samples in common of the {found.first:,} and {found.second:,}"
+            f"{first} and {second} have {shared.both:,} samples in common of the {shared.first:,} and {shared.second:,}"
             f" that they select."
         ),
-        "overlap": found,
-        "chance": f"{found.by_chance:,.{0 if found.by_chance >= 10 else 1}f}",
+        "overlap": shared,
+        "chance": f"{shared.by_chance:,.{0 if shared.by_chance >= 10 else 1}f}",
         "same_samples": pair.same_samples,
         "shared": len(pair.matched),
-        "settings": changed,
+        "settings": settings(pair),
         "correlations": list(correlations(pair)),
-        "summaries": [one.summary if one else "Nothing is evaluated." for one in evaluated],
-        "results": list(measures(evaluated)),
-        "costs": list(_costs(pair)),
+        "summaries": [evaluation.summary if evaluation else "Nothing is evaluated." for evaluation in evaluations],
+        "results": list(measures(evaluations)),
+        "costs": [(stage, [wall.get(stage, ABSENT) for wall in walls]) for stage in stages],
         **_coverage(pair),
     }
 
@@ -137,8 +144,8 @@ def settings(pair: Pair) -> list[tuple[str, str, str]]:
     """Name and both values of each setting that differs."""
     first, second = (dict(_flat(run.config.model_dump(mode="json"))) for run in pair.runs)
     names = dict.fromkeys([*first, *second])
-    shown = ((name, _said(first, name), _said(second, name)) for name in names)
-    return [(name, left, right) for name, left, right in shown if left != right]
+    rows = ((name, _text(first, name), _text(second, name)) for name in names)
+    return [(name, left, right) for name, left, right in rows if left != right]
 
 
 def overlap(pair: Pair) -> Overlap:
@@ -153,55 +160,43 @@ def overlap(pair: Pair) -> Overlap:
 def correlations(pair: Pair) -> Iterator[Correlation]:
     """Of influence over all samples that both have, of effort and overall score over the candidates of both."""
     pools = [run.table("select/candidates.parquet") for run in pair.runs]
-    all_scored = [run.table("influence/scores.parquet") for run in pair.runs]
-    for name, (left, right) in {INFLUENCE: all_scored, EFFORT: pools, OVERALL: pools}.items():
+    everything = [run.table("influence/scores.parquet") for run in pair.runs]
+    for name, (left, right) in {INFLUENCE: everything, EFFORT: pools, OVERALL: pools}.items():
         other = right.select(pl.col(SAMPLE).alias("other"), pl.col(name).alias("theirs"))
         table = pair.matched.join(left.select(SAMPLE, name), on=SAMPLE).join(other, on="other")
         value = spearman(table[name], table["theirs"]) if len(table) > 1 else None
         yield Correlation(name, len(table), value)
 
 
-def measures(evaluated: tuple[Results | None, ...]) -> Iterator[tuple[str, list[Cell]]]:
+def measures(evaluations: tuple[Results | None, ...]) -> Iterator[tuple[str, list[Cell]]]:
     """Of each measure, for each run: the selected arm's mean, and the difference from Random with its verdict."""
-    rows = [{row.measure: row for row in one.rows} if one else {} for one in evaluated]
-    verdicts = [{one.measure: one.words for one in found.verdicts} if found else {} for found in evaluated]
-    for name in dict.fromkeys(measure for found in rows for measure in found):
+    tables = [{row.measure: row for row in evaluation.rows} if evaluation else {} for evaluation in evaluations]
+    verdicts = [
+        {verdict.measure: verdict.words for verdict in evaluation.verdicts} if evaluation else {}
+        for evaluation in evaluations
+    ]
+    for name in dict.fromkeys(measure for rows in tables for measure in rows):
         cells = []
-        for found, words in zip(rows, verdicts, strict=True):
-            row = found.get(name)
+        for rows, words in zip(tables, verdicts, strict=True):
+            row = rows.get(name)
             cells.append(row.cells[1] if row else Cell("", ABSENT))
-            away = row.difference if row and row.difference and row.difference.mean else Cell("", "")
-            cells.append(Cell(away.mean, f"{away.interval}; {words[name]}" if name in words else ""))
+            difference = row.difference if row and row.difference and row.difference.mean else Cell("", "")
+            cells.append(Cell(difference.mean, f"{difference.interval}; {words[name]}" if name in words else ""))
         yield name, cells
 
 
 def _coverage(pair: Pair) -> dict[str, Any]:
     """Of one set of samples how either selection spreads over it; of different ones what either touches."""
-    chosen = [
+    selected = [
         table.join(run.table("select/selected.parquet"), on=SAMPLE, how="semi")
         for run, table in zip(pair.runs, pair.samples, strict=True)
     ]
-    everyone = {"all": pair.samples[0]}
+    groups = {"all": pair.samples[0]}
     if not pair.same_samples:
-        everyone = {f"all of {name}": table for name, table in zip(pair.names, pair.samples, strict=True)}
-    groups = everyone | {f"selected by {name}": table for name, table in zip(pair.names, chosen, strict=True)}
+        groups = {f"all of {name}": table for name, table in zip(pair.names, pair.samples, strict=True)}
+    groups |= {f"selected by {name}": table for name, table in zip(pair.names, selected, strict=True)}
     spreads = coverage.spreads(pair.runs[0], groups) if pair.same_samples else []
     return {"reach": coverage.reach(groups), "spreads": spreads, "marked": list(groups)[-2:]}
-
-
-def _costs(pair: Pair) -> Iterator[tuple[str, list[str]]]:
-    lines = [{line.stage: line.wall for line in costs.lines(run)} for run in pair.runs]
-    for stage in sorted(dict.fromkeys([*lines[0], *lines[1]]), key=lambda name: name == "all"):
-        yield stage, [found.get(stage, ABSENT) for found in lines]
-
-
-def _require_selection(run: Run) -> None:
-    if not run.has("influence", "effort", "select"):
-        why = f" (what stands there {run.outdated['select']})" if "select" in run.outdated else ""
-        raise RunDirectoryError(
-            f"{run.folder} holds no selection to compare{why}",
-            "Run it: dealrec run CONFIG --run-dir DIR --until select",
-        )
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -212,7 +207,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
             yield f"{above}{name}", value
 
 
-def _said(values: Mapping[str, Any], name: str) -> str:
+def _text(values: Mapping[str, Any], name: str) -> str:
     if name not in values:
         return ABSENT
     return values[name] if isinstance(values[name], str) else json.dumps(values[name], ensure_ascii=False)

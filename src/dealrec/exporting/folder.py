@@ -75,23 +75,23 @@ def export(
     ConfigError for what there is not.
     """
     config = recorded_config(run_dir, Config)
-    wanted = _form(config, to, form)
+    stack_form = _form(config, to, form)
     run = complete_run(run_dir, stages_until("select"), Config)
-    chosen = _chosen(run, arm)
-    handed = _handover(run, chosen, wanted)
+    samples = _arm_samples(run, arm)
+    handover = _handover(run, samples, stack_form)
     out = (out or run_dir / "exports" / (to if arm == "selected" else f"{to}-{arm}")).resolve()
     _refuse_to_replace(out, force=force)
     with _appearing(out) as folder:
-        train = STACKS[to](handed, folder)
-        provenance = _provenance(run, handed, chosen, stack=to, arm=arm)
+        train = STACKS[to](handover, folder)
+        provenance = _provenance(run, handover, samples, stack=to, arm=arm)
         provenance["files"] = _hashes(folder)
         if to == "datasets":
-            text = hf_datasets.card(provenance, licence=licence, columns=list(handed.rows()[0]))
+            text = hf_datasets.card(provenance, licence=licence, columns=list(handover.rows()[0]))
             (folder / hf_datasets.CARD).write_text(text, encoding="utf-8")
             provenance["files"] = _hashes(folder)
         (folder / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    notes = tuple(handed.notes)
-    return Exported(out, to, wanted, arm, len(handed.samples), handed.differing, _hashes(out), notes, train)
+    notes = tuple(handover.notes)
+    return Exported(out, to, handover.form, arm, len(handover.samples), handover.differing, _hashes(out), notes, train)
 
 
 def _form(config: Config, to: str, form: str | None) -> Form:
@@ -102,19 +102,19 @@ def _form(config: Config, to: str, form: str | None) -> Form:
         raise ConfigError(f"There is no form {form!r}", f"There are: {', '.join(FORMS)}.")
     name, forms = config.recommender, FORMS if kinds.kind(config).TEXT else FORMS[-1:]
     if to in TRAINERS and "text" not in forms:
-        others = ", --to ".join(other for other in STACKS if other not in TRAINERS)
+        readers = ", --to ".join(stack for stack in STACKS if stack not in TRAINERS)
         raise ConfigError(
             f"A run of recommender {name!r} cannot be handed to {to}, which trains LLMs on text: its samples are token"
             " ids of an encoder-decoder of its own",
-            f"Choose --to {others}; dealrec run fine-tunes it.",
+            f"Choose --to {readers}; dealrec run fine-tunes it.",
         )
-    for known in forms:
-        if form in (None, known):
-            return known
+    for possible in forms:
+        if form in (None, possible):
+            return possible
     raise ConfigError(f"Samples of recommender {name!r} have no form {form!r}", "Leave --form away: token ids.")
 
 
-def _chosen(run: Run[Config], arm: str) -> pl.DataFrame:
+def _arm_samples(run: Run[Config], arm: str) -> pl.DataFrame:
     """An arm's samples: user_id, history, target and, of a selection, its scores; by rank, or else by id."""
     arms = [*selected_arms(run.config), *random_arms(run.config)]
     if arm not in arms:
@@ -124,14 +124,14 @@ def _chosen(run: Run[Config], arm: str) -> pl.DataFrame:
     return table.join(run.table("data/samples-train.parquet"), on=SAMPLE, how="left", maintain_order="left")
 
 
-def _handover(run: Run[Config], chosen: pl.DataFrame, form: Form) -> Handover:
+def _handover(run: Run[Config], samples: pl.DataFrame, form: Form) -> Handover:
     kind, inputs = kinds.kind(run.config), ("data/items.parquet", "warmstart")
     context = Context("export", run.config, Silent(), run.folder, run.folder, inputs)
     tokenizer = kind.tokenizer(run.config)
-    return Handover(run.config, form, kind.written(context, chosen), tokenizer, kind.start_folder(context))
+    return Handover(run.config, form, kind.written(context, samples), tokenizer, kind.start_folder(context))
 
 
-def _provenance(run: Run[Config], handover: Handover, chosen: pl.DataFrame, *, stack: str, arm: str) -> dict[str, Any]:
+def _provenance(run: Run[Config], handover: Handover, samples: pl.DataFrame, *, stack: str, arm: str) -> dict[str, Any]:
     """Where the rows come from: the stages with their settings, and SHA-256 of all that was read."""
     method = "influence and effort, coverage-enhanced sampling (DEALRec)"
     lengths = [len(sample.tokens.input_ids) for sample in handover.samples]
@@ -155,15 +155,15 @@ def _provenance(run: Run[Config], handover: Handover, chosen: pl.DataFrame, *, s
                 "settings": manifest.config,
                 "outside": [
                     {
-                        "name": Path(thing).name if Path(thing).is_absolute() else thing,
+                        "name": Path(source).name if Path(source).is_absolute() else source,
                         "sha256": manifest.inputs[f"outside/{place}"],
                     }
-                    for place, thing in enumerate(manifest.outside)
+                    for place, source in enumerate(manifest.outside)
                 ],
             }
             for name, manifest in run.manifests.items()
         },
-        "sample_ids": chosen[SAMPLE].to_list(),
+        "sample_ids": samples[SAMPLE].to_list(),
     }
 
 
@@ -176,10 +176,10 @@ def _refuse_to_replace(out: Path, *, force: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
-        known = {PROVENANCE, *json.loads((out / PROVENANCE).read_bytes())["files"]}
+        exported = {PROVENANCE, *json.loads((out / PROVENANCE).read_bytes())["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise RunDirectoryError(f"{out} exists and is not an export", "Choose another --out.") from None
-    foreign = [name for name in _files(out) if name not in known]
+    foreign = [name for name in _files(out) if name not in exported]
     if foreign:
         raise RunDirectoryError(
             f"{out} holds more than the export: {', '.join(foreign[:3])}", "Move it away, or choose another --out."

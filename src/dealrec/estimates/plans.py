@@ -6,9 +6,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from dealrec.config import Config
-from dealrec.engine.manifest import FINGERPRINT, Manifest, fingerprint, stage_inputs, stage_settings
+from dealrec.engine.manifest import FINGERPRINT, Manifest, stage_origin
 from dealrec.engine.runner import State, states
-from dealrec.engine.stage import Stage
+from dealrec.engine.settings import recorded
+from dealrec.engine.stage import SHARDS, UNITS, Stage
 from dealrec.errors import DealrecError
 
 
@@ -51,7 +52,7 @@ def planned(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[
         kept = _kept_shards(config, run_dir, stage, complete) if known else frozenset[str]()
         unchanged = manifest is not None and (manifest.version, manifest.config) == (
             stage.version,
-            stage_settings(stage, config),
+            recorded(config, stage.settings),
         )
         spared, known = unchanged and not known, False
         plan = Plan.RUNNING if state is State.RUNNING else Plan.RESUMES if kept else Plan.WILL_RUN
@@ -59,18 +60,17 @@ def planned(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[
 
 
 def _kept_shards(config: Config, run_dir: Path, stage: Stage, complete: Mapping[str, Manifest]) -> frozenset[str]:
-    """What an interrupted run that was making the same thing has left."""
+    """Names of the shards and units that an interrupted run that was making the same thing has left."""
     part = run_dir / f"{stage.name}.part"
-    recorded = part / FINGERPRINT
-    if not recorded.is_file():
+    recorded_digest = part / FINGERPRINT
+    if not recorded_digest.is_file():
         return frozenset()
     try:
-        inputs = stage_inputs(stage, config, complete)
+        digest = stage_origin(stage, config, complete).digest()
     except DealrecError:  # a file of the user's that is gone
         return frozenset()
-    if recorded.read_text() != fingerprint(stage, stage_settings(stage, config), inputs):
+    if recorded_digest.read_text() != digest:
         return frozenset()
-    shards = part / "shards"
-    return (
-        frozenset(path.name for path in shards.iterdir() if path.suffix != ".tmp") if shards.is_dir() else frozenset()
-    )
+    folders = [folder for folder in (part / SHARDS / digest[:16], part / UNITS) if folder.is_dir()]
+    names = (path.name for folder in folders for path in folder.iterdir() if path.suffix != ".tmp")
+    return frozenset(name.partition("@")[0] for name in names)

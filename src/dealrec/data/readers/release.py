@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from dealrec import columns
-from dealrec.data.tables import require_file, unreadable
+from dealrec.data.readers.faults import explained, not_utf8, require_file
 from dealrec.data.values import TEST, TRAIN, VALID
 from dealrec.errors import DataError
 
@@ -44,13 +44,15 @@ def _read_lines(path: Path, *, may_be_empty: bool) -> pl.DataFrame:
     users: list[int] = []
     items: list[int] = []
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 tokens = [_integer(token, path=path, number=number) for token in line.split()]
                 users.extend(tokens[:1] * (len(tokens) - 1))
                 items.extend(tokens[1:])
-    except (OSError, UnicodeDecodeError) as error:
-        unreadable(path, error)
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, f"byte {error.start + 1:,} of a block") from error
+    except OSError as error:
+        raise explained(path, error) from error
     if not items and not may_be_empty:
         raise DataError(f"{path}: the file is empty (no interactions)", "Write it again.")
     return pl.DataFrame(

@@ -1,0 +1,127 @@
+"""JSON Lines: one object a line; what is nearly so is read where nothing is lost, and else named with its line."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+
+from dealrec.data.readers.blocks import Text
+from dealrec.data.readers.faults import converted, not_utf8, unreadable
+from dealrec.errors import DataError
+
+Keep = Callable[[pl.Schema], list[str]]  # the columns that are read, of all those that there are
+
+_DOCUMENT = (
+    "import json,sys; d=json.load(sys.stdin); d=d if isinstance(d,list) else next(v for v in d.values()"
+    " if isinstance(v,list)); [print(json.dumps(r)) for r in d]"
+)
+_LITERALS = "import ast,json,sys; [print(json.dumps(ast.literal_eval(r))) for r in sys.stdin]"
+
+
+def read_jsonl(text: Text, keep: Keep) -> tuple[pl.DataFrame, list[str]]:
+    """The columns to keep, and the names of all. The types of a column are settled by all of its rows.
+
+    NaN is read as null. Raises DataError, with the line and how to convert the file, for what holds no object a line.
+    """
+    parts: list[pl.DataFrame] = []
+    schema: dict[str, pl.DataType] = {}
+    lines = 0
+    for block in text.blocks():
+        frame = _frame(text, block, lines)
+        lines += block.count(b"\n")
+        if frame.width:
+            schema |= {name: kind for name, kind in frame.schema.items() if schema.get(name, pl.Null) == pl.Null}
+            # Where a block has none of the columns, another one keeps the number of its rows.
+            parts.append(frame.select(keep(frame.schema) or frame.columns[:1]))
+    if not parts:
+        return pl.DataFrame(), []
+    whole = pl.concat(parts, how="diagonal_relaxed")
+    if whole.height == 1 and all(kind.is_nested() for kind in schema.values()):
+        raise _document(text)
+    return whole.select(keep(pl.Schema(schema)) or whole.columns), list(schema)
+
+
+def _frame(text: Text, block: bytes, before: int) -> pl.DataFrame:
+    try:
+        return pl.read_ndjson(block, infer_schema_length=None) if block.strip() else pl.DataFrame()
+    except pl.exceptions.PolarsError:
+        return _mended(text, block, before)
+
+
+def _mended(text: Text, block: bytes, before: int) -> pl.DataFrame:
+    """The block line by line; before: the lines before it."""
+    if not before and block.lstrip().startswith(b"[") and not _is_row(block.lstrip().partition(b"\n")[0]):
+        raise _document(text)
+    rows = []
+    for number, line in enumerate(block.split(b"\n"), start=before + 1):
+        if line.strip():
+            rows.append(json.dumps(_object(text, line, number, block if number == 1 else b"")))
+    try:
+        return pl.read_ndjson("\n".join(rows).encode(), infer_schema_length=None)
+    except pl.exceptions.PolarsError:  # a column of objects here and numbers there
+        return pl.DataFrame([json.loads(row) for row in rows], infer_schema_length=None, strict=False)
+
+
+def _object(text: Text, line: bytes, number: int, block: bytes) -> dict[str, Any]:
+    place = f"line {number:,}"
+    try:
+        content = line.decode()
+    except UnicodeDecodeError as error:
+        raise not_utf8(text.path, place) from error
+    try:
+        value = json.loads(content, parse_constant=lambda name: _constant(text, name, place))
+    except ValueError as error:
+        raise _fault(text, content, place, block, error) from error
+    if not isinstance(value, dict):
+        raise unreadable(text.path, f"{place} is no JSON object: {content[:40]!r}", "Write one object a line.")
+    return value
+
+
+def _constant(text: Text, name: str, place: str) -> None:
+    if name != "NaN":
+        raise unreadable(text.path, f"{place} holds {name}, which is no JSON", "Write a number or null in its place.")
+
+
+def _fault(text: Text, line: str, place: str, block: bytes, error: ValueError) -> DataError:
+    if isinstance(_parsed(ast.literal_eval, line), dict):
+        return unreadable(
+            text.path,
+            f"{place} is a Python literal, not JSON: {line[:40]!r}",
+            f"Convert it: {converted(text.path, _LITERALS, ending='.jsonl')}",
+        )
+    if block and (line.strip() == "{" or _parsed(json.loads, block) is not None):
+        return _document(text)
+    if _parsed(json.loads, line.rstrip().removesuffix(",")) is not None:
+        return unreadable(text.path, f"{place} ends in a comma", "Write one object a line, without commas between.")
+    if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+        return unreadable(text.path, f"{place} holds more than one object", "Write one object a line.")
+    return unreadable(
+        text.path, f"{place} is cut or damaged, for it is no JSON: {line[:60]!r}", "Mend or delete that line."
+    )
+
+
+def _document(text: Text) -> DataError:
+    return unreadable(
+        text.path,
+        "it is one JSON document, not one object a line (line 1)",
+        f"Convert it: {converted(text.path, _DOCUMENT, ending='.jsonl')}"
+        " (in pandas: to_json(orient='records', lines=True))",
+    )
+
+
+def _parsed(parser: Callable[[Any], Any], text: str | bytes) -> Any:
+    """What the parser makes of the text; None where it refuses it."""
+    try:
+        return parser(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+def _is_row(line: bytes) -> bool:
+    """A line that is a list of values: no object, but no beginning of a document either."""
+    value = _parsed(json.loads, line)
+    return isinstance(value, list) and bool(value) and not isinstance(value[0], dict | list)
