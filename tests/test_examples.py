@@ -89,6 +89,7 @@ def test_a_recipe_is_short_says_how_it_is_run_and_is_valid(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.slow
 def test_a_recipe_runs(name: str, folder: Path, tiny_llm: Path, text_encoder: Path) -> None:
     until, _ = RECIPES[name]
     config = on_small_data(name, folder, tiny_llm, text_encoder)
@@ -132,6 +133,7 @@ def test_the_reference_recipe_is_the_preset() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
 def test_the_script_runs_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +148,7 @@ def test_the_script_runs_from_anywhere(
     assert (pruned / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_recipe_is_tried_on_made_up_data_as_the_readme_says(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +174,7 @@ def test_the_notebook_is_kept_without_outputs() -> None:
     assert [cell for cell in cells if cell.outputs or cell.execution_count] == []
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbclient import NotebookClient
 

@@ -51,6 +51,7 @@ def test_the_make_commands_are_run_by_the_gate() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
 def test_the_commands_for_one_s_own_data_run_as_written(folder: Path, cli: Cli, tiny_llm: Path) -> None:
     """The first is a process of its own, as a shell starts it; the others are called here, with the same words."""
     own = [command for command in commands() if command.startswith("dealrec")]
@@ -88,6 +89,7 @@ def test_the_config_of_the_readme_is_one() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
 def test_the_python_of_the_readme_runs(folder: Path, tiny_llm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prune, maths = blocks("python")
     prune = prune.replace("/models/my-llm", str(tiny_llm)).replace("budget=1024", "budget=6")

@@ -10,7 +10,11 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Cli
+
+pytestmark = pytest.mark.slow
 
 KILLS = 4
 # Killed runs are forked from a process that has imported what takes long: the kills strike while something is computed.
