@@ -1,4 +1,5 @@
-# make demo: the main job on MovieLens-100K.  make test: lint, types and all tests.  make test-exports: with the stacks.
+# make demo: the main job on MovieLens-100K.  make test: lint, types and all tests.  make quick: without the slow tests.
+# make test-exports: with the stacks.
 # make test-versions: quick tests with each Python that there is.  make package: what is published, and the demo with it;
 # DEMO_ARGS='--set select.budget=8 ...' makes it a smaller one.  make docs: the documentation, into site/, with its references
 # written anew; make docs-serve: shown while it is edited.
@@ -9,6 +10,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # A CPU build of torch suffices; an environment variable such as PIP_EXTRA_INDEX_URL chooses another.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# Several processes run the tests, each of a contiguous part of them, so that most fixtures are made once.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # The fine-tuning stacks that test-exports reads exports with, each in an environment of its own: their versions exclude
 # one another, and ours. LLaMA-Factory imports torchaudio, which has to be of torch's release.
@@ -23,7 +27,7 @@ VERSIONS ?= .venv
 PYTHONS ?= python3.11 python3.12 python3.13
 VERSION_TESTS ?= tests/test_cli.py tests/test_api.py tests/test_packaging.py tests/data tests/selection tests/exporting/test_exports.py
 
-.PHONY: demo test test-exports test-versions package docs docs-serve reference lint types format env clean
+.PHONY: demo test quick test-exports test-versions package docs docs-serve reference lint types format env clean
 
 env: $(STAMP)
 
@@ -39,7 +43,10 @@ demo: env
 	$(BIN)/dealrec demo --run-dir runs/demo
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+quick: lint types
+	$(PYTEST) -m "not slow and not stacks"
 
 test-exports: env $(addprefix $(STACKS)/,$(addsuffix /.installed,trl llamafactory axolotl))
 	$(PIP) --constraint constraints.txt --editable '.[export]'

@@ -106,17 +106,22 @@ def write_config(tmp_path: Path, tiny_llm: Path) -> Callable[..., Path]:
     """Write a small data set and a config for it; keyword arguments replace sections of the config."""
 
     def write(folder: Path = tmp_path, **sections: Any) -> Path:
-        folder.mkdir(exist_ok=True)
-        made_interactions().write_parquet(folder / "interactions.parquet")
-        made_items().write_parquet(folder / "items.parquet")
-        content = small_settings(tiny_llm)
-        for name, section in sections.items():
-            content[name] = {**content.get(name, {}), **section} if isinstance(section, dict) else section
-        path = folder / "config.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return path
+        return write_small_config(folder, tiny_llm, **sections)
 
     return write
+
+
+def write_small_config(folder: Path, llm: Path, /, **sections: Any) -> Path:
+    """A small data set and a config for it; keyword arguments replace sections of the config."""
+    folder.mkdir(exist_ok=True)
+    made_interactions().write_parquet(folder / "interactions.parquet")
+    made_items().write_parquet(folder / "items.parquet")
+    content = small_settings(llm)
+    for name, section in sections.items():
+        content[name] = {**content.get(name, {}), **section} if isinstance(section, dict) else section
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_page_is_there_and_none_fetches_anything_from_elsewhere(site: Path) -> None:
     pages = {path: Page(path.read_text()) for path in site.rglob("*.html")}
     written = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
@@ -64,12 +65,14 @@ def test_every_page_is_there_and_none_fetches_anything_from_elsewhere(site: Path
     assert [url for style in styles for url in re.findall(r"url\(['\"]?((?:https?:)?//[^)]+)", style)] == []
 
 
+@pytest.mark.slow
 def test_equations_are_mathml(site: Path) -> None:
     text = (site / "method.html").read_text()
     assert Page(text).equations >= METHOD.count("$$") // 2 > 20
     assert "arithmatex" not in text
 
 
+@pytest.mark.slow
 def test_the_search_works_from_disk(site: Path) -> None:
     index = (site / "search" / "search_index.js").read_text()
     titles = {entry["title"] for entry in json.loads(index.removeprefix("var __index = "))["docs"]}
@@ -77,6 +80,7 @@ def test_the_search_works_from_disk(site: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium, nor google-chrome, on the PATH")
+@pytest.mark.slow
 def test_the_search_finds_things_in_a_browser_that_opens_the_pages_from_disk(site: Path) -> None:
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: pip install .[browser]"
@@ -205,6 +209,7 @@ def documented_columns() -> Iterator[tuple[str, list[str]]]:
             yield name, [column for head in heads for column in re.findall(r"`([^`]+)`", head)]
 
 
+@pytest.mark.slow
 def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tmp_path: Path) -> None:
     from dealrec.config.files import load
     from dealrec.engine.runner import run

@@ -2,7 +2,6 @@
 
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -90,6 +89,7 @@ def test_a_recipe_is_short_says_how_it_is_run_and_is_valid(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.slow
 def test_a_recipe_runs(name: str, folder: Path, tiny_llm: Path, text_encoder: Path) -> None:
     until, _ = RECIPES[name]
     config = on_small_data(name, folder, tiny_llm, text_encoder)
@@ -132,17 +132,23 @@ def test_the_reference_recipe_is_the_preset() -> None:
     assert REFERENCE["select"].items() <= given["select"].items()
 
 
-def test_the_script_runs_from_anywhere(tmp_path: Path) -> None:
-    command = [sys.executable, str(EXAMPLES / "prune.py"), "--small"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "8 samples, the best first" in done.stdout
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
+def test_the_script_runs_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLES / "prune.py"), "--small"])
+    monkeypatch.syspath_prepend(EXAMPLES)  # as Python does for a script
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    assert "8 samples, the best first" in capsys.readouterr().out
     pruned = tmp_path / "runs" / "pruned"
     assert len((pruned / "train.jsonl").read_text().splitlines()) == 8
     assert (pruned / "trl" / "sft.yaml").is_file()
     assert (pruned / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_recipe_is_tried_on_made_up_data_as_the_readme_says(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +174,7 @@ def test_the_notebook_is_kept_without_outputs() -> None:
     assert [cell for cell in cells if cell.outputs or cell.execution_count] == []
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbclient import NotebookClient
 

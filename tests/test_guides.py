@@ -94,6 +94,7 @@ def run_block(block: Block, cli: Cli, folder: Path, llm: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
 def test_what_a_page_shows_runs_as_written(page: str, folder: Path, cli: Cli, tiny_llm: Path) -> None:
     found = blocks(page)
     assert found or page == "concepts.md"
@@ -130,6 +131,7 @@ def test_the_surrogate_of_the_guide_sees_no_padding_and_no_future() -> None:
     torch.testing.assert_close(short, long[:, :2])
 
 
+@pytest.mark.slow
 def test_the_pages_on_baselines_compare_as_many_samples(folder: Path, cli: Cli, tiny_llm: Path) -> None:
     (script,) = (block for block in blocks("guides/baseline.md") if block[1] == "baseline.py")
     run_block(script, cli, folder, tiny_llm)

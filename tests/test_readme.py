@@ -2,6 +2,8 @@
 
 import os
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import made_interactions, made_items, small_settings
+from tests.conftest import Cli, made_interactions, made_items, small_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,20 +27,20 @@ def commands() -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A user's folder with their two files."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with their two files, where the test is."""
     made_interactions().write_parquet(tmp_path / "interactions.parquet")
     made_items().write_parquet(tmp_path / "items.parquet")
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def shell(command: str, folder: Path) -> str:
+def shell(command: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        command, shell=True, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
+        command, shell=True, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_the_make_commands_are_run_by_the_gate() -> None:
@@ -48,20 +50,25 @@ def test_the_make_commands_are_run_by_the_gate() -> None:
     assert [command for command in makes if command not in gate] == []
 
 
-def test_the_commands_for_one_s_own_data_run_as_written(folder: Path, tiny_llm: Path) -> None:
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
+def test_the_commands_for_one_s_own_data_run_as_written(folder: Path, cli: Cli, tiny_llm: Path) -> None:
+    """The first is a process of its own, as a shell starts it; the others are called here, with the same words."""
     own = [command for command in commands() if command.startswith("dealrec")]
     names = ["init", "validate", "run", "run", "run", "status", *["export"] * 4, "fidelity"]
     assert [command.split()[1] for command in own] == names
     # The check on MovieLens takes half an hour; here it is the same command on the small data.
     small = "fidelity config.yaml --set fidelity.subsets=4 --set fidelity.groups=2 --set fidelity.workers=1"
     own[-1] = own[-1].replace("fidelity", small, 1)
-    for command in own:
-        shell(command.replace("/models/my-llm", str(tiny_llm)), folder)
-        if command.startswith("dealrec init"):  # what the user changes in it
-            config = yaml.safe_load((folder / "config.yaml").read_text())
-            for name, section in small_settings(tiny_llm).items():
-                config[name] = {**config.get(name, {}), **section} if isinstance(section, dict) else section
-            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    first, *others = (command.replace("/models/my-llm", str(tiny_llm)) for command in own)
+    shell(first)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for name, section in small_settings(tiny_llm).items():  # what the user changes in it
+        config[name] = {**config.get(name, {}), **section} if isinstance(section, dict) else section
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    for command in others:
+        status, _, err = cli(*shlex.split(command)[1:])
+        assert status == 0, (command, err)
     assert (folder / "runs" / "mine" / "export" / "train.jsonl").exists()
     assert (folder / "runs" / "mine" / "report" / "report.html").exists()
     exports = sorted(path.name for path in (folder / "runs" / "mine" / "exports").iterdir())
@@ -81,13 +88,16 @@ def test_the_config_of_the_readme_is_one() -> None:
     assert (config.select.budget, config.effort.pool, config.data.columns.item) == (1024, 4096, "sku")
 
 
-def test_the_python_of_the_readme_runs(folder: Path, tiny_llm: Path) -> None:
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(folder: Path, tiny_llm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prune, maths = blocks("python")
     prune = prune.replace("/models/my-llm", str(tiny_llm)).replace("budget=1024", "budget=6")
     (folder / "script.py").write_text(prune)
-    assert "influence" in shell(f"{sys.executable} script.py", folder)
+    runpy.run_path("script.py", run_name="__main__")
+    assert "influence" in capsys.readouterr().out
     assert (folder / "train.jsonl").exists()
     assert (folder / "report.html").exists()
     given = "import torch\nper_sample_loss = lambda p, b: 0.5 * (p['w'] - b) ** 2\nparams = {'w': torch.ones(1)}\n"
     (folder / "maths.py").write_text(f"{given}batches = [torch.tensor([1.0, 3.0])]\n{maths}\nassert len(scores) == 2\n")
-    shell(f"{sys.executable} maths.py", folder)
+    runpy.run_path("maths.py", run_name="__main__")

@@ -43,6 +43,7 @@ class Page(HTMLParser):
             self.cells[-1] += data
 
 
+@pytest.mark.slow
 def test_a_selection_is_shown_with_its_titles_and_nothing_of_them_is_markup(
     sections: dict[str, Any], tmp_path: Path
 ) -> None:

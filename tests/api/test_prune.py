@@ -33,6 +33,7 @@ def test_tables_in_selection_out(sections: dict[str, Any], tmp_path: Path) -> No
     assert not (tmp_path / "run" / "finetune").exists()
 
 
+@pytest.mark.slow
 def test_files_and_tables_give_the_same_and_a_second_call_resumes(sections: dict[str, Any], tmp_path: Path) -> None:
     found = pruned(sections, run_dir=tmp_path / "tables")
     made_interactions().write_csv(tmp_path / "i.csv")

@@ -23,7 +23,10 @@ from transformers.utils import logging as transformers_logging
 import dealrec
 from tests.conftest import made_interactions, made_items
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of the made-up data; test_api reads them
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # of the made-up data; test_prune reads them
+]
 
 
 def state() -> dict[str, Any]:

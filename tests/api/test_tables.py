@@ -54,6 +54,7 @@ def interactions_as(**columns: Any) -> Any:
     return KINDS["pandas"](made_interactions()).assign(**columns)
 
 
+@pytest.mark.slow
 def test_every_kind_selects_the_same_and_comes_back_as_itself(sections: dict[str, Any], tmp_path: Path) -> None:
     found = {}
     for kind, made in KINDS.items():
@@ -78,6 +79,7 @@ def test_the_training_data_are_the_exported_lines(sections: dict[str, Any], tmp_
     assert set(found.training_data.column_names) == {"prompt", "completion"}
 
 
+@pytest.mark.slow
 def test_the_kind_is_that_of_the_interactions_whatever_the_items_are(sections: dict[str, Any], tmp_path: Path) -> None:
     made_interactions().write_csv(tmp_path / "i.csv")
     file = dealrec.prune(tmp_path / "i.csv", KINDS["pyarrow"](made_items()), budget=6, **sections)
@@ -252,6 +254,7 @@ def test_subclasses_count_and_classes_of_other_packages_that_are_called_alike_do
         kind_of(type("DataFrame", (), {})(), name="items")
 
 
+@pytest.mark.slow
 def test_nothing_of_the_others_is_imported_for_polars(tmp_path: Path, tiny_llm: Path) -> None:
     made_interactions().write_parquet(tmp_path / "i.parquet")
     made_items().write_parquet(tmp_path / "items.parquet")

@@ -185,6 +185,7 @@ def test_a_model_directory_without_weights_is_refused_before_anything_is_compute
     assert not (tmp_path / "run" / "surrogate").exists()
 
 
+@pytest.mark.slow
 def test_no_space_left_is_refused_and_resumed_later(write_config: Write) -> None:
     """A limit on the size of files stands in for a full disk: the system refuses the write as it would there."""
     path = write_config()
@@ -207,6 +208,7 @@ def test_a_run_directory_in_use_is_refused(cli: Cli, write_config: Write) -> Non
         refused(cli("run", path, "--run-dir", run_dir), "in use by another process")
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_with_130(write_config: Write) -> None:
     import signal
 
@@ -222,6 +224,7 @@ def test_an_interrupt_ends_with_130(write_config: Write) -> None:
     assert b"resume" in err
 
 
+@pytest.mark.slow
 def test_the_whole_run_shows_its_tables_and_a_second_one_says_that_it_does_nothing(
     cli: Cli, write_config: Write
 ) -> None:

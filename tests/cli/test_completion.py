@@ -15,6 +15,8 @@ from dealrec.config.presets import PRESETS
 from dealrec.exporting.folder import FORMS
 from dealrec.stages import STAGE_NAMES
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(sys.executable).parent
 
 

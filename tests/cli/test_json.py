@@ -65,6 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_commands_on_a_run(cli: Cli, finished: Path) -> None:
     config, run_dir = finished / "config.yaml", finished / "run"
     assert set(printed(cli, "validate", config)) == {"facts", "warnings"}
@@ -78,6 +79,7 @@ def test_commands_on_a_run(cli: Cli, finished: Path) -> None:
     assert found["next"] == f"dealrec validate {finished / 'new.yaml'}"
 
 
+@pytest.mark.slow
 def test_fidelity(cli: Cli, finished: Path) -> None:
     found = printed(cli, "fidelity", finished / "config.yaml", "--run-dir", finished / "check")
     assert {row["solver"] for row in found["rows"]} == {"own units", "cg"}

@@ -155,6 +155,7 @@ def test_they_are_in_the_fingerprint_only_where_they_are_set() -> None:
         assert Config.model_validate_json(config.model_dump_json()) == config
 
 
+@pytest.mark.slow
 def test_setting_them_in_a_finished_run_makes_the_data_and_the_report_anew_alone(
     write_config: Callable[..., Path], cli: Cli, tmp_path: Path
 ) -> None:

@@ -263,6 +263,7 @@ def test_items_outside_the_table_are_read_all_the_same(load: Reader) -> None:
 
 @given(st.lists(st.text() | st.none(), min_size=1))
 @settings(max_examples=100, deadline=None)
+@pytest.mark.slow
 def test_a_clean_title_is_one_line_without_edges_and_stays_as_it_is(titles: list[str | None]) -> None:
     once = clean(pl.Series(titles, dtype=pl.String))
     assert clean(once).equals(once)

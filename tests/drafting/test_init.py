@@ -653,6 +653,7 @@ def on_a_terminal(command: list[str], typed: str, cwd: Path) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("typed", "user"), [("\n", "user_id"), ("nope\nuser_code\n", "user_code")])
+@pytest.mark.slow
 def test_on_a_terminal_the_ambiguous_is_asked(tmp_path: Path, typed: str, user: str) -> None:
     rows = [{**row, "user_id": row["user"], "user_code": f"c{row['user'] % 50}"} for row in USER_ROWS]
     save([{name: row[name] for name in ("user_id", "user_code", "item")} for row in rows], tmp_path / "a.csv")
@@ -676,6 +677,7 @@ names = st.text(min_size=1, max_size=12).filter(lambda name: name.strip() and "\
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(called=st.lists(names, min_size=4, max_size=4, unique=True), swapped=st.booleans())
+@pytest.mark.slow
 def test_any_name_of_a_column_survives_the_config(tmp_path: Path, called: list[str], swapped: bool) -> None:
     user, item, other, text = called
     first = save([{user: f"k{x['u']}", item: f"p-{x['i']}", other: x["r"]} for x in log()], tmp_path / "a.parquet")
@@ -691,6 +693,7 @@ def test_any_name_of_a_column_survives_the_config(tmp_path: Path, called: list[s
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
+@pytest.mark.slow
 def test_the_order_of_the_columns_does_not_matter(tmp_path: Path, data: st.DataObject) -> None:
     naming = data.draw(st.sampled_from(sorted(set(NAMINGS) - {"amazon-2014"})))
     first, second = (pl.DataFrame(rows) for rows in _rows(naming))

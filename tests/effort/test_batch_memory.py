@@ -125,6 +125,7 @@ def test_the_choice_is_told_and_kept_for_a_run_that_is_resumed(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak can be reset on Linux alone")
+@pytest.mark.slow
 def test_a_budget_below_one_sample_is_refused(recommender: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"effort.batch_memory is 1 MiB, but a single sample takes"):
         scoring.batch_tokens_for(context(tmp_path, batch_memory=1), recommender, SHARDS)
@@ -170,6 +171,7 @@ MEASURED = """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak can be reset on Linux alone")
+@pytest.mark.slow
 def test_the_measured_peak_of_what_was_chosen_is_within_the_budget() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(MEASURED)], capture_output=True, text=True, check=True, timeout=600

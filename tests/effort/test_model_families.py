@@ -171,6 +171,7 @@ def test_norms_over_all_parameters_match_the_loop(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.slow
 def test_norms_over_each_parameter_match_the_loop(name: str) -> None:
     """Errors of single layers cannot hide behind large gradients of others."""
     model = family(name)

@@ -2,10 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,74 +20,155 @@ from dealrec.config.files import load
 from dealrec.engine.launching import on_devices
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Context, Silent
+from dealrec.engine.workers import Job
 from dealrec.errors import ConfigError, DealrecError
+from dealrec.stages import finetune
 from dealrec.stages.pipeline import stages_until
+from tests.conftest import write_small_config
 from tests.stages.test_recommenders import SMALL_TIGER
 
+pytestmark = pytest.mark.slow
+
 TRAINED = {"batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.1, "epochs": 2, "checkpoint_every": "epoch"}
+PYTHONPATH = os.pathsep.join(
+    [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+)  # for jobs of the tests
+BIGREC: dict[str, Any] = {"llm": {"lora": {"r": 2, "dropout": 0.0}}}
+TIGER = {**SMALL_TIGER, "t5": {**SMALL_TIGER["t5"], "dropout": 0.0}}
+# Trainings that each take one launch of processes in a run; here all of them share one.
+TRAININGS: dict[str, dict[str, Any]] = {
+    "2 samples in the last step": {**BIGREC, "select": {"budget": 6}},
+    "4 samples in the last step": {**BIGREC, "select": {"budget": 8}},
+    "7 validation samples": {
+        **BIGREC,
+        "select": {"budget": 5},
+        "finetune": {"patience": 2, "validation_samples": 7, "epochs": 3},
+    },
+    "tiger": {
+        "recommender": "tiger",
+        "tiger": TIGER,
+        "data": {"warm_share": 0.5},
+        "select": {"budget": 5},
+        "finetune": {"learning_rate": 1e-3},
+    },
+}
+JobArguments = tuple[Context, Job, Path]
 
 
-@pytest.mark.parametrize("budget", [5, 6, 8])  # the last step of an epoch has one, two or four samples
-def test_two_processes_learn_what_one_does(write_config: Callable[..., Path], tmp_path: Path, budget: int) -> None:
-    adapters, told = [], []
+@dataclass(frozen=True)
+class Pair:
+    """The folders of one training in one process and in two, and that of the run in which both were."""
+
+    alone: Path
+    together: Path
+    run_dir: Path
+
+    def weights(self, name: str) -> list[dict[str, torch.Tensor]]:
+        return [load_file(folder / name) for folder in (self.alone, self.together)]
+
+    def facts(self) -> list[dict[str, Any]]:
+        return [json.loads((folder / "training.json").read_text()) for folder in (self.alone, self.together)]
+
+
+def one_after_the_other(context: Context, out: Path, *, jobs: list[JobArguments]) -> None:
+    """The trainings of several runs, by the same processes."""
+    for of_run, job, folder in jobs:
+        job(of_run, folder)
+
+
+class Postponed(Exception):
+    """Instead of the start of several processes."""
+
+
+def postponed(path: Path, run_dir: Path, out: Path) -> JobArguments:
+    """What the fine-tuning of a run would have had several processes do."""
+    held: list[tuple[Context, Job]] = []
+
+    def hold(context: Context, job: Job, _out: Path, *, processes: int) -> None:
+        held.append((context, job))
+        raise Postponed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "on_devices", hold)
+        with pytest.raises(Postponed):
+            run(load(path), run_dir, stages_until("finetune"), progress=Silent())
+    out.mkdir()
+    ((context, job),) = held
+    return replace(context, progress=Silent()), job, out
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path, text_encoder: Path) -> dict[str, Pair]:
+    pairs, jobs = {}, []
+    for name, sections in TRAININGS.items():
+        folder = tmp_path_factory.mktemp("launched")
+        sections = {**sections, "select": {**sections["select"], "random_arms": 0}}
+        if "tiger" in sections:
+            sections["tiger"] = {**sections["tiger"], "text_encoder": str(text_encoder)}
+        settings = TRAINED | sections.get("finetune", {})
+        for processes in (1, 2):
+            path = write_small_config(folder, tiny_llm, **sections | {"finetune": settings | {"processes": processes}})
+            if processes == 1:
+                outcomes = run(load(path), folder / "run", stages_until("finetune"), progress=Silent())
+                assert outcomes[-1].ran
+                shutil.copytree(folder / "run" / "finetune" / "selected", folder / "alone")
+        jobs.append(postponed(path, folder / "run", folder / "together"))
+        pairs[name] = Pair(folder / "alone", folder / "together", folder / "run")
+    folder = tmp_path_factory.mktemp("launch")
+    context = Context("test", Config(), Silent(), folder, folder, ())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PYTHONPATH)
+        on_devices(context, partial(one_after_the_other, jobs=jobs), folder, processes=2)
+    assert context.facts["device"] == "2 x cpu"
+    return pairs
+
+
+def assert_same(alone: dict[str, torch.Tensor], together: dict[str, torch.Tensor]) -> None:
+    assert set(alone) == set(together)
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, atol=1e-5, rtol=0)
+
+
+def test_two_processes_learn_what_one_does(write_config: Callable[..., Path], tmp_path: Path) -> None:
+    """In a run; the last step of an epoch has one sample."""
+    adapters, facts = [], []
     for processes in (1, 2):
         settings = TRAINED | {"processes": processes}
-        selected = {"budget": budget, "random_arms": 0}
-        path = write_config(tmp_path, finetune=settings, llm={"lora": {"r": 2, "dropout": 0.0}}, select=selected)
+        path = write_config(tmp_path, finetune=settings, **BIGREC, select={"budget": 5, "random_arms": 0})
         outcomes = run(load(path), tmp_path / "run", stages_until("finetune"), progress=Silent())
         folder = tmp_path / "run" / "finetune" / "selected"
         adapters.append(load_file(folder / "adapter_model.safetensors"))
-        told.append(json.loads((folder / "training.json").read_text()))
+        facts.append(json.loads((folder / "training.json").read_text()))
         assert [outcome.stage for outcome in outcomes if outcome.ran][-1] == "finetune"
     assert outcomes[-1].manifest.device == "2 x cpu"
-    assert told[0]["steps"] == told[1]["steps"] == 4
-    for name, alone in adapters[0].items():
-        torch.testing.assert_close(adapters[1][name], alone, atol=1e-5, rtol=0)
+    assert facts[0]["steps"] == facts[1]["steps"] == 4
+    assert_same(*adapters)
 
 
-def test_two_processes_validate_as_one_does(write_config: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["2 samples in the last step", "4 samples in the last step"])
+def test_two_processes_learn_what_one_does_however_many_samples_a_step_has(trained: dict[str, Pair], name: str) -> None:
+    assert [facts["steps"] for facts in trained[name].facts()] == [4, 4]
+    assert_same(*trained[name].weights("adapter_model.safetensors"))
+
+
+def test_two_processes_validate_as_one_does(trained: dict[str, Pair]) -> None:
     """Seven validation samples fill no passes of two on two devices: the rest must not count twice."""
-    validations = []
-    for processes in (1, 2):
-        settings = TRAINED | {"processes": processes, "patience": 2, "validation_samples": 7, "epochs": 3}
-        lora = {"r": 2, "dropout": 0.0}
-        path = write_config(tmp_path, finetune=settings, llm={"lora": lora}, select={"budget": 5, "random_arms": 0})
-        run(load(path), tmp_path / "run", stages_until("finetune"), progress=Silent())
-        how = json.loads((tmp_path / "run" / "finetune" / "selected" / "training.json").read_text())
-        validations.append(how["validation"])
+    facts = trained["7 validation samples"].facts()
+    for how in facts:
         assert how["best_step"] == min(how["validation"], key=lambda step_and_loss: step_and_loss[1])[0]
-    (alone, together) = ([loss for _, loss in validation] for validation in validations)
+    alone, together = ([loss for _, loss in how["validation"]] for how in facts)
     assert len(alone) == 3
     assert together == pytest.approx(alone, rel=1e-5)
 
 
-def test_two_processes_train_tiger_as_one_does(
-    write_config: Callable[..., Path], tmp_path: Path, text_encoder: Path
-) -> None:
-    """The first five stages are the same; without dropout so is the model, to rounding."""
-    tiger = {**SMALL_TIGER, "text_encoder": str(text_encoder)}
-    tiger["t5"] = {**tiger["t5"], "dropout": 0.0}
-    models, steps = [], []
-    for processes in (1, 2):
-        path = write_config(
-            tmp_path,
-            recommender="tiger",
-            tiger=tiger,
-            data={"warm_share": 0.5},
-            finetune=TRAINED | {"processes": processes, "learning_rate": 1e-3},
-            select={"budget": 5, "random_arms": 0},
-        )
-        outcomes = run(load(path), tmp_path / "run", stages_until("finetune"), progress=Silent())
-        folder = tmp_path / "run" / "finetune" / "selected"
-        models.append(load_file(folder / "model.safetensors"))
-        steps.append(json.loads((folder / "training.json").read_text())["steps"])
-        assert [outcome.stage for outcome in outcomes if outcome.ran][-1] == "finetune"
-    assert outcomes[-1].manifest.device == "2 x cpu"
-    assert steps == [4, 4]
-    started = load_file(tmp_path / "run" / "warmstart" / "model" / "model.safetensors")
+def test_two_processes_train_tiger_as_one_does(trained: dict[str, Pair]) -> None:
+    """Without dropout the model is the same, to rounding."""
+    pair = trained["tiger"]
+    models = pair.weights("model.safetensors")
+    assert [facts["steps"] for facts in pair.facts()] == [4, 4]
+    started = load_file(pair.run_dir / "warmstart" / "model" / "model.safetensors")
     assert not torch.equal(models[0]["shared.weight"], started["shared.weight"])
-    for name, alone in models[0].items():
-        torch.testing.assert_close(models[1][name], alone, atol=1e-5, rtol=0)
+    assert_same(*models)
 
 
 def wait(context: Context, out: Path) -> None:
@@ -100,8 +185,7 @@ def test_an_interrupt_ends_all_processes(tmp_path: Path, monkeypatch: pytest.Mon
             time.sleep(0.1)
         pytest.fail("two processes were to start")
 
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
     context = Context("test", Config(), Silent(), tmp_path, tmp_path, ())
     with pytest.raises(KeyboardInterrupt):

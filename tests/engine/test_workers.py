@@ -15,6 +15,8 @@ from dealrec.engine.stage import Context, Silent
 from dealrec.engine.workers import Job, in_parallel
 from dealrec.errors import DealrecError, NonFinite
 
+pytestmark = pytest.mark.slow
+
 
 def context(folder: Path) -> Context:
     return Context("work", Config(), Silent(), folder, folder, ())

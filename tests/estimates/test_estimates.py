@@ -23,6 +23,8 @@ from dealrec.stages.pipeline import STAGES, stages_until
 from tests.conftest import Cli, made_interactions, made_items, small_settings
 from tests.stages.test_recommenders import SMALL_TIGER
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[..., Path]
 NAMES = [stage.name for stage in STAGES]
 TRAIN, BUDGET = 40, 6  # users with a training sample, and those that are selected

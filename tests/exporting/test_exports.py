@@ -168,6 +168,7 @@ def test_the_training_file_has_the_run_s_own_settings(run_dir: Path, tmp_path: P
     assert found["max_grad_norm"] == 1
 
 
+@pytest.mark.slow
 def test_the_whole_model_is_trained_if_the_run_does(make_run: Make, tmp_path: Path) -> None:
     made_run = make_run(finetune={"full": True}, data={"warm_share": 0.5}, select={"budget": 4})
     for stack in LLM_STACKS:
@@ -180,6 +181,7 @@ def test_the_whole_model_is_trained_if_the_run_does(make_run: Make, tmp_path: Pa
         assert found.get("finetuning_type") == ("full" if stack == "llamafactory" else None)
 
 
+@pytest.mark.slow
 def test_an_adapter_to_start_from_goes_along(make_run: Make, tmp_path: Path) -> None:
     made_run = make_run(data={"warm_share": 0.5}, select={"budget": 4})
     names = {"llamafactory": "adapter_name_or_path", "axolotl": "lora_model_dir"}
@@ -348,6 +350,7 @@ def test_on_the_command_line(
     assert err.splitlines()[-1].startswith("error: ")
 
 
+@pytest.mark.slow
 def test_tiger_is_exported_as_token_ids(write_config: Callable[..., Path], tmp_path: Path, text_encoder: Path) -> None:
     from dealrec.engine.runner import run
 

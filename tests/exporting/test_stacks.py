@@ -40,6 +40,12 @@ def binaries(stack: str) -> Path:
     return Path(sys.executable).parent
 
 
+@pytest.fixture(autouse=True)
+def installed(stack: str) -> None:
+    """Skips the test before a run is made that it would not read."""
+    binaries(stack)
+
+
 def call(command: list[str], stack: str, folder: Path) -> str:
     """Run a command of the stack's environment in the folder, offline and without a GPU."""
     path = binaries(stack)

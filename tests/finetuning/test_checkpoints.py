@@ -53,6 +53,7 @@ def same_weights(one: Any, other: Any) -> bool:
     [(2, 5, STEPS - 4), ("epoch", 5, STEPS - 3), (4, 3, STEPS)],
     ids=["within an epoch", "after an epoch", "before the first checkpoint"],
 )
+@pytest.mark.slow
 def test_a_killed_training_ends_as_an_uninterrupted_one(
     case_with_dropout: Case, every: Any, killed_after: int, left: int, tmp_path: Path
 ) -> None:

@@ -205,6 +205,7 @@ def spearman(left: Tensor, right: Tensor) -> float:
     return float(spearmanr(left.numpy(), right.numpy()).statistic)
 
 
+@pytest.mark.slow
 def test_sasrec_scores_rank_as_those_of_the_exact_gauss_newton() -> None:
     model, data = sasrec_problem(n=100)
     loss, params = per_sample_loss(model), last_block(model)

@@ -129,6 +129,7 @@ def scores_of(units: Units, negatives: Tensor, order: list[Tensor], valid: Batch
     return batches.restore_order(found)
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_batching_or_order() -> None:
     units = make_units([[1, 2, 3, 4, 5], [6, 7], [3, 1, 4], [2, 2, 8, 1], [9, 1], [5, 4, 3, 2, 1, 6]], whole=True)
     valid = batches_of(make_units([[1, 3, 5], [2, 4]], whole=False), size=2)

@@ -13,7 +13,10 @@ from tests.reporting.made import made_run, opened_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install .[browser]")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium, nor google-chrome, on the PATH")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium, nor google-chrome, on the PATH"),
+]
 
 HOSTILE = [
     "<img src=x onerror=window.hit=1>",

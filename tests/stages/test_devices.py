@@ -141,6 +141,7 @@ def grown(context: Context, out: Path) -> None:
     context.facts |= {"held": len(held), "device": "cpu", "rank": os.environ["RANK"]}
 
 
+@pytest.mark.slow
 def test_facts_and_memory_of_several_processes_come_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
@@ -216,6 +217,7 @@ def test_stages_and_their_jobs_are_deterministic_on_a_gpu_and_nothing_else_is(
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
 
 
+@pytest.mark.slow
 def test_no_model_outlives_its_arm(
     write_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

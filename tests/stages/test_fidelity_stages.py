@@ -22,6 +22,8 @@ from dealrec.stages import retrain as retraining
 from dealrec.stages.pipeline import FIDELITY_STAGES, STAGES
 from tests.conftest import Cli, made_interactions, made_items, small_settings
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "subsets": 4,
     "shares": [0.5],
@@ -72,8 +74,11 @@ def test_status_of_a_check_alone_shows_nothing_else(done: Path, cli: Cli) -> Non
     assert shown(cli, done / "run") == dict.fromkeys(["data", "surrogate", "retrain", "fidelity"], "complete")
 
 
-def test_status_shows_pipeline_and_check_that_share_a_folder(done: Path, tmp_path: Path, cli: Cli) -> None:
+def test_status_shows_pipeline_and_check_that_share_a_folder(
+    done: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What `run` has recorded says nothing of the form of the check; brackets in the folder's name are no pattern."""
+    monkeypatch.setattr(checks, "_QUICK", checks._QUICK[:1])  # the guide on surrogates runs them all
     run_dir = tmp_path / "run"
     shutil.copytree(done / "run", run_dir)
     config = load(done / "config.yaml", ["fidelity.compared=null"])

@@ -36,6 +36,7 @@ def metrics(run_dir: Path, arm: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_tiger_goes_through_the_whole_pipeline(
     write_config: Callable[..., Path], tmp_path: Path, text_encoder: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_tiger_goes_through_the_whole_pipeline(
     assert all(len(text.split()) == 3 for text in written)
 
 
+@pytest.mark.slow
 def test_no_result_of_tiger_depends_on_the_batch_size(
     write_config: Callable[..., Path], tmp_path: Path, text_encoder: Path
 ) -> None:
@@ -149,6 +151,7 @@ def test_tiger_from_python(tmp_path: Path, text_encoder: Path) -> None:
         prune(made_interactions(), made_items(), budget=4)
 
 
+@pytest.mark.slow
 def test_bigrec_starts_warm_from_an_adapter_of_the_earlier_part(
     write_config: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -162,6 +165,7 @@ def test_bigrec_starts_warm_from_an_adapter_of_the_earlier_part(
     assert warm_loss < cold_loss - 0.05
 
 
+@pytest.mark.slow
 def test_a_given_adapter_is_where_effort_and_fine_tuning_start(
     write_config: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -177,6 +181,7 @@ def test_a_given_adapter_is_where_effort_and_fine_tuning_start(
     assert efforts[0]["loss"].to_list() != efforts[1]["loss"].to_list()
 
 
+@pytest.mark.slow
 def test_bigrec_in_bfloat16_learns_float32_adapters(write_config: Callable[..., Path], tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -191,6 +196,7 @@ def test_bigrec_in_bfloat16_learns_float32_adapters(write_config: Callable[..., 
     assert not again["influence"]
 
 
+@pytest.mark.slow
 def test_the_whole_model_is_fine_tuned_by_the_same_code(write_config: Callable[..., Path], tmp_path: Path) -> None:
     path = write_config(
         finetune={"full": True, "patience": 1, "validation_samples": 5, "epochs": 2}, select={"random_arms": 0}
@@ -206,6 +212,7 @@ def test_the_whole_model_is_fine_tuned_by_the_same_code(write_config: Callable[.
     assert base["metrics"]["loss"]["mean"] != selected["metrics"]["loss"]["mean"]
 
 
+@pytest.mark.slow
 def test_effort_free_of_length_and_what_it_goes_with(write_config: Callable[..., Path], tmp_path: Path) -> None:
     path = write_config(effort={"pool": 40, "length_exponent": "fitted", "parameters": ["*layers.1*lora_B*"]})
     outcomes = go(path, tmp_path / "run", until="effort")
@@ -232,6 +239,7 @@ def test_a_tracker_that_is_not_there_is_refused_before_anything_is_computed(
         go(path, tmp_path / "run", until="surrogate")
 
 
+@pytest.mark.slow
 def test_each_training_is_tracked_in_a_folder_of_its_own(
     write_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

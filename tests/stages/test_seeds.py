@@ -22,6 +22,8 @@ from dealrec.stages.pipeline import STAGES, stages_until
 from dealrec.stages.recommenders import training
 from tests.conftest import made_interactions, made_items, small_settings
 
+pytestmark = pytest.mark.slow
+
 ARMS = ["selected", "selected-1", "random-0", "random-1"]
 TRAININGS = [f"{arm}{again}" for arm in ARMS for again in ("", "+1")]
 SEVERAL = ["select.selections=2", "select.random_arms=2", "finetune.seeds=2"]

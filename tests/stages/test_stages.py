@@ -150,6 +150,7 @@ def test_a_changed_setting_outdates_what_depends_on_it_and_only_that(finished: P
     assert outdated == CHANGES[change]
 
 
+@pytest.mark.slow
 def test_another_seed_trains_and_evaluates_its_own_arms_alone(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "run", tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in models_and_metrics(tmp_path / "run")}
@@ -208,10 +209,11 @@ def test_a_poisoned_test_split_changes_the_test_file_and_what_follows_evaluate(f
 @pytest.mark.parametrize(
     "solver",
     [
-        {"kind": "lissa", "depth": 1000, "allow_unconverged": True},
+        {"kind": "lissa", "depth": 100, "allow_unconverged": True},
         {"kind": "lissa", "batch_size": 1, "damping": 20, "scale": 500, "depth": 500},
     ],
 )
+@pytest.mark.slow
 def test_other_settings_of_influence_run(write_config: Callable[..., Path], tmp_path: Path, solver: Any) -> None:
     path = write_config(influence={"solver": solver, "risk": "valid", "parameters": ["*"]})
     (outcome,) = run(load(path), tmp_path / "run", STAGES[:3], progress=Silent())[2:]
@@ -219,6 +221,7 @@ def test_other_settings_of_influence_run(write_config: Callable[..., Path], tmp_
     assert len(pl.read_parquet(tmp_path / "run" / "influence" / "scores.parquet")) == 40
 
 
+@pytest.mark.slow
 def test_several_samples_per_user(write_config: Callable[..., Path], tmp_path: Path) -> None:
     path = write_config(data={"samples_per_user": 3, "split": "time"}, evaluate={"ks": [3, 5]})
     outcomes = run(load(path), tmp_path / "run", STAGES, progress=Silent())
@@ -254,6 +257,7 @@ def test_hostile_titles_go_through_to_the_export_and_the_report(
         assert not set(tokenizer.encode(row["prompt"] + row["completion"])) & set(tokenizer.all_special_ids)
 
 
+@pytest.mark.slow
 def test_held_out_items_of_no_catalogue_are_no_targets_and_count_as_misses(
     write_config: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -307,6 +311,7 @@ def test_an_item_twice_at_one_time_is_no_target_after_itself(
     assert (warning in outcome.manifest.warnings) == (dropped > 0)
 
 
+@pytest.mark.slow
 def test_a_test_user_whose_items_nobody_can_recommend_has_a_row(
     write_config: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -386,6 +391,7 @@ def test_other_files_of_the_llm_than_its_weights_count_and_moving_it_does_not(
     assert outdated() == NAMES[3:]
 
 
+@pytest.mark.slow
 def test_everything_seen_leaves_nothing_to_recommend(write_config: Callable[..., Path], tmp_path: Path) -> None:
     path = write_config(select={"random_arms": 0})
     one = made_interactions().with_columns(pl.lit(0).alias("item_id"))

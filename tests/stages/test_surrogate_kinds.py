@@ -79,6 +79,7 @@ def test_the_loss_of_the_settings_is_trained_and_scored(write_config: Write, tmp
     torch.testing.assert_close(again, scores, rtol=0, atol=0.01 * float(scores.abs().max()))
 
 
+@pytest.mark.slow
 def test_a_changed_kind_or_loss_is_not_answered_with_old_results(write_config: Write, tmp_path: Path) -> None:
     found = []
     for surrogate in ({"loss": "bce"}, {"loss": "softmax"}, {"kind": "gru4rec"}, {"kind": "bert4rec"}, {"kind": "mf"}):
@@ -92,10 +93,11 @@ def own(write_config: Write, tmp_path: Path) -> tuple[Path, Path]:
     """A config with the example as its surrogate, and the copy of the example that it names."""
     module = tmp_path / "mine.py"
     shutil.copy(EXAMPLE, module)
-    sections = {"surrogate": {"kind": "custom", "module": "mine.py"}, "influence": {"parameters": ["last-block"]}}
-    return write_config(**sections), module
+    influence = {"parameters": ["last-block"], "solver": {"kind": "cg", "tol": 0.1}}
+    return write_config(surrogate={"kind": "custom", "module": "mine.py"}, influence=influence), module
 
 
+@pytest.mark.slow
 def test_the_example_runs_to_influence_and_a_change_of_its_file_outdates_it(
     own: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -104,6 +104,7 @@ def test_its_hessian_vector_products_match_a_double_backward_pass(trained: Surro
 
 
 @pytest.mark.parametrize("solver", [Exact(damping=DAMPING), CG(damping=DAMPING, tol=1e-10)], ids=["exact", "cg"])
+@pytest.mark.slow
 def test_its_influence_scores_match_plain_backward_passes(trained: Surrogate, solver: Solver) -> None:
     params = some_parameters(trained, "gpt2.h.1.ln_1.bias")  # 64, in front of the attention
     batches = batches_of(trained, some_units(whole=True))

@@ -124,6 +124,7 @@ def test_a_learnable_pattern_is_learnt() -> None:
     ("kind", "loss"),
     [("gru4rec", "bce"), ("bert4rec", "bce"), ("mf", "bce"), ("bert4rec", "softmax"), ("gru4rec", "sampled-softmax")],
 )
+@pytest.mark.slow
 def test_every_kind_learns_it(kind: str, loss: LossName) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)

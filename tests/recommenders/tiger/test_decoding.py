@@ -79,6 +79,7 @@ def slow_beam_search(model: Any, ids: SemanticIds, history: Sequence[int], k: in
 
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
+@pytest.mark.slow
 def test_any_width_equals_a_plain_beam_search(data: st.DataObject) -> None:
     levels, size = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 4))
     code = st.lists(st.integers(0, size - 1), min_size=levels, max_size=levels)

@@ -93,6 +93,7 @@ def trained(ids: SemanticIds, **options: Any) -> tuple[Any, list[Epoch]]:
     return model, train(model, ids, positions(walks), options.pop("valid", valid), **settings | options)
 
 
+@pytest.mark.slow
 def test_a_handful_of_users_is_learnt_by_heart(ids: SemanticIds) -> None:
     model = new_model(ids.vocab_size, **SIZES, dropout=0.0, seed=0)
     examples = positions([[3, 1, 4, 15], [9, 2, 6], [5, 3, 8, 9]])
@@ -129,6 +130,7 @@ def test_dropout_is_on_in_training_and_off_afterwards(ids: SemanticIds) -> None:
     assert not model.training
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_kept_and_training_ends_when_nothing_gets_better(ids: SemanticIds) -> None:
     model, epochs = trained(ids, max_epochs=40, patience=2, learning_rate=0.1)
     best = max(epochs, key=Epoch.quality)
@@ -137,6 +139,7 @@ def test_the_best_epoch_is_kept_and_training_ends_when_nothing_gets_better(ids: 
     assert level_losses(model, ids, last_positions(walks[:4])) == pytest.approx(best.valid_levels)
 
 
+@pytest.mark.slow
 def test_resumed_training_ends_like_an_uninterrupted_one(ids: SemanticIds, tmp_path: Path) -> None:
     whole, epochs = trained(ids)
     kept: list[Checkpoint] = []
