@@ -25,7 +25,7 @@ STACK_PACKAGES_axolotl := axolotl==0.19.0 torch==2.13.0
 # and what it runs in each.
 VERSIONS ?= .venv
 PYTHONS ?= python3.11 python3.12 python3.13
-VERSION_TESTS ?= tests/test_cli.py tests/test_api.py tests/test_packaging.py tests/data tests/selection tests/exporting/test_exports.py
+VERSION_TESTS ?= tests/cli/test_commands.py tests/api tests/test_packaging.py tests/data tests/selection tests/exporting/test_exports.py
 
 .PHONY: demo test quick test-exports test-versions package docs docs-serve reference lint types format env clean
 
