@@ -46,7 +46,7 @@ test: lint types
 	$(PYTEST)
 
 quick: lint types
-	$(PYTEST) -m "not slow and not stacks"
+	$(PYTEST) -m "not slow and not stacks" --durations 5 --durations-min 2
 
 test-exports: env $(addprefix $(STACKS)/,$(addsuffix /.installed,trl llamafactory axolotl))
 	$(PIP) --constraint constraints.txt --editable '.[export]'
