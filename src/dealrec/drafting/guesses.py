@@ -213,7 +213,7 @@ def _optional(log: Preview, given: Given, chosen: dict[Role, Option], choose: Ch
 
 def _unreadable_time(profile: Profile) -> str | None:
     """Why a column that is called like a time cannot be read as one."""
-    if profile.times is not None or name_score("timestamp", profile.name) < 0.6:
+    if profile.times is not None or name_score("timestamp", profile.name) < 0.5:
         return None
     try:
         values.timestamps(profile.column)

@@ -67,7 +67,7 @@ def item_options(
             if other.ids is None or not (same or 2 * other.distinct > other.rows):
                 continue
             overlap = float(tried.is_in(other.unique.implode()).mean())  # type: ignore[arg-type]
-            if overlap or (same and not whole and name_score("item", other.name) >= 0.7):
+            if overlap or (same and not whole and name_score("item", other.name) >= 0.5):
                 share = "all" if overlap == 1 else f"{min(overlap, 0.999):.1%}"
                 reason = f"{share} in {where}, where '{other.name}' has {other.distinct:,} in {other.rows:,} rows"
                 options.append(Option(profile, _item_score(profile, other, overlap, same), reason, other))
