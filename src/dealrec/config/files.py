@@ -50,16 +50,21 @@ def _place(error: yaml.YAMLError) -> str:
 
 def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) -> Config:
     """Settings from nested mappings; relative paths are resolved against `base`."""
-    try:
-        config = Config.model_validate(overridden(raw, overrides))
-    except ValidationError as error:
-        raise _explained(error) from None
+    config = checked(overridden(raw, overrides))
     for key in _path_settings():
         value = operator.attrgetter(key)(config)
         if value is not None:
             resolved = _folder_or_id(value, base) if isinstance(value, str) else _resolve(value, base)
             config = _with(config, key.split("."), resolved)
     return config
+
+
+def checked(raw: Mapping[str, Any]) -> Config:
+    """Settings from nested mappings, paths as they stand. Raises ConfigError for an unknown key or a bad value."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise _explained(error) from None
 
 
 def _with(section: SectionT, names: Sequence[str], value: Any) -> SectionT:

@@ -19,16 +19,17 @@ from dealrec.errors import DataError
 _FEW, _SMALL_SHARE = 100, 0.1  # of test users: too few to tell arms apart, and most users would not count at all
 
 
-Samples = dict[str, int]  # of train, valid and test, before filters
-
-
 @dataclass(frozen=True)
 class SplitChoice:
-    """A split. reason: None if it was given; samples: None where not all rows were read, or some are incomplete."""
+    """A split. reason: None if it was given.
+
+    samples: of train, valid and test, before filters; None where the split leaves a part empty, or not all rows were
+    read, or some are incomplete.
+    """
 
     split: str
     reason: str | None
-    samples: Samples | None
+    samples: dict[str, int] | None
 
 
 def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
@@ -44,7 +45,7 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
     }
 
     def choice(split: str, reason: str | None) -> SplitChoice:
-        return SplitChoice(split, reason, _samples(log, cuts[split]))
+        return SplitChoice(split, reason, None if log is None else _samples(log, cuts[split]))
 
     if said:
         return choice(data.split, None)
@@ -55,13 +56,15 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
         return choice("leave-last-out", "there is no time that could be compared between users")
     if log is None:
         return choice("time", "there are times")
-    users, by_time, last_out = log[USER].n_unique(), _samples(log, cuts["time"]), _samples(log, split_leave_last_out)
-    tested = by_time["test"] if by_time and by_time["train"] and by_time["valid"] else 0
-    too_few = tested < min(_FEW, _SMALL_SHARE * users) or not tested
-    if too_few and last_out is not None and last_out["test"] > tested:
-        left = f"a cut in time would leave {tested:,} of {users:,} users to test on, this leaves {last_out['test']:,}"
-        return SplitChoice("leave-last-out", left, last_out)
-    return SplitChoice("time", f"there are times; {tested:,} of {users:,} users are left to test on", by_time)
+    users, by_time = log[USER].n_unique(), choice("time", None)
+    tested = by_time.samples["test"] if by_time.samples and all(by_time.samples.values()) else 0
+    if tested < min(_FEW, _SMALL_SHARE * users) or not tested:
+        last_out = choice("leave-last-out", None)
+        if last_out.samples and last_out.samples["test"] > tested:
+            left = f"this leaves {last_out.samples['test']:,}"
+            reason = f"a cut in time would leave {tested:,} of {users:,} users to test on, {left}"
+            return SplitChoice("leave-last-out", reason, last_out.samples)
+    return SplitChoice("time", f"there are times; {tested:,} of {users:,} users are left to test on", by_time.samples)
 
 
 def _log(roles: Roles) -> pl.DataFrame | None:
@@ -70,28 +73,22 @@ def _log(roles: Roles) -> pl.DataFrame | None:
         return None
     if roles.interactions.format == "dealrec":
         return roles.interactions.table.frame.select(USER, TIMESTAMP, SPLIT)
-    user, time, split = (roles.chosen.get(role) for role in ("user", "timestamp", "split"))
-    needed = [option for option in (user, roles.chosen["item"], time) if option is not None]
-    if user is None or user.profile.ids is None or any(option.profile.missing for option in needed):
+    user, item, time, split = (roles.chosen.get(role) for role in ("user", "item", "timestamp", "split"))
+    if any(option.profile.missing for option in (user, item, time) if option):
         return None
-    times = None if time is None else time.profile.times
-    order = pl.int_range(user.profile.rows, eager=True)
-    log = pl.DataFrame({USER: user.profile.ids, TIMESTAMP: order if times is None else times})
-    return log if split is None else log.with_columns(read_splits(split.profile.column))
+    ids = roles.chosen["user"].profile.ids
+    log = pl.DataFrame({USER: ids, TIMESTAMP: time.profile.times if time else pl.int_range(len(ids), eager=True)})
+    return log.with_columns(read_splits(split.profile.column)) if split else log
 
 
-def _samples(log: pl.DataFrame | None, cut: Callable[[pl.DataFrame], Splits]) -> Samples | None:
-    """None too where the split leaves a part empty."""
-    if log is None:
-        return None
+def _samples(log: pl.DataFrame, cut: Callable[[pl.DataFrame], Splits]) -> dict[str, int] | None:
     try:
         parts = cut(log)
     except DataError:
         return None
     train, valid, test = (frame.group_by(USER).len() for frame in (parts.train, parts.valid, parts.test))
-    earlier = pl.concat([train, valid]).select(USER).unique()
     return {
         "train": train.filter(pl.col("len") >= 2).height,
         "valid": valid.join(train, on=USER, how="semi").height,
-        "test": test.join(earlier, on=USER, how="semi").height,
+        "test": test.join(pl.concat([train, valid]), on=USER, how="semi").height,
     }
