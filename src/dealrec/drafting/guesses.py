@@ -5,33 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 
 from dealrec.columns import ITEM
 from dealrec.data import values
 from dealrec.drafting.files import NAME_BOTH, Files
 from dealrec.drafting.names import Role, name_score
-from dealrec.drafting.options import (
-    Given,
-    Option,
-    allowed,
-    options,
-    rate_category,
-    rate_rating,
-    rate_split,
-    rate_time,
-    rate_title,
-    rate_user,
-    rival_score,
-    tells_apart,
-)
+from dealrec.drafting.options import Given, Option, allowed, options, rival_score, tells_apart
 from dealrec.drafting.preview import Preview
 from dealrec.drafting.profiles import Profile
 from dealrec.errors import DataError
 
 _CLOSE = 0.6  # a runner-up that is nearer in score makes the guess ambiguous
 _TRIED = 1000  # ids of one table that are looked up in the other
+_OPTIONAL: tuple[Role, ...] = ("split", "timestamp", "rating")
 _ABSENT = -3.0  # the score of a part without a column for it
 
 
@@ -93,13 +80,14 @@ def guess(seen: Files, given: Given, choose: Choose | None) -> Roles:
     chosen: dict[Role, Option] = {"item": item}
     chosen["user"] = _pick("user", match.users, log, choose)
     chosen["title"] = _pick("title", match.titles, items, choose)
-    notes: list[str] = []
     if log.format != "dealrec":  # which has columns of its own
-        notes += _optional(log, given, chosen, choose)
-    if log is not items:  # the report alone shows them: not worth a question
-        left = [profile for profile in items.columns.values() if profile.name != chosen["title"].name]
-        if ranking := options("category", left, given, rate_category):
-            chosen["category"] = ranking[0]
+        for role in _OPTIONAL:
+            context = {"user": chosen["user"].profile} if role == "timestamp" else {}
+            if ranking := options(role, log, given, chosen, **context):
+                chosen[role] = _pick(role, ranking, log, choose)
+    if log is not items and (ranking := options("category", items, given, chosen)):
+        chosen["category"] = ranking[0]  # the report alone shows them: not worth a question
+    notes = [] if {"timestamp"} & (chosen.keys() | given.keys()) else _misread_times(log, chosen)
     return Roles(log, items, match.listed, chosen, (*notes, *_not_used(seen.previews, match, chosen)))
 
 
@@ -111,25 +99,23 @@ def _go_together(log: Preview, items: Preview) -> bool:
 
 def _matches(log: Preview, items: Preview, *, given: Given) -> Iterator[_Match]:
     """The ways to join them: by ids of the interactions that occur among those of the items."""
-    users = options("user", log.columns.values(), given, rate_user)
     release = log.format == "dealrec"
-    for profile in [log.columns[ITEM]] if release else allowed(log.columns.values(), "item", given):
+    for profile in [log.columns[ITEM]] if release else allowed(log, "item", given):
         if profile.ids is None:
             continue
-        others = [option for option in users if option.name != profile.name or "user" in given]
-        for listed in [profile] if log is items else allowed(items.columns.values(), "item", given):
+        users = options("user", log, given, {"item": Option(profile, 0.0, "")})
+        for listed in [profile] if log is items else allowed(items, "item", given):
             overlap = _overlap(profile, listed, items)
             if overlap is None:
                 continue
-            rate = partial(rate_title, item=listed, one_file=log is items)
-            titles = options("title", items.columns.values(), given, rate)
+            titles = options("title", items, given, {}, item=listed, one_file=log is items)
+            score = 2 * overlap + _join_score(profile, listed, one_file=log is items)
+            score += users[0].score if users else _ABSENT
+            score += _title_score(titles[0], listed) if titles else _ABSENT
             share = "all" if overlap == 1 else f"{min(overlap, 0.999):.1%}"
             where = f"{'' if items.whole else 'the part read of '}{items.name}"
             reason = f"{share} in {where}, where '{listed.name}' has {listed.distinct:,} in {listed.rows:,} rows"
-            score = 2 * overlap + _join_score(profile, listed, one_file=log is items)
-            score += others[0].score if others else _ABSENT
-            score += _title_score(titles[0], listed) if titles else _ABSENT
-            yield _Match(log, items, Option(profile, score, reason), listed, others, titles)
+            yield _Match(log, items, Option(profile, score, reason), listed, users, titles)
 
 
 def _overlap(profile: Profile, listed: Profile, items: Preview) -> float | None:
@@ -170,23 +156,14 @@ def _pick(role: Role, ranking: Sequence[Option], file: Preview, choose: Choose |
     return next(option for option in close if option.name == answer)
 
 
-def _optional(log: Preview, given: Given, chosen: dict[Role, Option], choose: Choose | None) -> Iterator[str]:
-    """Fill in split, time and rating where there are such columns; yield what the user should know."""
-
-    def left() -> list[Profile]:
-        names = {option.name for option in chosen.values()}
-        return [profile for profile in log.columns.values() if profile.name not in names]
-
-    rate_times = partial(rate_time, user=chosen["user"].profile)
-    for role, rate in (("split", rate_split), ("timestamp", rate_times), ("rating", rate_rating)):
-        if ranking := options(role, left(), given, rate):
-            chosen[role] = _pick(role, ranking, log, choose)
-    if "timestamp" in chosen or "timestamp" in given:
-        return
-    for profile in left():
+def _misread_times(log: Preview, chosen: dict[Role, Option]) -> Iterator[str]:
+    """Why columns that are called like times cannot be read as such."""
+    names = {option.name for option in chosen.values()}
+    for profile in log.columns.values():
+        if profile.name in names or name_score("timestamp", profile.name) < 0.5:
+            continue
         try:
-            if name_score("timestamp", profile.name) >= 0.5:
-                values.timestamps(profile.column)
+            values.timestamps(profile.column)
         except DataError as error:
             reason = error.cause.partition(f"column '{profile.name}' ")[2]
             yield f"'{profile.name}' is called like a time and is not used, for it {reason}. {error.remedy}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 from typing import Literal, NamedTuple, get_args
 
 Role = Literal["user", "item", "timestamp", "rating", "split", "title", "category"]
@@ -91,6 +92,7 @@ def _unglued(part: str) -> list[str]:
     return next(([part.removesuffix(end), end] for end in endings if end in _ID | {"name", "title"}), [part])
 
 
+@cache
 def name_score(role: Role, name: str) -> float:
     """How much the name speaks for the role, in [0, 1]; 0.5 or more where it has a word for it and none against it.
 

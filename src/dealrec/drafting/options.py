@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
 from dealrec.data.categories import categories
 from dealrec.drafting.names import ROLES, Role, is_id, name_score
+from dealrec.drafting.preview import Preview
 from dealrec.drafting.profiles import Profile
 
 Given = Mapping[Role, str | None]  # columns that the user has named; None: there is none
-Rating = tuple[float, str]  # score and reason; below 0 it is no guess, but may be what the user says
+Rating = tuple[float, str]  # score and reason; below 0 it is no guess; None: it cannot be, whatever the user says
+_SPOKEN = r"\p{L}{2,}.* |^\D*$"  # may be a name: several words, or no digit
 _ACTIONS = 3  # a name of no more values than this is what was done (viewed, bought), not what to
 
 
@@ -41,24 +44,27 @@ def rival_score(role: Role, profile: Profile) -> float:
     return max(name_score(other, profile.name) for other in rivals(role))
 
 
-def allowed(columns: Iterable[Profile], role: Role, given: Given) -> list[Profile]:
-    """Those that the user's words leave open for the role."""
+def allowed(file: Preview, role: Role, given: Given) -> list[Profile]:
+    """The columns that the user's words leave open for the role."""
     if role in given:
-        return [profile for profile in columns if profile.name == given[role]]
+        return [profile for profile in file.columns.values() if profile.name == given[role]]
     others = {given.get(other) for other in rivals(role)}
-    return [profile for profile in columns if profile.name not in others]
+    return [profile for profile in file.columns.values() if profile.name not in others]
 
 
-def options(
-    role: Role, columns: Iterable[Profile], given: Given, rate: Callable[[Profile], Rating | None]
-) -> list[Option]:
-    """The best first. rate: None for what cannot have the role, whatever the user says."""
-    ratings = ((profile, rate(profile)) for profile in allowed(columns, role, given))
+def options(role: Role, file: Preview, given: Given, chosen: Mapping[Role, Option], **context: Any) -> list[Option]:
+    """The columns that may have the role, the best first, without those chosen for others unless the user says so.
+
+    context: what there is besides the column to rate: for times the user, for titles the items.
+    """
+    others = {option.name for option in chosen.values() if role not in given}
+    columns = [profile for profile in allowed(file, role, given) if profile.name not in others]
+    ratings = ((profile, _RATES[role](profile, **context)) for profile in columns)
     rated = [Option(profile, *rating) for profile, rating in ratings if rating and (rating[0] >= 0 or role in given)]
     return sorted(rated, key=lambda option: -option.score)
 
 
-def rate_user(profile: Profile) -> Rating | None:
+def _user(profile: Profile) -> Rating | None:
     """Ids that occur again and again."""
     if profile.ids is None:
         return None
@@ -70,7 +76,7 @@ def rate_user(profile: Profile) -> Rating | None:
     return score, f"{repeats:,.1f} rows each on average"
 
 
-def rate_split(profile: Profile) -> Rating | None:
+def _split(profile: Profile) -> Rating | None:
     """Of train, valid and test."""
     if profile.splits is None:
         return None
@@ -79,7 +85,7 @@ def rate_split(profile: Profile) -> Rating | None:
     return name_score("split", profile.name), shares
 
 
-def rate_time(profile: Profile, user: Profile) -> Rating | None:
+def _time(profile: Profile, user: Profile) -> Rating | None:
     """Times by name or since they lie between 1980 and 2100, or numbers of rows."""
     if profile.times is None:
         return None
@@ -108,22 +114,22 @@ def is_order(profile: Profile, user: Profile) -> bool:
     return bool((ends["low"].is_in([0.0, 1.0]) & (ends["count"] == ends["rows"])).all())
 
 
-def rate_rating(profile: Profile) -> Rating | None:
+def _rating(profile: Profile) -> Rating | None:
     """Numbers throughout that are called like ratings."""
     if profile.missing or profile.numbers is None or profile.distinct > 1000:
         return None
-    low, high = profile.numbers.min(), profile.numbers.max()
+    low, high = (float(end) for end in (profile.numbers.min(), profile.numbers.max()))  # type: ignore[arg-type]
     return name_score("rating", profile.name) - 0.5, f"numbers from {low:g} to {high:g}"
 
 
-def rate_title(profile: Profile, item: Profile, *, one_file: bool) -> Rating:
+def _title(profile: Profile, item: Profile, *, one_file: bool) -> Rating:
     """Text that tells the items apart; the ids themselves if they are names.
 
     one_file: of the interactions too, so that only what is the same for an item counts.
     """
     name = name_score("title", profile.name)
     if profile is item:
-        fits = min(profile.spoken, profile.wordy) >= 0.5 and profile.distinct > _ACTIONS
+        fits = min(profile.share(_SPOKEN), profile.wordy) >= 0.5 and profile.distinct > _ACTIONS
     else:
         steady = not one_file or _pairs(item, profile) <= 1.2 * item.distinct
         fits = (name >= 0.9 or profile.wordy >= 0.5) and steady and tells_apart(profile, item)
@@ -138,7 +144,7 @@ def tells_apart(title: Profile, item: Profile) -> bool:
     return 2 * title.distinct >= item.distinct
 
 
-def rate_category(profile: Profile) -> Rating | None:
+def _category(profile: Profile) -> Rating | None:
     """Text that is called like categories, of which there are far fewer than rows."""
     if profile.column.values.dtype != pl.String:
         return None
@@ -159,3 +165,13 @@ def _pairs(first: Profile, second: Profile) -> float:
     if first.rows != second.rows:
         return math.inf
     return pl.DataFrame({"first": first.column.values, "second": second.column.values}).n_unique()
+
+
+_RATES: dict[Role, Callable[..., Rating | None]] = {
+    "user": _user,
+    "timestamp": _time,
+    "rating": _rating,
+    "split": _split,
+    "title": _title,
+    "category": _category,
+}

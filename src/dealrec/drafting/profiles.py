@@ -88,19 +88,15 @@ class Profile:
     @cached_property
     def wordy(self) -> float:
         """Share of the first values with two letters in a row, or a letter before a space: few codes have them."""
-        return self._share(r"\p{L}{2}|\p{L} ")
-
-    @cached_property
-    def spoken(self) -> float:
-        """Share of the first values that may be names: of several words, or without a digit."""
-        return self._share(r"\p{L}{2,}.* |^\D*$")
+        return self.share(r"\p{L}{2}|\p{L} ")
 
     @property
     def example(self) -> str:
         """The first value."""
         return str(self.column.values[0])[:40]
 
-    def _share(self, pattern: str) -> float:
+    def share(self, pattern: str) -> float:
+        """Share of the first values that the pattern is found in; 0 for what is no text."""
         text = self.column.values.head(_PROBE)
         return float(text.str.contains(pattern).mean()) if text.dtype == pl.String else 0.0  # type: ignore[arg-type]
 

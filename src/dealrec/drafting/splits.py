@@ -23,8 +23,8 @@ _FEW, _SMALL_SHARE = 100, 0.1  # of test users: too few to tell arms apart, and 
 class SplitChoice:
     """A split. reason: None if it was given.
 
-    samples: of train, valid and test, before filters; None where the split leaves a part empty, or not all rows were
-    read, or some are incomplete.
+    samples: of train, valid and test, before filters; empty where the split leaves a part empty; None where not all
+    rows were read, or some are incomplete.
     """
 
     split: str
@@ -37,55 +37,51 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
 
     data: the shares are of there; said: the split is, too.
     """
-    log = _log(roles)
-    cuts: dict[str, Callable[[pl.DataFrame], Splits]] = {
-        "column": split_by_column,
-        "leave-last-out": split_leave_last_out,
-        "time": partial(split_by_time, valid_share=data.valid_share, test_share=data.test_share),
-    }
-
-    def choice(split: str, reason: str | None) -> SplitChoice:
-        return SplitChoice(split, reason, None if log is None else _samples(log, cuts[split]))
-
+    log, time = _log(roles), roles.chosen.get("timestamp")
+    by_time = partial(split_by_time, valid_share=data.valid_share, test_share=data.test_share)
+    cuts = {"column": split_by_column, "leave-last-out": split_leave_last_out, "time": by_time}
+    samples = {split: _samples(log, cut) for split, cut in cuts.items()}
     if said:
-        return choice(data.split, None)
-    if roles.interactions.format == "dealrec" or "split" in roles.chosen:
-        return choice("column", "the data come split")
-    time = roles.chosen.get("timestamp")
-    if time is None or (not time.profile.moments and is_order(time.profile, roles.chosen["user"].profile)):
-        return choice("leave-last-out", "there is no time that could be compared between users")
-    if log is None:
-        return choice("time", "there are times")
-    users, by_time = log[USER].n_unique(), choice("time", None)
-    tested = by_time.samples["test"] if by_time.samples and all(by_time.samples.values()) else 0
-    if tested < min(_FEW, _SMALL_SHARE * users) or not tested:
-        last_out = choice("leave-last-out", None)
-        if last_out.samples and last_out.samples["test"] > tested:
-            left = f"this leaves {last_out.samples['test']:,}"
+        split, reason = data.split, None
+    elif roles.interactions.format == "dealrec" or "split" in roles.chosen:
+        split, reason = "column", "the data come split"
+    elif time is None or (not time.profile.moments and is_order(time.profile, roles.chosen["user"].profile)):
+        split, reason = "leave-last-out", "there is no time that could be compared between users"
+    elif log is None:
+        split, reason = "time", "there are times"
+    else:
+        users, in_time, last = log[USER].n_unique(), samples["time"] or {}, samples["leave-last-out"] or {}
+        tested = in_time.get("test", 0) if all(in_time.values()) else 0
+        split, reason = "time", f"there are times; {tested:,} of {users:,} users are left to test on"
+        if tested < max(1, min(_FEW, _SMALL_SHARE * users)) and last.get("test", 0) > tested:
+            left = f"this leaves {last['test']:,}"
             reason = f"a cut in time would leave {tested:,} of {users:,} users to test on, {left}"
-            return SplitChoice("leave-last-out", reason, last_out.samples)
-    return SplitChoice("time", f"there are times; {tested:,} of {users:,} users are left to test on", by_time.samples)
+            split = "leave-last-out"
+    return SplitChoice(split, reason, samples[split])
 
 
 def _log(roles: Roles) -> pl.DataFrame | None:
     """user_id, timestamp, and split where there is one, of all rows; None if not all are there or some lack a value."""
+    table, chosen = roles.interactions.table, roles.chosen
     if not roles.interactions.whole:
         return None
     if roles.interactions.format == "dealrec":
-        return roles.interactions.table.frame.select(USER, TIMESTAMP, SPLIT)
-    user, item, time, split = (roles.chosen.get(role) for role in ("user", "item", "timestamp", "split"))
-    if any(option.profile.missing for option in (user, item, time) if option):
+        return table.frame.select(USER, TIMESTAMP, SPLIT)
+    if any(chosen[role].profile.missing for role in ("user", "item", "timestamp") if role in chosen):
         return None
-    ids = roles.chosen["user"].profile.ids
-    log = pl.DataFrame({USER: ids, TIMESTAMP: time.profile.times if time else pl.int_range(len(ids), eager=True)})
-    return log.with_columns(read_splits(split.profile.column)) if split else log
+    order = pl.int_range(table.frame.height, eager=True)
+    times = chosen["timestamp"].profile.times if "timestamp" in chosen else order
+    log = pl.DataFrame({USER: chosen["user"].profile.ids, TIMESTAMP: times})
+    return log.with_columns(read_splits(chosen["split"].profile.column)) if "split" in chosen else log
 
 
-def _samples(log: pl.DataFrame, cut: Callable[[pl.DataFrame], Splits]) -> dict[str, int] | None:
+def _samples(log: pl.DataFrame | None, cut: Callable[[pl.DataFrame], Splits]) -> dict[str, int] | None:
+    if log is None:
+        return None
     try:
         parts = cut(log)
     except DataError:
-        return None
+        return {}
     train, valid, test = (frame.group_by(USER).len() for frame in (parts.train, parts.valid, parts.test))
     return {
         "train": train.filter(pl.col("len") >= 2).height,
