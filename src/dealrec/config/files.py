@@ -114,15 +114,21 @@ def _is_path(model: str) -> bool:
     return model.startswith((".", "/", "~"))
 
 
-def _set(raw: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{override!r} is not of the form key=value", "For example: --set select.budget=1024")
-    *parents, last = key.strip().split(".")
+def section_of(raw: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Where in nested mappings a dotted name belongs, made if it is not there, and the name's last part."""
+    *parents, last = key.split(".")
     for parent in parents:
         if not isinstance(raw.get(parent), dict):
             raw[parent] = {}
         raw = raw[parent]
+    return raw, last
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is not of the form key=value", "For example: --set select.budget=1024")
+    raw, last = section_of(raw, key.strip())
     try:
         given = yaml.safe_load(value)
     except yaml.YAMLError:

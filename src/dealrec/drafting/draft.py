@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dealrec.config import Config
-from dealrec.config.files import checked, commented, overridden, printable
+from dealrec.config.files import checked, commented, overridden, printable, section_of
 from dealrec.config.recommenders import RECOMMENDERS
 from dealrec.drafting.files import files, reachable
 from dealrec.drafting.guesses import Choose, Roles, guess
 from dealrec.drafting.names import ROLES
+from dealrec.drafting.notes import notes
 from dealrec.drafting.options import separator_of
 from dealrec.drafting.splits import SplitChoice, choose_split
 from dealrec.errors import ConfigError, DataError
@@ -90,11 +90,11 @@ def draft(
     }
     keys |= {"data.valid_share", "data.test_share"} if config.data.split == "time" else set()
     text = _head(roles) + commented(config, keys=keys, notes=comments)
-    notes = [*seen.notes, *roles.notes, *_notes(roles, choice, config)]
+    known = dict.fromkeys(notes(seen, roles, choice, config))
     recommender = RECOMMENDERS[config.recommender]
     if recommender.named and llm is None and recommender.pretrained not in said:
-        notes.append(f"no LLM was named: llm.model is {config.llm.model}; name yours there, or by --llm")
-    return Draft(text, tuple(guesses), _figures(roles, choice), tuple(dict.fromkeys(notes)))
+        known[f"no LLM was named: llm.model is {config.llm.model}; name yours there, or by --llm"] = None
+    return Draft(text, tuple(guesses), _figures(roles, choice), tuple(known))
 
 
 def refuse_to_replace(out: Path) -> None:
@@ -179,13 +179,8 @@ def _nested(guesses: Sequence[Guess], said: Mapping[str, Any]) -> dict[str, Any]
     """The settings as sections; what was said comes after the guesses and replaces them."""
     raw: dict[str, Any] = {}
     for key, value in [*((setting.key, setting.value) for setting in guesses), *said.items()]:
-        *parents, last = key.split(".")
-        section = raw
-        for parent in parents:
-            if not isinstance(section.get(parent), dict):
-                section[parent] = {}
-            section = section[parent]
-        section[last] = value
+        section, name = section_of(raw, key)
+        section[name] = value
     return raw
 
 
@@ -205,29 +200,6 @@ def _head(roles: Roles) -> str:
         "# Lines that begin with `guessed` say what a value comes from: check them. Here are the settings that are\n"
         "# usually changed; all others have their defaults, which `dealrec config` prints with their meanings.\n\n"
     )
-
-
-def _notes(roles: Roles, choice: SplitChoice, config: Config) -> Iterator[str]:
-    log, items = roles.interactions, roles.items
-    yield from (*log.table.warnings, *items.table.warnings)
-    if choice.split == "leave-last-out" and choice.reason:
-        yield f"split leave-last-out, as {choice.reason}; the future then leaks into training"
-    if config.data.columns.timestamp is None and config.data.format != "dealrec":
-        yield "no column is used as time: the order of the rows stands for it"
-    refused = "`dealrec validate` will refuse them"
-    shown = [(items, option.profile) for role, option in roles.chosen.items() if role in ("title", "category")]
-    needed = [(log, option.profile) for role, option in roles.chosen.items() if role not in ("title", "category")]
-    for table, profile in [*needed, (items, roles.listed)]:
-        if profile.missing:
-            yield f"{profile.missing:,} rows of {table.name} have no '{profile.name}'; {refused}"
-    for table, profile in [*needed, (items, roles.listed), *shown]:
-        if f"{profile.name}_duplicated_0" in table.table.names:
-            yield f"two columns of {table.name} are called '{profile.name}'; {refused}"
-    if choice.samples == {}:
-        yield "the split leaves training, validation or test empty: `dealrec validate` will say more"
-    if choice.samples and not choice.samples["train"]:
-        lonely = "no user has two interactions for training, so there are no training samples"
-        yield f"{lonely}: `dealrec validate` will refuse the data"
 
 
 def _figures(roles: Roles, choice: SplitChoice) -> dict[str, Any]:

@@ -89,13 +89,11 @@ def _candidates(folder: Path) -> list[Path]:
 
 
 def _nothing_in(folder: Path) -> DataError:
-    cause = f"There is no file with interactions or items in {folder.resolve()}"
     others = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    cause = f"There is no file with interactions or items in {folder.resolve()}"
     if not others:
         kinds = "Parquet, CSV, TSV, JSON Lines, .inter and .item, or a folder of the DEALRec release"
         return DataError(cause, f"{NAME_BOTH} ({kinds}).")
-    faults = [unknown_kind(path, READERS) for path in others[:3]]
-    known = [fault for fault in faults if ": unknown kind of file:" in fault.cause] or faults
     names = ", ".join(path.name for path in others[:10])
-    reasons = "; ".join(fault.cause.removeprefix(f"{folder}/") for fault in known)
-    return DataError(f"{cause} of a kind that is read; there are: {names}. {reasons}", known[0].remedy)
+    telling = max((unknown_kind(path, READERS) for path in others[:3]), key=lambda fault: len(fault.remedy))
+    return DataError(f"{cause} of a kind that is read; there are: {names}. {telling.cause}", telling.remedy)

@@ -18,7 +18,6 @@ from dealrec.errors import DataError
 
 _CLOSE = 0.6  # a runner-up that is nearer in score makes the guess ambiguous
 _TRIED = 1000  # ids of one table that are looked up in the other
-_OPTIONAL: tuple[Role, ...] = ("split", "timestamp", "rating")
 _ABSENT = -3.0  # the score of a part without a column for it
 
 
@@ -36,28 +35,21 @@ Choose = Callable[[Question], str]  # the answer is one of the options
 
 @dataclass(frozen=True)
 class Roles:
-    """Two files, or one in both parts, and their columns by role; what is absent has none.
+    """Two files, or one in both parts, and for each role the columns that may have it, the best or the chosen first.
 
-    listed: the ids in the items' file. notes: what the user should know.
+    listed: the ids in the items' file. score: how well all of it fits.
     """
 
     interactions: Preview
     items: Preview
     listed: Profile
-    chosen: dict[Role, Option]
-    notes: tuple[str, ...]
+    score: float
+    ranked: dict[Role, list[Option]]
 
-
-@dataclass(frozen=True)
-class _Match:
-    """Two files, or one in both parts, joined by ids; item: with the score of all. users, titles: the best first."""
-
-    log: Preview
-    items: Preview
-    item: Option
-    listed: Profile
-    users: list[Option]
-    titles: list[Option]
+    @property
+    def chosen(self) -> dict[Role, Option]:
+        """The column of each role that has one."""
+        return {role: ranking[0] for role, ranking in self.ranked.items() if ranking}
 
 
 def guess(seen: Files, given: Given, choose: Choose | None) -> Roles:
@@ -68,27 +60,26 @@ def guess(seen: Files, given: Given, choose: Choose | None) -> Roles:
     """
     _refuse_unknown(seen.previews, given)
     pairs = [pair for pair in product(seen.previews, repeat=2) if seen.named <= set(pair) and _go_together(*pair)]
-    matches = [match for pair in pairs for match in _matches(*pair, given=given)]
-    if not matches:
+    joins = sorted((join for pair in pairs for join in _joins(*pair, given)), key=lambda join: -join.score)
+    if not joins:
         raise _nothing_shared(seen.previews)
-    matches.sort(key=lambda match: match.item.score)  # the best is the last, also of those of one name
-    log, items = matches[-1].log, matches[-1].items
-    joins = {match.item.name: match for match in matches if (match.log, match.items) == (log, items)}
-    item = _pick("item", [match.item for match in joins.values()], log, choose)
-    match = joins[item.name]
-    _refuse_incomplete(match, given)
-    chosen: dict[Role, Option] = {"item": item}
-    chosen["user"] = _pick("user", match.users, log, choose)
-    chosen["title"] = _pick("title", match.titles, items, choose)
-    if log.format != "dealrec":  # which has columns of its own
-        for role in _OPTIONAL:
-            context = {"user": chosen["user"].profile} if role == "timestamp" else {}
-            if ranking := options(role, log, given, chosen, **context):
-                chosen[role] = _pick(role, ranking, log, choose)
-    if log is not items and (ranking := options("category", items, given, chosen)):
-        chosen["category"] = ranking[0]  # the report alone shows them: not worth a question
-    notes = [] if {"timestamp"} & (chosen.keys() | given.keys()) else _misread_times(log, chosen)
-    return Roles(log, items, match.listed, chosen, (*notes, *_not_used(seen.previews, match, chosen)))
+    log, items = joins[0].interactions, joins[0].items
+    by_item: dict[str, Roles] = {}
+    for join in joins:
+        if (join.interactions, join.items) == (log, items):
+            by_item.setdefault(join.chosen["item"].name, join)
+    item, *_ = _asked("item", [join.chosen["item"] for join in by_item.values()], log, choose)
+    roles = by_item[item.name]
+    _refuse_incomplete(roles, given)
+    optional: tuple[Role, ...] = ("split", "timestamp", "rating") if log.format != "dealrec" else ()
+    for role in ("user", *optional, "title"):
+        file = items if role == "title" else log
+        context = {"user": roles.chosen["user"].profile} if role == "timestamp" else {}
+        ranking = roles.ranked.get(role) or options(role, log, given, roles.chosen, **context)
+        roles.ranked[role] = _asked(role, ranking, file, choose)
+    if log is not items:  # the report alone shows them: not worth a question
+        roles.ranked["category"] = options("category", items, given, roles.chosen)
+    return roles
 
 
 def _go_together(log: Preview, items: Preview) -> bool:
@@ -97,8 +88,8 @@ def _go_together(log: Preview, items: Preview) -> bool:
     return (log.format, items.format) in {("table", "table"), ("recbole", "recbole"), ("dealrec", "table")}
 
 
-def _matches(log: Preview, items: Preview, *, given: Given) -> Iterator[_Match]:
-    """The ways to join them: by ids of the interactions that occur among those of the items."""
+def _joins(log: Preview, items: Preview, given: Given) -> Iterator[Roles]:
+    """The ways to join two files: by ids of the interactions that occur among those of the items."""
     release = log.format == "dealrec"
     for profile in [log.columns[ITEM]] if release else allowed(log, "item", given):
         if profile.ids is None:
@@ -115,7 +106,12 @@ def _matches(log: Preview, items: Preview, *, given: Given) -> Iterator[_Match]:
             share = "all" if overlap == 1 else f"{min(overlap, 0.999):.1%}"
             where = f"{'' if items.whole else 'the part read of '}{items.name}"
             reason = f"{share} in {where}, where '{listed.name}' has {listed.distinct:,} in {listed.rows:,} rows"
-            yield _Match(log, items, Option(profile, score, reason), listed, users, titles)
+            ranked: dict[Role, list[Option]] = {
+                "item": [Option(profile, score, reason)],
+                "user": users,
+                "title": titles,
+            }
+            yield Roles(log, items, listed, score, ranked)
 
 
 def _overlap(profile: Profile, listed: Profile, items: Preview) -> float | None:
@@ -146,45 +142,13 @@ def _title_score(title: Option, listed: Profile) -> float:
     return name_score("title", title.name) + own
 
 
-def _pick(role: Role, ranking: Sequence[Option], file: Preview, choose: Choose | None) -> Option:
-    best = max(ranking, key=lambda option: option.score)
-    close = [option for option in ranking if best.score - option.score < _CLOSE]
-    if choose is None or len(close) == 1:
-        return best
-    close.sort(key=lambda option: -option.score)
+def _asked(role: Role, ranking: list[Option], file: Preview, choose: Choose | None) -> list[Option]:
+    """The ranking, with the one that was chosen first where the best is hardly better than others."""
+    close = [option for option in ranking if ranking[0].score - option.score < _CLOSE]
+    if choose is None or len(close) < 2:
+        return ranking
     answer = choose(Question(role, file.name, tuple(option.name for option in close)))
-    return next(option for option in close if option.name == answer)
-
-
-def _misread_times(log: Preview, chosen: dict[Role, Option]) -> Iterator[str]:
-    """Why columns that are called like times cannot be read as such."""
-    names = {option.name for option in chosen.values()}
-    for profile in log.columns.values():
-        if profile.name in names or name_score("timestamp", profile.name) < 0.5:
-            continue
-        try:
-            values.timestamps(profile.column)
-        except DataError as error:
-            reason = error.cause.partition(f"column '{profile.name}' ")[2]
-            yield f"'{profile.name}' is called like a time and is not used, for it {reason}. {error.remedy}"
-
-
-def _not_used(files: Sequence[Preview], match: _Match, chosen: dict[Role, Option]) -> list[str]:
-    """A note on the files that have the columns of one that was chosen."""
-    notes, rest = [], [file for file in files if file not in (match.log, match.items)]
-    for used, names, what in (
-        (match.log, {chosen["item"].name, chosen["user"].name}, "interactions"),
-        (match.items, {match.listed.name, chosen["title"].name}, "items"),
-    ):
-        more = [file for file in rest if file.format == used.format and names <= file.columns.keys()]
-        rest = [file for file in rest if file not in more]
-        if more:
-            notes.append(
-                f"not used: {', '.join(file.name for file in more)}, with the same columns as {used.name}: one file of"
-                f" {what} is read, so put all of them into one if they belong together, or alone into a folder, by"
-                " names that differ in numbers alone, and name that"
-            )
-    return notes
+    return sorted(ranking, key=lambda option: option.name != answer)
 
 
 def _listed(files: Sequence[Preview]) -> str:
@@ -210,30 +174,30 @@ def _nothing_shared(files: Sequence[Preview]) -> DataError:
     )
 
 
-def _refuse_incomplete(match: _Match, given: Given) -> None:
-    log, items, item, listed = match.log, match.items, match.item, match.listed
-    if not match.users:
+def _refuse_incomplete(roles: Roles, given: Given) -> None:
+    log, items, item, listed = roles.interactions, roles.items, roles.chosen["item"], roles.listed
+    if not roles.ranked["user"]:
         if (user := given.get("user")) in log.columns:
             values.ids(log.columns[user].column)  # says why these are none
-        raise _without("user ids", "user", match)
+        raise _without("user ids", "user", roles)
     if log.format != "dealrec" and item.name not in items.columns:  # both are read under one name
         raise DataError(
             f"The item ids are in column '{item.name}' of {log.name} and, so it seems, in column '{listed.name}' of"
             f" {items.name}; both files must call them the same",
             f"Rename one, or name a column of both: --set data.columns.item=COLUMN. {_listed([items])}",
         )
-    if not match.titles:
+    if not roles.ranked["title"]:
         texts = [profile for profile in items.columns.values() if profile.wordy >= 0.5]
         few = ", ".join(f"{text.distinct:,} of '{text.name}'" for text in texts if not tells_apart(text, listed))
         but = f" that tell the {listed.distinct:,} of '{listed.name}' apart ({few} do not)" if few else ""
-        raise _without(f"the titles of the items{but}", "title", match)
+        raise _without(f"the titles of the items{but}", "title", roles)
 
 
-def _without(what: str, role: Role, match: _Match) -> DataError:
-    file, other = (match.log, "interactions") if role == "user" else (match.items, "items")
+def _without(what: str, role: Role, roles: Roles) -> DataError:
+    file, other = (roles.interactions, "interactions") if role == "user" else (roles.items, "items")
     cause = f"{file.path}: no column looks like {what}; there are: {file.listed()}"
     remedy = f"--set data.columns.{role}=COLUMN"
-    if match.log is not match.items:
+    if roles.interactions is not roles.items:
         return DataError(cause, f"Name it: {remedy}")
     if role == "title":
         remedy += " --set data.columns.item=COLUMN (one column may be item and title)"

@@ -39,6 +39,7 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
     """
     log, time = _log(roles), roles.chosen.get("timestamp")
     by_time = partial(split_by_time, valid_share=data.valid_share, test_share=data.test_share)
+    cuts: dict[str, Callable[[pl.DataFrame], Splits]]
     cuts = {"column": split_by_column, "leave-last-out": split_leave_last_out, "time": by_time}
     samples = {split: _samples(log, cut) for split, cut in cuts.items()}
     if said:
