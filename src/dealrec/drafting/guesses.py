@@ -102,7 +102,7 @@ def _joins(log: Preview, items: Preview, given: Given) -> Iterator[Roles]:
             titles = options("title", items, given, {}, item=listed, one_file=log is items)
             score = 2 * overlap + _join_score(profile, listed, one_file=log is items)
             score += users[0].score if users else _ABSENT
-            score += _title_score(titles[0], listed) if titles else _ABSENT
+            score += titles[0].score / 2 - (titles[0].profile is listed) if titles else _ABSENT
             share = "all" if overlap == 1 else f"{min(overlap, 0.999):.1%}"
             where = f"{'' if items.whole else 'the part read of '}{items.name}"
             reason = f"{share} in {where}, where '{listed.name}' has {listed.distinct:,} in {listed.rows:,} rows"
@@ -130,16 +130,11 @@ def _join_score(profile: Profile, listed: Profile, *, one_file: bool) -> float:
     covered = min(1.0, profile.distinct / listed.distinct)  # ratings from 1 to 5 are among the numbers of items, too
     score = once + often + covered + math.log10(profile.distinct) / 10
     score += 1.5 * name_score("item", profile.name) + name_score("item", listed.name) - rival_score("item", profile)
-    score -= (max(profile.length, listed.length) > 40) + 0.8 * bool(profile.moments)
+    score -= name_score("title", profile.name) + (max(profile.length, listed.length) > 40)
+    score -= 0.8 * bool(profile.moments)
     if one_file:
         return score + 1.5
     return score + (1.2 + 2 * once) * (profile.name == listed.name) - 2.0 * (once < 0.5)
-
-
-def _title_score(title: Option, listed: Profile) -> float:
-    """A name is the id where nothing else has titles; of two names, the one with more values."""
-    own = math.log10(listed.distinct) / 2 - 2 if title.profile is listed else 0.0
-    return name_score("title", title.name) + own
 
 
 def _asked(role: Role, ranking: list[Option], file: Preview, choose: Choose | None) -> list[Option]:
