@@ -59,8 +59,9 @@ def guess(seen: Files, given: Given, choose: Choose | None) -> Roles:
     best is taken. Raises DataError where a column that must be there is found in no file, with what was found there.
     """
     _refuse_unknown(seen.previews, given)
-    pairs = [pair for pair in product(seen.previews, repeat=2) if seen.named <= set(pair) and _go_together(*pair)]
-    joins = sorted((join for pair in pairs for join in _joins(*pair, given)), key=lambda join: -join.score)
+    pairs = (pair for pair in product(seen.previews, seen.previews) if seen.named <= set(pair))
+    joins = [join for pair in pairs if _go_together(*pair) for join in _joins(*pair, given)]
+    joins.sort(key=lambda join: -join.score)
     if not joins:
         raise _nothing_shared(seen.previews)
     log, items = joins[0].interactions, joins[0].items
