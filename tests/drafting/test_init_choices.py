@@ -59,6 +59,18 @@ def test_a_named_file_that_is_both_is_not_joined_by_strangers(cli: Cli, tmp_path
     assert (raw["data"]["columns"]["user"], raw["data"]["columns"]["item"]) == ("customer", "sku")
 
 
+def test_a_file_that_is_both_is_found_in_a_folder_with_strangers(cli: Cli, tmp_path: Path) -> None:
+    rows = [{"customer": f"c{x['u']}", "sku": f"s-{x['i']}", "title": title(x["i"])} for x in log()]
+    save(rows, tmp_path / "retail.csv")
+    save([{"country": f"C{i}", "area": i / 3} for i in range(5)], tmp_path / "countries.csv")
+    _, raw = drafted(cli, tmp_path, "--out", tmp_path / "c.yaml")
+    assert raw["data"]["interactions"] == raw["data"]["items"] == "retail.csv"
+    # A file of items fits better than titles in the log.
+    save([{"sku": f"s-{i}", "name": title(i)} for i in range(ITEMS)], tmp_path / "skus.csv")
+    _, raw = drafted(cli, tmp_path, "--out", tmp_path / "c.yaml")
+    assert (raw["data"]["items"], raw["data"]["columns"]["title"]) == ("skus.csv", "name")
+
+
 def test_files_of_the_same_kind_that_are_not_used_are_named(cli: Cli, tmp_path: Path) -> None:
     for year in (2022, 2023, 2024):
         save(TIMED, tmp_path / f"train_{year}.csv")

@@ -50,16 +50,21 @@ def _place(error: yaml.YAMLError) -> str:
 
 def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) -> Config:
     """Settings from nested mappings; relative paths are resolved against `base`."""
-    try:
-        config = Config.model_validate(overridden(raw, overrides))
-    except ValidationError as error:
-        raise _config_error(error) from None
+    config = checked(overridden(raw, overrides))
     for key in _path_settings():
         value = operator.attrgetter(key)(config)
         if value is not None:
             location = _folder_or_id(value, base) if isinstance(value, str) else _resolve(value, base)
             config = _with(config, key.split("."), location)
     return config
+
+
+def checked(raw: Mapping[str, Any]) -> Config:
+    """Settings from nested mappings, paths as they stand. Raises ConfigError for an unknown key or a bad value."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise _config_error(error) from None
 
 
 def _with(section: SectionT, names: Sequence[str], value: Any) -> SectionT:
@@ -105,15 +110,21 @@ def _folder_or_id(name: str, base: Path) -> str:
     return str(folder) if folder.is_dir() or name.startswith((".", "/", "~")) else name
 
 
-def _set(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{override!r} is not of the form key=value", "For example: --set select.budget=1024")
-    *parents, last = key.strip().split(".")
+def section_of(raw: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Where in nested mappings a dotted name belongs, made if it is not there, and the name's last part."""
+    *parents, last = key.split(".")
     for parent in parents:
         if not isinstance(raw.get(parent), dict):
             raw[parent] = {}
         raw = raw[parent]
+    return raw, last
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is not of the form key=value", "For example: --set select.budget=1024")
+    raw, last = section_of(raw, key.strip())
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -10,19 +10,20 @@ from pathlib import Path
 from dealrec.data.readers.kinds import unknown_kind
 from dealrec.data.readers.parts import is_table
 from dealrec.data.readers.tables import READERS
-from dealrec.drafting.preview import Preview, candidates, is_release, preview
+from dealrec.drafting.preview import RECBOLE, Preview, is_release, preview
 from dealrec.errors import ConfigError, DataError
 
 MOST_CANDIDATES = 20
+NAME_BOTH = "Name both files: dealrec init INTERACTIONS ITEMS"
 
 
 @dataclass(frozen=True)
 class Files:
-    """Files that were read. notes: on those that were not; named: the one that must be used, if one was named."""
+    """Files that were read. named: those that must be used; notes: on those that were not read."""
 
     previews: tuple[Preview, ...]
+    named: frozenset[Preview]
     notes: tuple[str, ...] = ()
-    named: Preview | None = None
 
 
 def files(paths: Sequence[Path]) -> Files:
@@ -33,17 +34,21 @@ def files(paths: Sequence[Path]) -> Files:
     """
     with reachable("Check the path, and that you may read it."):
         if len(paths) == 2:
-            return Files(tuple(preview(path) for path in paths))
-        named = paths[0] if paths else Path()
-        if named.is_dir() and not is_release(named) and not is_table(named, READERS):
-            return _in_folder(named)
-        first = preview(named)
-        beside = _beside(named, first)
-        if len(beside) > MOST_CANDIDATES:
-            note = f"{len(beside):,} files beside {named.name} may be data, which is too many to look at: name two"
-            return Files((first,), (note,), first)
-        others, faults = _readable(beside)
-        return Files((first, *others), _left_out(faults), first)
+            both = tuple(preview(path) for path in paths)
+            return Files(both, frozenset(both))
+        place = paths[0] if paths else Path()
+        in_folder = place.is_dir() and not is_release(place) and not is_table(place, READERS)
+        named = () if in_folder else (preview(place),)
+        others = _beside(named[0]) if named else _candidates(place)
+        if not (named or others):
+            raise _nothing_in(place)
+        if len(others) > MOST_CANDIDATES:
+            where = f"beside {place.name}" if named else f"in {place.resolve()}"
+            note = f"{len(others):,} files {where} may be data, which is too many to look at: name two"
+            if named:
+                return Files(named, frozenset(named), (note,))
+            raise DataError(note, NAME_BOTH)
+        return _with_readable(named, others)
 
 
 @contextmanager
@@ -55,57 +60,40 @@ def reachable(remedy: str) -> Iterator[None]:
         raise ConfigError(f"Cannot look at {error.filename} ({error.strerror})", remedy) from None
 
 
-def _in_folder(folder: Path) -> Files:
-    paths = candidates(folder)
-    if not paths:
-        raise _nothing_in(folder)
-    if len(paths) > MOST_CANDIDATES:
-        raise DataError(
-            f"{folder.resolve()} has {len(paths):,} files that may be data, which is too many to look at",
-            "Name two: dealrec init INTERACTIONS ITEMS",
-        )
-    previews, faults = _readable(paths)
-    if not previews:
-        *_, last = faults.values()
-        raise DataError("; ".join(fault.cause for fault in faults.values()), last.remedy)
-    return Files(tuple(previews), _left_out(faults))
-
-
-def _nothing_in(folder: Path) -> DataError:
-    cause = f"There is no file with interactions or items in {folder.resolve()}"
-    remedy = (
-        "Name them: dealrec init INTERACTIONS ITEMS (Parquet, CSV, TSV, JSON Lines, .inter and .item, or a folder"
-        " of the DEALRec release)."
-    )
-    others = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    faults = [unknown_kind(path, READERS) for path in others[:3]]
-    if not faults:
-        return DataError(cause, remedy)
-    names = ", ".join(path.name for path in others[:10])
-    known = [fault for fault in faults if ": unknown kind of file:" in fault.cause] or faults
-    said = "; ".join(fault.cause.removeprefix(f"{folder}/") for fault in known)
-    return DataError(f"{cause} of a kind that is read; there are: {names}. {said}", known[0].remedy)
-
-
-def _beside(named: Path, first: Preview) -> list[Path]:
-    folder = named if first.format == "dealrec" else named.parent
-    recbole = first.format == "recbole"
-    beside = [path for path in candidates(folder) if not path.samefile(named)]
-    beside = [path for path in beside if path.name.endswith((".inter", ".item")) == recbole]
-    if recbole:
-        beside = [path for path in beside if path.suffix != named.suffix and path.stem == named.stem] or beside
-    return beside
-
-
-def _readable(paths: Sequence[Path]) -> tuple[list[Preview], dict[Path, DataError]]:
-    previews, faults = [], {}
-    for path in paths:
+def _with_readable(named: tuple[Preview, ...], others: Sequence[Path]) -> Files:
+    previews, faults = list(named), {}
+    for path in others:
         try:
             previews.append(preview(path))
         except DataError as error:
             faults[path] = error
-    return previews, faults
+    if not previews:
+        *_, last = faults.values()
+        raise DataError("; ".join(fault.cause for fault in faults.values()), last.remedy)
+    notes = (f"{path.name} is left out: {str(fault).removeprefix(f'{path}: ')}" for path, fault in faults.items())
+    return Files(tuple(previews), frozenset(named), tuple(notes))
 
 
-def _left_out(faults: dict[Path, DataError]) -> tuple[str, ...]:
-    return tuple(f"{path.name} is left out: {str(fault).removeprefix(f'{path}: ')}" for path, fault in faults.items())
+def _beside(first: Preview) -> list[Path]:
+    recbole = first.format == "recbole"
+    paths = _candidates(first.path if first.format == "dealrec" else first.path.parent)
+    others = [path for path in paths if path.name.endswith(RECBOLE) == recbole and not path.samefile(first.path)]
+    return [path for path in others if recbole and path.stem == first.path.stem] or others
+
+
+def _candidates(folder: Path) -> list[Path]:
+    """What the folder holds that can be read, sorted by name."""
+    paths = (path for path in folder.iterdir() if not path.name.startswith("."))
+    endings = (*READERS, *RECBOLE)
+    return sorted(p for p in paths if (p.is_file() and p.name.lower().endswith(endings)) or is_table(p, READERS))
+
+
+def _nothing_in(folder: Path) -> DataError:
+    others = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    cause = f"There is no file with interactions or items in {folder.resolve()}"
+    if not others:
+        kinds = "Parquet, CSV, TSV, JSON Lines, .inter and .item, or a folder of the DEALRec release"
+        return DataError(cause, f"{NAME_BOTH} ({kinds}).")
+    names = ", ".join(path.name for path in others[:10])
+    telling = max((unknown_kind(path, READERS) for path in others[:3]), key=lambda fault: len(fault.remedy))
+    return DataError(f"{cause} of a kind that is read; there are: {names}. {telling.cause}", telling.remedy)

@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from dealrec.data.readers.kinds import header_fault
-from dealrec.data.readers.parts import files_of, is_table
+from dealrec.data.readers.parts import files_of
 from dealrec.data.readers.release import read_release, release_files
-from dealrec.data.readers.tables import READERS, STRETCHES, Table, read_recbole, read_table
+from dealrec.data.readers.tables import STRETCHES, Table, read_recbole, read_table
 from dealrec.drafting.profiles import Profile, profiles
 from dealrec.errors import DataError
 
@@ -36,14 +36,9 @@ class Preview:
         return self.path.name
 
     @cached_property
-    def columns(self) -> list[Profile]:
-        """Those with values."""
+    def columns(self) -> dict[str, Profile]:
+        """Those with values, by name."""
         return profiles(self.table)
-
-    @cached_property
-    def names(self) -> set[str]:
-        """Of the columns with values."""
-        return {profile.name for profile in self.columns}
 
     @property
     def nested(self) -> set[str]:
@@ -70,8 +65,9 @@ class Preview:
         return f"the first {height:,} of about {self.rows:,} rows"
 
     def listed(self) -> str:
-        """The columns with values, for messages."""
-        return "; ".join(profile.described() for profile in self.columns)
+        """The columns with values, such as `sku (1,200 distinct, e.g. 'A-17')`, for messages."""
+        columns = self.columns.values()
+        return "; ".join(f"{column.name} ({column.distinct:,} distinct, e.g. {column.example!r})" for column in columns)
 
 
 def preview(path: Path) -> Preview:
@@ -91,13 +87,6 @@ def preview(path: Path) -> Preview:
     if table.text and (fault := header_fault(path, table.names, table.frame)):
         raise fault
     return Preview(path, "table", table)
-
-
-def candidates(folder: Path) -> list[Path]:
-    """What the folder holds that can be previewed, sorted by name."""
-    inner = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    files = [path for path in inner if path.is_file() and path.name.lower().endswith((*READERS, *RECBOLE))]
-    return sorted([*files, *(path for path in inner if is_table(path, READERS))])
 
 
 def is_release(folder: Path) -> bool:

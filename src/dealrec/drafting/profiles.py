@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TypeVar
@@ -54,9 +54,7 @@ class Profile:
     @cached_property
     def numbers(self) -> pl.Series | None:
         """As numbers, if all are finite ones."""
-        series = self.column.values
-        numeric = series.dtype == pl.String or series.dtype.is_numeric()
-        return self._read_as(values.ratings) if numeric else None
+        return self._read_as(values.ratings)
 
     @cached_property
     def times(self) -> pl.Series | None:
@@ -77,8 +75,7 @@ class Profile:
     @cached_property
     def splits(self) -> dict[str, int] | None:
         """The rows of train, valid and test, if every value is one of them and train and test are there."""
-        text = not self.missing and self.column.values.dtype == pl.String
-        splits = self._read_as(values.splits) if text else None
+        splits = None if self.missing else self._read_as(values.splits)
         counts = {} if splits is None else dict(splits.value_counts().rows())
         return counts if {values.TRAIN, values.TEST} <= set(counts) else None
 
@@ -91,41 +88,32 @@ class Profile:
     @cached_property
     def wordy(self) -> float:
         """Share of the first values with two letters in a row, or a letter before a space: few codes have them."""
-        return self._share(r"\p{L}{2}|\p{L} ")
-
-    @cached_property
-    def spoken(self) -> float:
-        """Share of the first values that may be names: of several words, or without a digit."""
-        return self._share(r"\p{L}{2,}.* |^\D*$")
+        return self.share(r"\p{L}{2}|\p{L} ")
 
     @property
     def example(self) -> str:
         """The first value."""
         return str(self.column.values[0])[:40]
 
-    def described(self) -> str:
-        """One phrase for messages, such as `sku (1,200 distinct, e.g. 'A-17')`."""
-        return f"{self.name} ({self.distinct:,} distinct, e.g. {self.example!r})"
-
-    def _share(self, pattern: str) -> float:
+    def share(self, pattern: str) -> float:
+        """Share of the first values that the pattern is found in; 0 for what is no text."""
         text = self.column.values.head(_PROBE)
         return float(text.str.contains(pattern).mean()) if text.dtype == pl.String else 0.0  # type: ignore[arg-type]
 
     def _read_as(self, reader: Callable[[Column], _Values]) -> _Values | None:
-        column = self.column
         try:
-            reader(Column(column.path, column.name, column.values.head(_PROBE), column.text))
-            return reader(column)
+            reader(replace(self.column, values=self.column.values.head(_PROBE)))
+            return reader(self.column)
         except DataError:
             return None
 
 
-def profiles(table: Table) -> list[Profile]:
-    """One for each column with values."""
-    columns = []
+def profiles(table: Table) -> dict[str, Profile]:
+    """By name, one for each column with values."""
+    columns = {}
     for series in table.frame.get_columns():
         text = series.cast(pl.String) if isinstance(series.dtype, pl.Categorical | pl.Enum) else series
         absent = values.missing(text)
         column = Column(table.path, series.name, text.filter(~absent), table.text, table.separators.get(series.name))
-        columns.append(Profile(column, int(absent.sum())))
-    return [profile for profile in columns if profile.rows]
+        columns[series.name] = Profile(column, int(absent.sum()))
+    return {name: profile for name, profile in columns.items() if profile.rows}

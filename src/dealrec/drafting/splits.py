@@ -19,16 +19,17 @@ from dealrec.errors import DataError
 _FEW, _SMALL_SHARE = 100, 0.1  # of test users: too few to tell arms apart, and most users would not count at all
 
 
-Samples = dict[str, int]  # of train, valid and test, before filters
-
-
 @dataclass(frozen=True)
 class SplitChoice:
-    """A split. reason: None if it was given; samples: None where not all rows were read, or some are incomplete."""
+    """A split. reason: None if it was given.
+
+    samples: of train, valid and test, before filters; empty where the split leaves a part empty; None where not all
+    rows were read, or some are incomplete.
+    """
 
     split: str
     reason: str | None
-    samples: Samples | None
+    samples: dict[str, int] | None
 
 
 def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
@@ -36,62 +37,55 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
 
     data: the shares are of there; said: the split is, too.
     """
-    log = _log(roles)
-    cuts: dict[str, Callable[[pl.DataFrame], Splits]] = {
-        "column": split_by_column,
-        "leave-last-out": split_leave_last_out,
-        "time": partial(split_by_time, valid_share=data.valid_share, test_share=data.test_share),
-    }
-
-    def choice(split: str, reason: str | None) -> SplitChoice:
-        return SplitChoice(split, reason, _samples(log, cuts[split]))
-
+    log, time = _log(roles), roles.chosen.get("timestamp")
+    by_time = partial(split_by_time, valid_share=data.valid_share, test_share=data.test_share)
+    cuts: dict[str, Callable[[pl.DataFrame], Splits]]
+    cuts = {"column": split_by_column, "leave-last-out": split_leave_last_out, "time": by_time}
+    samples = {split: _samples(log, cut) for split, cut in cuts.items()}
     if said:
-        return choice(data.split, None)
-    if roles.interactions.format == "dealrec" or "split" in roles.chosen:
-        return choice("column", "the data come split")
-    time = roles.chosen.get("timestamp")
-    if time is None or (not time.profile.moments and is_order(time.profile, roles.chosen["user"].profile)):
-        return choice("leave-last-out", "there is no time that could be compared between users")
-    if log is None:
-        return choice("time", "there are times")
-    users, by_time, last_out = log[USER].n_unique(), _samples(log, cuts["time"]), _samples(log, split_leave_last_out)
-    tested = by_time["test"] if by_time and by_time["train"] and by_time["valid"] else 0
-    too_few = tested < min(_FEW, _SMALL_SHARE * users) or not tested
-    if too_few and last_out is not None and last_out["test"] > tested:
-        left = f"a cut in time would leave {tested:,} of {users:,} users to test on, this leaves {last_out['test']:,}"
-        return SplitChoice("leave-last-out", left, last_out)
-    return SplitChoice("time", f"there are times; {tested:,} of {users:,} users are left to test on", by_time)
+        split, reason = data.split, None
+    elif roles.interactions.format == "dealrec" or "split" in roles.chosen:
+        split, reason = "column", "the data come split"
+    elif time is None or (not time.profile.moments and is_order(time.profile, roles.chosen["user"].profile)):
+        split, reason = "leave-last-out", "there is no time that could be compared between users"
+    elif log is None:
+        split, reason = "time", "there are times"
+    else:
+        users, in_time, last = log[USER].n_unique(), samples["time"] or {}, samples["leave-last-out"] or {}
+        tested = in_time.get("test", 0) if all(in_time.values()) else 0
+        split, reason = "time", f"there are times; {tested:,} of {users:,} users are left to test on"
+        if tested < max(1, min(_FEW, _SMALL_SHARE * users)) and last.get("test", 0) > tested:
+            left = f"this leaves {last['test']:,}"
+            reason = f"a cut in time would leave {tested:,} of {users:,} users to test on, {left}"
+            split = "leave-last-out"
+    return SplitChoice(split, reason, samples[split])
 
 
 def _log(roles: Roles) -> pl.DataFrame | None:
     """user_id, timestamp, and split where there is one, of all rows; None if not all are there or some lack a value."""
+    table, chosen = roles.interactions.table, roles.chosen
     if not roles.interactions.whole:
         return None
     if roles.interactions.format == "dealrec":
-        return roles.interactions.table.frame.select(USER, TIMESTAMP, SPLIT)
-    user, time, split = (roles.chosen.get(role) for role in ("user", "timestamp", "split"))
-    needed = [option for option in (user, roles.chosen["item"], time) if option is not None]
-    if user is None or user.profile.ids is None or any(option.profile.missing for option in needed):
+        return table.frame.select(USER, TIMESTAMP, SPLIT)
+    if any(chosen[role].profile.missing for role in ("user", "item", "timestamp") if role in chosen):
         return None
-    times = None if time is None else time.profile.times
-    order = pl.int_range(user.profile.rows, eager=True)
-    log = pl.DataFrame({USER: user.profile.ids, TIMESTAMP: order if times is None else times})
-    return log if split is None else log.with_columns(read_splits(split.profile.column))
+    order = pl.int_range(table.frame.height, eager=True)
+    times = chosen["timestamp"].profile.times if "timestamp" in chosen else order
+    log = pl.DataFrame({USER: chosen["user"].profile.ids, TIMESTAMP: times})
+    return log.with_columns(read_splits(chosen["split"].profile.column)) if "split" in chosen else log
 
 
-def _samples(log: pl.DataFrame | None, cut: Callable[[pl.DataFrame], Splits]) -> Samples | None:
-    """None too where the split leaves a part empty."""
+def _samples(log: pl.DataFrame | None, cut: Callable[[pl.DataFrame], Splits]) -> dict[str, int] | None:
     if log is None:
         return None
     try:
         parts = cut(log)
     except DataError:
-        return None
+        return {}
     train, valid, test = (frame.group_by(USER).len() for frame in (parts.train, parts.valid, parts.test))
-    earlier = pl.concat([train, valid]).select(USER).unique()
     return {
         "train": train.filter(pl.col("len") >= 2).height,
         "valid": valid.join(train, on=USER, how="semi").height,
-        "test": test.join(earlier, on=USER, how="semi").height,
+        "test": test.join(pl.concat([train, valid]), on=USER, how="semi").height,
     }
