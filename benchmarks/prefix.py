@@ -124,7 +124,7 @@ def losses(
         prefix = read_prefix(model, prompts) if shared else None
         for index in plan_batches([len(sample.input_ids) for sample in samples], batch_tokens=batch_tokens):
             batch = collate([samples[i] for i in index], pad_id=tokenizer.pad_token_id)
-            sample_losses[index] = sequence_losses(model, batch, past=prefix.repeated(len(index)) if prefix else None)
+            sample_losses[index] = sequence_losses(model, batch, past=prefix.repeat(len(index)) if prefix else None)
     return sample_losses
 
 

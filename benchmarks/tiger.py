@@ -129,7 +129,7 @@ def tiger_row(data: str, folder: Path, options: argparse.Namespace) -> dict[str,
     row: dict[str, Any] = {"epochs": len(epochs), "seconds": time.process_time() - started, "users": len(test)}
     for prefix, exclude_seen in (("", False), ("unseen ", True)):
         ranked = rank(model, ids, test, k=max(KS), beams=BEAMS, exclude_seen=exclude_seen)
-        row |= {f"{prefix}{measure}": value for measure, value in list_metrics(ranked, test.wanted).items()}
+        row |= {f"{prefix}{measure}": value for measure, value in list_metrics(ranked, test.target_rows).items()}
     return row | {"sizes": SIZES | options.sizes, "ids": ids.sizes, "history": [asdict(epoch) for epoch in epochs]}
 
 

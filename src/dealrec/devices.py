@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-_CPU_WANTED = "ACCELERATE_USE_CPU"  # read by accelerate and the Trainer as well
+_USE_CPU = "ACCELERATE_USE_CPU"  # read by accelerate and the Trainer as well
 _TRUE = ("y", "yes", "t", "true", "on", "1")
 _RANK = "LOCAL_RANK"  # of this process among those of its machine, where several train together
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
@@ -26,7 +26,7 @@ def compute_device() -> "torch.device":
     """
     import torch
 
-    if not torch.cuda.is_available() or os.environ.get(_CPU_WANTED, "").lower() in _TRUE:
+    if not torch.cuda.is_available() or os.environ.get(_USE_CPU, "").lower() in _TRUE:
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get(_RANK, 0)) % torch.cuda.device_count())
 
@@ -36,8 +36,8 @@ def resolved_dtype(name: str, device: "torch.device") -> "torch.dtype":
     import torch
 
     if name == "auto":
-        has = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has else torch.float32
+        supported = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if supported else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 

@@ -53,7 +53,7 @@ def test_training_is_the_plain_loop(case: Case, tmp_path: Path) -> None:
     """Ten samples in batches of four: the last batch of an epoch is smaller, its forward passes are unequal."""
     make, samples = case
     lengths = [len(sample.input_ids) + len(sample.labels) for sample in samples]
-    orders = [list(_Order(lengths, batch_size=4, at_once=1, seed=1, epoch=lambda e=epoch: e)) for epoch in range(2)]  # type: ignore[misc]
+    orders = [list(_Order(lengths, batch_size=4, pass_size=1, seed=1, epoch=lambda e=epoch: e)) for epoch in range(2)]  # type: ignore[misc]
     expected = make().train()
     loss = plain_loop(expected, samples, orders, **SETTINGS)
     model = make()
@@ -83,14 +83,14 @@ def test_only_what_requires_grad_is_trained(adapted: Make, samples: list[Encoded
 
 def test_the_order_is_a_new_draw_each_epoch_with_the_longest_first_within_a_step() -> None:
     lengths = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
-    first, second = (list(_Order(lengths, batch_size=4, at_once=1, seed=0, epoch=lambda e=e: e)) for e in (0, 1))  # type: ignore[misc]
+    first, second = (list(_Order(lengths, batch_size=4, pass_size=1, seed=0, epoch=lambda e=e: e)) for e in (0, 1))  # type: ignore[misc]
     for order in (first, second):
         assert sorted(order) == list(range(10))
         for start in (0, 4, 8):
             step = [lengths[i] for i in order[start : start + 4]]
             assert step == sorted(step, reverse=True)
     assert {*first[:4]} != {*second[:4]}
-    assert first == list(_Order(lengths, batch_size=4, at_once=1, seed=0, epoch=lambda: 0))
+    assert first == list(_Order(lengths, batch_size=4, pass_size=1, seed=0, epoch=lambda: 0))
 
 
 def test_the_learning_rate_warms_up(adapted: Make, samples: list[Encoded], tmp_path: Path) -> None:

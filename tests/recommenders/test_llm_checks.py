@@ -161,10 +161,10 @@ def test_prompts_beyond_learnt_positions_are_refused_with_the_number_that_fits(
     model = load_model(str(folder), empty=True)
     made = prompter(folder, {1: "Alien"}, **prompt)
     if said is None:
-        assert checks.check_positions(model, made, single=60, max_new_tokens=new) == []
+        assert checks.check_positions(model, made, one_item_tokens=60, max_new_tokens=new) == []
     else:
         with pytest.raises(ConfigError, match=said):
-            checks.check_positions(model, made, single=60, max_new_tokens=new)
+            checks.check_positions(model, made, one_item_tokens=60, max_new_tokens=new)
 
 
 def test_the_number_that_fits_is_read_and_one_more_is_not(gpt2: Path) -> None:
@@ -181,7 +181,7 @@ def test_the_number_that_fits_is_read_and_one_more_is_not(gpt2: Path) -> None:
 def test_computed_positions_are_only_warned_of(llama: Path, tiny_llm: Path, tmp_path: Path) -> None:
     changed(llama / "config.json", max_position_embeddings=500)
     model = load_model(str(llama), empty=True)
-    (warning,) = checks.check_positions(model, prompter(llama, {1: "Alien"}), single=60, max_new_tokens=32)
+    (warning,) = checks.check_positions(model, prompter(llama, {1: "Alien"}), one_item_tokens=60, max_new_tokens=32)
     assert "above the LLM's 500 positions of training (max_position_embeddings)" in warning
     assert "max_prompt_tokens to 465" in warning
     config = GPTJConfig(vocab_size=258, n_positions=64, n_embd=8, n_layer=1, n_head=2, rotary_dim=4)

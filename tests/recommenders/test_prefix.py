@@ -111,7 +111,7 @@ def test_losses_after_a_prefix_are_those_of_whole_prompts(family: str) -> None:
     assert prefix.tokens == SHARED
     batch = collate(samples(), pad_id=0)
     with torch.no_grad():
-        found = [sequence_losses(model, batch, past=prefix.repeated(3)) for _ in range(2)]
+        found = [sequence_losses(model, batch, past=prefix.repeat(3)) for _ in range(2)]
     assert torch.equal(*found)  # a batch leaves the prefix as it was
     # Root mean square norms are taken in single precision whatever the model's.
     exact = 1e-9 if family in ("gpt2", "gpt-neox", "opt") else 1e-6
@@ -130,7 +130,7 @@ def test_with_an_adapter_the_prefix_is_read_by_the_adapter() -> None:
     prefix = read_prefix(model, prompts())
     assert prefix is not None
     with torch.no_grad():
-        found = sequence_losses(model, collate(samples(), pad_id=0), past=prefix.repeated(3))
+        found = sequence_losses(model, collate(samples(), pad_id=0), past=prefix.repeat(3))
     torch.testing.assert_close(found, whole(model), rtol=1e-9, atol=1e-9)
     assert (losses(model) - plain).abs().min() > 1e-3  # read anew once the parameters have changed
 
@@ -191,4 +191,4 @@ def test_a_label_within_the_prefix_is_refused() -> None:
     assert prefix is not None
     batch = collate([Encoded(SHARED, [-100, *SHARED[1:]])], pad_id=0)
     with pytest.raises(ValueError, match="within the 12 tokens"):
-        sequence_losses(model, batch, past=prefix.repeated(1))
+        sequence_losses(model, batch, past=prefix.repeat(1))

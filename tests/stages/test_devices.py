@@ -161,7 +161,7 @@ def test_each_rank_takes_its_own_device_before_anything_is_loaded(
     gpus(count)
     order: list[Any] = []
     context = Context("test", Config(), Silent(), tmp_path, tmp_path, ())
-    settings = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3", launching.LAUNCHED: "4"}
+    settings = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3", launching.PROCESS_COUNT: "4"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "set_device", order.append)

@@ -32,20 +32,20 @@ def categories(column: Column, *, separator: str | None) -> pl.Series:
     if separator is not None:
         flat = flat.with_columns(pl.col(CATEGORY).str.split(separator)).explode(CATEGORY)
     names = clean(flat[CATEGORY])
-    named = flat.with_columns(names).filter(~missing(names)).unique(maintain_order=True)
-    lists = named.group_by(_ROW, maintain_order=True).agg(CATEGORY)
+    filled = flat.with_columns(names).filter(~missing(names)).unique(maintain_order=True)
+    lists = filled.group_by(_ROW, maintain_order=True).agg(CATEGORY)
     rows = pl.DataFrame({_ROW: pl.int_range(len(column.values), eager=True)})
     return rows.join(lists, on=_ROW, how="left", maintain_order="left")[CATEGORY].fill_null([])
 
 
 def warn_of_categories(items: pl.Series, *, warn: Callable[[str], None]) -> None:
     """Warn of a column that gives no item a category, and of one with so many that it may be no such column."""
-    found = items.explode().drop_nulls().n_unique()
-    if found == 0:
+    count = items.explode().drop_nulls().n_unique()
+    if count == 0:
         warn(f"none of {len(items):,} items has a category; the report does without")
-    elif found > MANY:
+    elif count > MANY:
         warn(
-            f"{found:,} different categories of {len(items):,} items, of which the report shows the largest alone:"
+            f"{count:,} different categories of {len(items):,} items, of which the report shows the largest alone:"
             " check data.columns.category and data.columns.category_separator"
         )
 

@@ -44,9 +44,9 @@ def held_out_samples(earlier: pl.DataFrame, held_out: pl.DataFrame, *, max_histo
     [(0, 1, [7, 8], 9)]
     """
     ordered = earlier.sort(USER, POSITION).with_row_index(_ROW).with_columns(pl.col(_ROW).cast(pl.Int64))
-    own = ordered.group_by(USER).agg(pl.col(_ROW).min().alias(_FIRST), (pl.col(_ROW).max() + 1).alias(_STOP))
+    histories = ordered.group_by(USER).agg(pl.col(_ROW).min().alias(_FIRST), (pl.col(_ROW).max() + 1).alias(_STOP))
     targets = held_out.sort(USER, pl.col(ITEM).is_null(), POSITION).unique(USER, keep="first", maintain_order=True)
-    spans = targets.join(own, on=USER, how="inner", maintain_order="left").rename({ITEM: TARGET})
+    spans = targets.join(histories, on=USER, how="inner", maintain_order="left").rename({ITEM: TARGET})
     return _with_history(spans, ordered[ITEM], max_history=max_history)
 
 

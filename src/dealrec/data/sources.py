@@ -50,27 +50,27 @@ def read(config: DataConfig, *, warn: Callable[[str], None]) -> Source:
     missing, empty, damaged or of an unknown kind, a missing column, and a value that cannot be what it stands for.
     """
     if config.format == "dealrec":
-        interactions, item_ids = _release(config, warn=warn)
+        interactions, log_ids = _release(config, warn=warn)
     else:
-        names = config.columns
-        wanted = (names.user, names.item, names.timestamp, names.rating, names.split)
-        table = _open(config.interactions, config, wanted, ending=".inter", warn=warn)
-        item_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
+        mapped = config.columns
+        log_columns = (mapped.user, mapped.item, mapped.timestamp, mapped.rating, mapped.split)
+        table = _open(config.interactions, config, log_columns, ending=".inter", warn=warn)
+        log_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
         interactions = _interactions(table, config, warn=warn)
-    titled = (config.columns.item, config.columns.title, config.columns.category)
-    table = _open(config.items, config, titled, ending=".item", warn=warn)
-    listed = values.ids(table.column(config.columns.item, setting="data.columns.item"))
+    title_columns = (config.columns.item, config.columns.title, config.columns.category)
+    table = _open(config.items, config, title_columns, ending=".item", warn=warn)
+    table_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
     title = values.titles(table.column(config.columns.title, setting="data.columns.title"))
-    used, known = values.reconcile(item_ids, listed)
-    interactions = interactions.with_columns(used.alias(columns.ITEM))
-    repeated = interactions.height - interactions.select(columns.USER, columns.ITEM).n_unique()
-    if repeated and config.repeats != "first":
+    log_items, table_items = values.reconcile(log_ids, table_ids)
+    interactions = interactions.with_columns(log_items.alias(columns.ITEM))
+    repeats = interactions.height - interactions.select(columns.USER, columns.ITEM).n_unique()
+    if repeats and config.repeats != "first":
         warn(
-            f"{repeated:,} of {interactions.height:,} interactions repeat an earlier one of the same user and item;"
+            f"{repeats:,} of {interactions.height:,} interactions repeat an earlier one of the same user and item;"
             " where that is a test item, evaluate.exclude_seen makes it a miss: set it to false if people do come back"
         )
-    items = item_table(known, title, warn=warn)
-    return Source(interactions, items, _categories(table, known, config, warn=warn))
+    items = item_table(table_items, title, warn=warn)
+    return Source(interactions, items, _categories(table, table_items, config, warn=warn))
 
 
 def _open(
@@ -93,10 +93,12 @@ def _categories(
     if names.category is None:
         return None
     column = table.column(names.category, setting="data.columns.category")
-    found = pl.DataFrame({columns.ITEM: ids, columns.CATEGORY: categories(column, separator=names.category_separator)})
-    found = found.unique(columns.ITEM, keep="first", maintain_order=True)
-    warn_of_categories(found[columns.CATEGORY], warn=warn)
-    return found
+    by_item = pl.DataFrame(
+        {columns.ITEM: ids, columns.CATEGORY: categories(column, separator=names.category_separator)}
+    )
+    by_item = by_item.unique(columns.ITEM, keep="first", maintain_order=True)
+    warn_of_categories(by_item[columns.CATEGORY], warn=warn)
+    return by_item
 
 
 def _release(config: DataConfig, *, warn: Callable[[str], None]) -> tuple[pl.DataFrame, values.Ids]:

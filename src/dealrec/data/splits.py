@@ -149,9 +149,9 @@ def k_core(splits: Splits, k: int) -> Splits:
     Validation and test keep the surviving users and items only, and have no say in who survives.
     Raises DataError if no training or no test interactions survive.
     """
-    train, before = splits.train, -1
-    while train.height != before:
-        before = train.height
+    train, height = splits.train, -1
+    while train.height != height:
+        height = train.height
         train = train.filter((pl.len().over(USER) >= k) & (pl.len().over(ITEM) >= k))
 
     def survivors(part: pl.DataFrame) -> pl.DataFrame:

@@ -36,14 +36,14 @@ def decode_entities(titles: pl.Series) -> pl.Series:
     escaped = titles.str.contains(_ENTITY).fill_null(False)
     if not escaped.any():
         return titles
-    decoded = titles.filter(escaped).map_elements(_decoded, return_dtype=pl.String)
+    decoded = titles.filter(escaped).map_elements(_decode, return_dtype=pl.String)
     return titles.clone().scatter(escaped.arg_true(), decoded)
 
 
-def _decoded(title: str) -> str:
-    before = None
-    while before != title:
-        before, title = title, re.sub(_ENTITY, lambda entity: html.unescape(entity[0]), title)
+def _decode(title: str) -> str:
+    previous = None
+    while previous != title:
+        previous, title = title, re.sub(_ENTITY, lambda entity: html.unescape(entity[0]), title)
     return title
 
 
@@ -61,8 +61,8 @@ def item_table(ids: pl.Series, titles: pl.Series, *, warn: Callable[[str], None]
     control = decoded.str.contains(_CONTROL).fill_null(False)
     title = clean(decoded)
     blank = missing(title)
-    spelt = title.filter(blank & (title != "").fill_null(False))
-    words = f", {len(spelt):,} of them with a word for it such as {spelt[0]!r}" if len(spelt) else ""
+    words = title.filter(blank & (title != "").fill_null(False))
+    note = f", {len(words):,} of them with a word for it such as {words[0]!r}" if len(words) else ""
     items = items.with_columns(title.alias(columns.TITLE)).with_columns(
         pl.when(~blank).then(pl.col(columns.TITLE)).otherwise(pl.col(columns.ITEM).cast(pl.String)).alias(columns.TITLE)
     )
@@ -71,7 +71,7 @@ def item_table(ids: pl.Series, titles: pl.Series, *, warn: Callable[[str], None]
         (raw.height - items.height, f"of {raw.height:,} rows of the items table repeat an item id; the first is kept"),
         (escaped.sum(), f"{count} had HTML entities such as &amp; in the title; they are decoded"),
         (control.sum(), f"{count} had control characters or line breaks in the title; a space is put in their place"),
-        (blank.sum(), f"{count} have no title{words}; the item id stands in for it"),
+        (blank.sum(), f"{count} have no title{note}; the item id stands in for it"),
         (items[columns.TITLE].is_duplicated().sum(), f"{count} share their title with another item"),
         (
             (items[columns.TITLE].str.len_chars() > _LONG).sum(),

@@ -20,7 +20,7 @@ _ISO = (
     r"(?:[T ](?<minute>\d{2}:\d{2})(?<second>:\d{2}(?:\.\d{1,9})?)? ?(?<zone>Z|UTC|[+-]\d{2}(?::?\d{2})?)?)?$"
 )
 # How programs spell that there is no value: pandas, R, SQL, JSON, spreadsheets.
-_SPELT = (
+_PLACEHOLDERS = (
     *("NA", "N/A", "n/a", "na", "<NA>", "#N/A", "#NA", "NaN", "nan", "-nan", "-NaN", "NaT", "NULL", "Null", "null"),
     *("(null)", "None", "none", "\\N", "undefined"),
 )
@@ -77,8 +77,8 @@ def missing(values: pl.Series) -> pl.Series:
     """Where there is no value: null, NaN, blank text, and text that spells it out, such as NA, NULL, None or \\N."""
     absent = values.is_null()
     if values.dtype == pl.String:
-        bare = values.str.strip_chars()
-        return absent | bare.is_in(["", *_SPELT]).fill_null(True)
+        text = values.str.strip_chars()
+        return absent | text.is_in(["", *_PLACEHOLDERS]).fill_null(True)
     return absent | values.is_nan().fill_null(True) if values.dtype.is_float() else absent
 
 
@@ -108,22 +108,22 @@ def timestamps(column: Column, *, warn: Callable[[str], None] = lambda _: None) 
     """
     values, remedy = column.values, "Fill in the times, or remove these rows."
     refuse(column, values.is_null(), fault="has no time", remedy=remedy)
-    dated = False
+    is_date = False
     if isinstance(values.dtype, pl.Date | pl.Datetime):
-        times, dated = values.dt.epoch("us"), True
+        times, is_date = values.dt.epoch("us"), True
     elif values.dtype.is_integer():
         times = values.cast(pl.Int64, strict=False)
     elif values.dtype.is_float() or values.dtype.is_decimal():
         times = values.cast(pl.Float64)
     elif values.dtype == pl.String:
-        times, dated = _times_of_text(values.str.strip_chars())
+        times, is_date = _times_of_text(values.str.strip_chars())
     else:
         wrong_type(column, "times", _TIMES)
     refuse(column, times.is_null() & missing(values), fault="has no time", remedy=remedy)
     refuse(column, times.is_null(), fault="cannot be read as a time", remedy=_TIMES)
     if times.dtype == pl.Float64:
         refuse(column, ~times.is_finite(), fault="is NaN or infinite", remedy=remedy)
-    if dated:
+    if is_date:
         _warn_of_markers(column, times, warn)
     else:
         _refuse_two_units(column, times)
@@ -184,14 +184,14 @@ def _refuse_two_units(column: Column, times: pl.Series) -> None:
     """
     within = {unit: times.is_between(EARLIEST * per, LATEST * per) for unit, per in PER_SECOND.items()}
     main = max(within, key=lambda unit: int(within[unit].sum()))
-    known = pl.DataFrame(within).select(pl.any_horizontal(pl.all())).to_series()
-    absent = ~known & ((times <= 0) | (times > LATEST * PER_SECOND[main]))
-    if 2 * known.sum() < len(times) or not (known | absent).all():
+    plausible = pl.DataFrame(within).select(pl.any_horizontal(pl.all())).to_series()
+    markers = ~plausible & ((times <= 0) | (times > LATEST * PER_SECOND[main]))
+    if 2 * plausible.sum() < len(times) or not (plausible | markers).all():
         return
     fault = f"is in another unit of time than the {main} of the other rows"
-    refuse(column, known & ~within[main], fault=fault, remedy="Bring all times to one unit.")
+    refuse(column, plausible & ~within[main], fault=fault, remedy="Bring all times to one unit.")
     fault = "has a time before 1970 or after 2100, which may mark a missing one,"
-    refuse(column, absent, fault=fault, remedy="Fill in the times, or remove these rows.")
+    refuse(column, markers, fault=fault, remedy="Fill in the times, or remove these rows.")
 
 
 def _warn_of_markers(column: Column, times: pl.Series, warn: Callable[[str], None]) -> None:
@@ -227,10 +227,10 @@ def _iso(text: pl.Series) -> pl.Series:
     return part.select(moment.dt.epoch("us")).to_series()
 
 
-def wrong_type(column: Column, wanted: str, remedy: str) -> NoReturn:
-    """Raise DataError for a column whose type cannot hold what is `wanted`."""
+def wrong_type(column: Column, meaning: str, remedy: str) -> NoReturn:
+    """Raise DataError for a column whose type cannot hold values of that meaning."""
     raise DataError(
-        f"{column.path}: column '{column.name}' has the type {column.values.dtype}, which holds no {wanted};"
+        f"{column.path}: column '{column.name}' has the type {column.values.dtype}, which holds no {meaning};"
         f" the first value is {str(column.values[0])[:80]!r} in data row 1",
         remedy,
     )

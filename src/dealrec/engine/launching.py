@@ -20,7 +20,7 @@ from dealrec.errors import DealrecError
 
 JOB, REFUSAL = "job.pickle", "refusal.json"
 OUTCOME = "outcome-{}.json"  # of each process, by its rank: the facts and the peak memory
-LAUNCHED = "DEALREC_LAUNCHED"  # in the environment of the processes that are started: how many there are
+PROCESS_COUNT = "DEALREC_LAUNCHED"  # in the environment of the processes that are started: how many there are
 PATIENCE = 10  # seconds that they have to end in
 
 
@@ -42,17 +42,17 @@ def on_devices(context: Context, job: Job, out: Path, *, processes: int) -> None
         command += ["--module", "dealrec.engine.launching", folder, str(os.getpid())]
         # With --cpu, accelerate would start a single process; several CPUs it is told so.
         on_cpus = {"ACCELERATE_USE_CPU": "true"} if kind == "cpu" else {}
-        surroundings = {**os.environ, LAUNCHED: str(processes), **on_cpus}
+        environment = {**os.environ, PROCESS_COUNT: str(processes), **on_cpus}
         with (
             context.progress.bar(f"{context.name}: {out.name.partition('@')[0]}, in {processes} processes"),
-            _ending(subprocess.Popen(command, env=surroundings, stdout=DEVNULL, stderr=PIPE, text=True)) as launcher,
+            _ending(subprocess.Popen(command, env=environment, stdout=DEVNULL, stderr=PIPE, text=True)) as launcher,
         ):
-            told = launcher.communicate()[1]
+            messages = launcher.communicate()[1]
         if (refusal := Path(folder) / REFUSAL).exists():
             raise DealrecError(*json.loads(refusal.read_text()))
         if launcher.returncode:
             raise DealrecError(
-                f"{context.name}: training in {processes} processes failed:\n{told.strip()}",
+                f"{context.name}: training in {processes} processes failed:\n{messages.strip()}",
                 "Check the devices (accelerate env), or train in one process (processes: 1).",
             )
         outcomes = [json.loads((Path(folder) / OUTCOME.format(rank)).read_text()) for rank in range(processes)]
@@ -77,7 +77,7 @@ def _ending(launcher: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 def is_first() -> bool:
     """Whether this process is the only one of its training, or the first."""
-    return LAUNCHED not in os.environ or os.environ["RANK"] == "0"
+    return PROCESS_COUNT not in os.environ or os.environ["RANK"] == "0"
 
 
 def main() -> None:
@@ -87,8 +87,10 @@ def main() -> None:
     folder, caller = Path(sys.argv[1]), int(sys.argv[2])
     launcher = os.getppid()
     end_unless(lambda: os.getppid() == launcher and _lives(caller))  # an orphan would compute on for nobody
-    if os.environ.get("WORLD_SIZE") != os.environ[LAUNCHED]:
-        raise RuntimeError(f"accelerate joined {os.environ.get('WORLD_SIZE')} processes, not {os.environ[LAUNCHED]}")
+    if os.environ.get("WORLD_SIZE") != os.environ[PROCESS_COUNT]:
+        raise RuntimeError(
+            f"accelerate joined {os.environ.get('WORLD_SIZE')} processes, not {os.environ[PROCESS_COUNT]}"
+        )
     if (device := compute_device()).type == "cuda":  # or what names no GPU would be put on the first by all
         torch.cuda.set_device(device)
     context, job, out = pickle.loads((folder / JOB).read_bytes())  # written a moment ago, by on_devices

@@ -128,7 +128,7 @@ def _handover(run: Run[Config], samples: pl.DataFrame, form: Form) -> Handover:
     kind, inputs = kinds.kind(run.config), ("data/items.parquet", "warmstart")
     context = Context("export", run.config, Silent(), run.folder, run.folder, inputs)
     tokenizer = kind.tokenizer(run.config)
-    return Handover(run.config, form, kind.written(context, samples), tokenizer, kind.start_folder(context))
+    return Handover(run.config, form, kind.encoded(context, samples), tokenizer, kind.start_folder(context))
 
 
 def _provenance(run: Run[Config], handover: Handover, samples: pl.DataFrame, *, stack: str, arm: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from dealrec.config import Config
 from dealrec.errors import ConfigError
-from dealrec.recommenders.bigrec.prompts import appended, encode_open
+from dealrec.recommenders.bigrec.prompts import closing_length, encode_open
 from dealrec.sequences import IGNORED, Encoded, Sample
 
 Form = Literal["text", "messages", "tokens"]
@@ -45,7 +45,7 @@ class Handover:
     @cached_property
     def begin(self) -> str:
         """What the tokenizer puts before a prompt, as text: a begin-of-sequence token, or nothing."""
-        tokens = encode_open(self.tokenizer, "", appended=appended(self.tokenizer))
+        tokens = encode_open(self.tokenizer, "", closing=closing_length(self.tokenizer))
         return "".join(self.tokenizer.convert_ids_to_tokens(tokens))
 
     def pieces(self, prompt: Sequence[str], completion: Sequence[str]) -> Encoded:

@@ -36,40 +36,40 @@ def fingerprint(model: nn.Module, samples: Sequence[Sequence[Encoded]], settings
     return digest.hexdigest()
 
 
-def newest(scratch: Path, mark: str) -> Path | None:
+def newest(scratch: Path, digest: str) -> Path | None:
     """The complete checkpoint of most steps that belongs to the training with this fingerprint."""
-    return max((path for path in _checkpoints(scratch) if _belongs(path, mark)), key=_step, default=None)
+    return max((path for path in _checkpoints(scratch) if _belongs(path, digest)), key=_step, default=None)
 
 
-def discard_others(scratch: Path, mark: str) -> None:
+def discard_others(scratch: Path, digest: str) -> None:
     """Remove checkpoints that are incomplete or another training's, lest the Trainer counts them as its own."""
     for path in _checkpoints(scratch):
-        if not _belongs(path, mark):
+        if not _belongs(path, digest):
             shutil.rmtree(path)
 
 
 class MarkComplete(TrainerCallback):
     """Marks each checkpoint once every process has written its part; wait: returns when all have called it."""
 
-    def __init__(self, scratch: Path, mark: str, *, wait: Callable[[], None]) -> None:
+    def __init__(self, scratch: Path, digest: str, *, wait: Callable[[], None]) -> None:
         self.scratch = scratch
-        self.mark = mark
+        self.digest = digest
         self.wait = wait
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Write the marker."""
         self.wait()
         if state.is_world_process_zero:
-            (self.scratch / f"{_PREFIX}{state.global_step}" / _MARKER).write_text(self.mark)
+            (self.scratch / f"{_PREFIX}{state.global_step}" / _MARKER).write_text(self.digest)
 
 
 def _checkpoints(scratch: Path) -> Iterator[Path]:
     return (path for path in scratch.glob(f"{_PREFIX}*") if path.is_dir() and path.name[len(_PREFIX) :].isdigit())
 
 
-def _belongs(path: Path, mark: str) -> bool:
+def _belongs(path: Path, digest: str) -> bool:
     marker = path / _MARKER
-    return marker.is_file() and marker.read_text() == mark
+    return marker.is_file() and marker.read_text() == digest
 
 
 def _step(path: Path) -> int:

@@ -99,7 +99,7 @@ class SampleMeanTrainer(Trainer):
         return _Order(
             self.lengths,
             batch_size=self.batch_size,
-            at_once=self._at_once(self.args.train_batch_size),
+            pass_size=self._pass_size(self.args.train_batch_size),
             seed=self.order_seed,
             # Read off the steps, since set_epoch does not reach the sampler where several processes resume.
             epoch=lambda: self.state.global_step // steps,
@@ -108,9 +108,9 @@ class SampleMeanTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         """In order; the last passes are filled up here, as accelerate would with samples that then count twice."""
         count = len(eval_dataset)
-        return [*range(count), *[FILLING] * (-count % self._at_once(self.args.eval_batch_size))]
+        return [*range(count), *[FILLING] * (-count % self._pass_size(self.args.eval_batch_size))]
 
-    def _at_once(self, batch_size: int) -> int:
+    def _pass_size(self, batch_size: int) -> int:
         """Samples that a number of samples has to be a multiple of: those of a pass on all devices, if several."""
         processes: int = self.accelerator.num_processes
         return batch_size * processes if processes > 1 else 1
@@ -120,17 +120,17 @@ class _Order(Sampler[int]):
     """A fresh random order each epoch, the samples of one optimiser step with the longest first.
 
     That way a step's forward passes hold samples alike in length and pad less. What a step learns from stays the
-    same random draw, and its loss is a mean over samples, so it does not depend on how they are grouped. at_once:
+    same random draw, and its loss is a mean over samples, so it does not depend on how they are grouped. pass_size:
     samples of a pass on all devices; several of them need full passes, which accelerate would fill with samples that
     then count twice, so they are filled here with ones that do not count.
     """
 
     def __init__(
-        self, lengths: Sequence[int], *, batch_size: int, at_once: int, seed: int, epoch: Callable[[], int]
+        self, lengths: Sequence[int], *, batch_size: int, pass_size: int, seed: int, epoch: Callable[[], int]
     ) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
-        self.filling = -len(lengths) % at_once
+        self.filling = -len(lengths) % pass_size
         self.seed = seed
         self.epoch = epoch
 
@@ -162,10 +162,10 @@ class StopOnNonFinite(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Raise NonFinite."""
         logs: Mapping[str, float] = kwargs["logs"]
-        for name, what in ((TRAIN_LOSS, "training"), (VALID_LOSS, "validation")):
+        for name, phase in ((TRAIN_LOSS, "training"), (VALID_LOSS, "validation")):
             if not isfinite(logs.get(name, 0.0)):
                 raise NonFinite(
-                    f"The {what} loss is NaN or infinite at step {state.global_step}",
+                    f"The {phase} loss is NaN or infinite at step {state.global_step}",
                     "Lower the learning_rate of the training: of finetune, or of warmstart.",
                 )
 

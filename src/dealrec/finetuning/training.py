@@ -43,7 +43,7 @@ class Training:
 
 
 @contextmanager
-def _process_kept() -> Iterator[None]:
+def _process_state() -> Iterator[None]:
     """Find the global generators and the current GPU as they were: the Trainer seeds the ones and sets the other."""
     of_python, of_numpy = random.getstate(), np.random.get_state()
     gpu = -1 if (device := compute_device()).index is None else device.index  # -1: none
@@ -55,7 +55,7 @@ def _process_kept() -> Iterator[None]:
             np.random.set_state(of_numpy)
 
 
-@_process_kept()
+@_process_state()
 def train(
     model: Any,
     samples: Sequence[Encoded],
@@ -119,7 +119,7 @@ def train(
     )
     arguments.gradient_accumulation_steps = _passes(arguments, batch_size)
     stop_early = [] if patience is None else [StopEarly(patience)]
-    mark = None
+    digest = None
     if every is not None:
         settings = {
             "epochs": epochs,
@@ -131,7 +131,7 @@ def train(
             "patience": patience,
             "computes": [arguments.device.type, str(model.dtype)],
         }
-        mark = checkpoints.fingerprint(model, [samples, validation or []], settings)
+        digest = checkpoints.fingerprint(model, [samples, validation or []], settings)
     trainer = SampleMeanTrainer(
         samples,
         model=model,
@@ -143,14 +143,14 @@ def train(
         seed=seed,
     )
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, where results belong
-    trainer.train(resume_from_checkpoint=None if mark is None else _resume(trainer, scratch, mark, stop_early))
+    trainer.train(resume_from_checkpoint=None if digest is None else _resume(trainer, scratch, digest, stop_early))
     state = trainer.state
     del trainer
     free_memory()  # the optimiser would live on, in a cycle with its Trainer
     return _summary(state)
 
 
-def _arguments(scratch: Path, *, every: int | Literal["epoch"] | None, **given: Any) -> OneDevice:
+def _arguments(scratch: Path, *, every: int | Literal["epoch"] | None, **options: Any) -> OneDevice:
     cpu = compute_device().type == "cpu"
     steps = every if isinstance(every, int) else 1  # without meaning unless steps are counted
     arguments = OneDevice(
@@ -167,7 +167,7 @@ def _arguments(scratch: Path, *, every: int | Literal["epoch"] | None, **given: 
         remove_unused_columns=False,
         dataloader_pin_memory=not cpu,
         use_cpu=cpu,
-        **given,
+        **options,
     )
     # Computed as the parameters are: accelerate's own settings would have it mixed or compiled unseen.
     arguments.mixed_precision = arguments.torch_compile_backend = "no"
@@ -180,28 +180,28 @@ def _strategy(every: int | Literal["epoch"] | None) -> str:
 
 def _passes(arguments: OneDevice, batch_size: int) -> int:
     """Forward passes per optimiser step on each device."""
-    at_once = arguments.train_batch_size * arguments.world_size
-    if batch_size % at_once:
+    pass_size = arguments.train_batch_size * arguments.world_size
+    if batch_size % pass_size:
         raise ValueError(
-            f"batch_size {batch_size} must be a multiple of the {at_once} samples of a pass on all devices"
+            f"batch_size {batch_size} must be a multiple of the {pass_size} samples of a pass on all devices"
         )
-    return int(batch_size // at_once)
+    return int(batch_size // pass_size)
 
 
-def _resume(trainer: SampleMeanTrainer, scratch: Path, mark: str, stop_early: Sequence[StopEarly]) -> str | None:
+def _resume(trainer: SampleMeanTrainer, scratch: Path, digest: str, stop_early: Sequence[StopEarly]) -> str | None:
     """The checkpoint to go on from; from now on the trainer marks its own."""
     wait = trainer.accelerator.wait_for_everyone
-    trainer.add_callback(checkpoints.MarkComplete(scratch, mark, wait=wait))
+    trainer.add_callback(checkpoints.MarkComplete(scratch, digest, wait=wait))
     if trainer.is_world_process_zero():
-        checkpoints.discard_others(scratch, mark)
+        checkpoints.discard_others(scratch, digest)
     wait()
-    found = checkpoints.newest(scratch, mark)
-    if found is None:
+    checkpoint = checkpoints.newest(scratch, digest)
+    if checkpoint is None:
         return None
-    log = TrainerState.load_from_json(str(found / "trainer_state.json")).log_history
+    log = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).log_history
     if any(stop.stops(log) for stop in stop_early):
         trainer.args.num_train_epochs = 0  # killed after its last step: only the best parameters are to be loaded
-    return str(found)
+    return str(checkpoint)
 
 
 def _summary(state: TrainerState) -> Training:

@@ -1,7 +1,7 @@
 """What a model's or an adapter's folder must hold, read without loading it: JSON, lengths and safetensors headers."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ READ_JSON = (
 TEXTS = {".model", ".txt", ".tiktoken", ".jinja", ".py"}
 POINTER = b"version https://git-lfs"  # what Git puts in the place of a file that is stored elsewhere
 LONGEST_HEADER = 100_000_000  # bytes, as the format has it
-AGAIN = "Copy or download it again."
+COPY_AGAIN = "Copy or download it again."
 
 Shapes = dict[str, tuple[int, ...]]  # of the tensors of a file, by name
 
@@ -45,8 +45,8 @@ def check_directory(folder: Path, *, setting: str = "llm.model") -> None:
     if not folder.is_dir():
         raise ModelError(f"There is no model directory {folder}", f"Check {setting}.")
     _require_whole(folder, setting=setting)
-    if (absent := _absent(folder, setting=setting)) is not None:
-        raise absent
+    if (fault := _incomplete(folder, setting=setting)) is not None:
+        raise fault
 
 
 def check_hub(name: str, *, setting: str, revision: str | None = None) -> Path | None:
@@ -57,18 +57,18 @@ def check_hub(name: str, *, setting: str, revision: str | None = None) -> Path |
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     try:
-        cached = try_to_load_from_cache(name, CONFIG, revision=revision)
-        if not isinstance(cached, str):
+        config = try_to_load_from_cache(name, CONFIG, revision=revision)
+        if not isinstance(config, str):
             get_hf_file_metadata(hf_hub_url(name, CONFIG, revision=revision))
             return None
     except Exception as error:  # the hub's HTTP library, which changes, has errors of its own
         raise _not_given(name, setting, error) from None
-    folder = Path(cached).parent
+    folder = Path(config).parent
     _require_whole(folder, setting=setting)
-    absent = _absent(folder, setting=setting)
-    if absent is not None and constants.HF_HUB_OFFLINE:
-        raise absent
-    return folder if absent is None else None
+    fault = _incomplete(folder, setting=setting)
+    if fault is not None and constants.HF_HUB_OFFLINE:
+        raise fault
+    return folder if fault is None else None
 
 
 def hub_commit(name: str, *, setting: str, revision: str | None = None) -> str:
@@ -131,15 +131,15 @@ def model_files(folder: Path) -> list[Path]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises ModelError for a Git-LFS pointer, an empty file, and what is no JSON object."""
-    content = _start(path, -1)
+    content = _first_bytes(path, -1)
     if not content.strip():
-        raise ModelError(f"{path} is empty", AGAIN)
+        raise ModelError(f"{path} is empty", COPY_AGAIN)
     try:
         value = json.loads(content)
     except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}", AGAIN) from None
+        raise ModelError(f"{path} is not valid JSON: {error}", COPY_AGAIN) from None
     if not isinstance(value, dict):
-        raise ModelError(f"{path} holds no JSON object", AGAIN)
+        raise ModelError(f"{path} holds no JSON object", COPY_AGAIN)
     return value
 
 
@@ -148,7 +148,7 @@ def read_shapes(path: Path) -> Shapes:
 
     The format: 8 bytes, the header's length N; N bytes of JSON with the place of each tensor in what follows; the data.
     """
-    _start(path)
+    _first_bytes(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -172,7 +172,7 @@ def _require_whole(folder: Path, *, setting: str) -> None:
         if path.name in READ_JSON:
             read_json(path)
         elif path.suffix in TEXTS:
-            _start(path)
+            _first_bytes(path)
     if (folder / ADAPTER_CONFIG).is_file() and (folder / CONFIG).is_file():
         remedy = f"Move {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} to a folder of their own"
         raise ModelError(
@@ -191,7 +191,7 @@ def _require_whole(folder: Path, *, setting: str) -> None:
             read_shapes(path)
 
 
-def _absent(folder: Path, *, setting: str) -> ModelError | None:
+def _incomplete(folder: Path, *, setting: str) -> ModelError | None:
     """What the folder lacks of a model."""
     if not (folder / CONFIG).is_file():
         if (folder / ADAPTER_CONFIG).is_file():
@@ -214,8 +214,9 @@ def _absent(folder: Path, *, setting: str) -> ModelError | None:
         return ModelError(f"The model directory {folder} has no weights (*.safetensors)", remedy)
     missing = [path.name for path in weights if not path.is_file()]
     if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         return ModelError(
-            f"The model directory {folder} has no {_first(missing)}, which {INDEX} names",
+            f"The model directory {folder} has no {missing[0]}{more}, which {INDEX} names",
             "Copy or download what is missing.",
         )
     if not any(any(folder.glob(pattern)) for pattern in VOCABULARIES):
@@ -234,18 +235,19 @@ def encoder_modules(folder: Path) -> list[Path] | None:
     if not listing.is_file():
         return None
     try:
-        named = [(str(module["type"]), folder / module["path"]) for module in json.loads(listing.read_text("utf-8"))]
+        entries = json.loads(listing.read_text("utf-8"))
+        modules = [(str(entry["type"]), folder / entry["path"]) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{listing} cannot be read: {error!r}", "Save the encoder again.") from None
-    for kind, module in named:
+    for kind, path in modules:
         if not kind.startswith("sentence_transformers."):
             raise ModelError(f"{listing} names {kind}, code that comes with the model", "Take another text encoder.")
-        if (module / "pytorch_model.bin").exists() and not any(module.glob("*.safetensors")):
+        if (path / "pytorch_model.bin").exists() and not any(path.glob("*.safetensors")):
             raise ModelError(
-                f"{module / 'pytorch_model.bin'} is a pickle, and those are never opened",
+                f"{path / 'pytorch_model.bin'} is a pickle, and those are never opened",
                 "Save the encoder again, as safetensors.",
             )
-    return [module for _, module in named]
+    return [path for _, path in modules]
 
 
 def check_encoder(folder: Path, *, setting: str) -> None:
@@ -256,7 +258,7 @@ def check_encoder(folder: Path, *, setting: str) -> None:
 def encoder_files(folder: Path) -> list[Path]:
     """The files that decide what the sentence encoder in the folder computes, in the order of its modules."""
     modules = [module for module in encoder_modules(folder) or () if module.is_dir() and not module.samefile(folder)]
-    return [path for each in (folder, *modules) for path in model_files(each)]
+    return [path for part in (folder, *modules) for path in model_files(part)]
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -267,11 +269,11 @@ def _weights(folder: Path) -> list[Path]:
         return []
     names = read_json(folder / INDEX).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
-        raise ModelError(f"{folder / INDEX} names no files (weight_map)", AGAIN)
+        raise ModelError(f"{folder / INDEX} names no files (weight_map)", COPY_AGAIN)
     return [folder / name for name in sorted(set(names.values()))]
 
 
-def _start(path: Path, length: int = len(POINTER)) -> bytes:
+def _first_bytes(path: Path, length: int = len(POINTER)) -> bytes:
     """The first bytes of a file; -1: all. Raises ModelError for a Git-LFS pointer, and where it cannot be read."""
     try:
         with path.open("rb") as file:
@@ -283,11 +285,5 @@ def _start(path: Path, length: int = len(POINTER)) -> bytes:
     return content
 
 
-def _truncated(path: Path, how: str) -> ModelError:
-    return ModelError(f"{path} is no whole safetensors file: {how}", AGAIN)
-
-
-def _first(names: Iterable[str]) -> str:
-    """The first of some names, and how many more there are."""
-    first, *more = names
-    return f"{first} (and {len(more)} more)" if more else first
+def _truncated(path: Path, reason: str) -> ModelError:
+    return ModelError(f"{path} is no whole safetensors file: {reason}", COPY_AGAIN)

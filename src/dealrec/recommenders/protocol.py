@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dealrec.columns import Id
 from dealrec.sequences.batches import Encoded
 
-Id = int | str
 Watch = Callable[[list[list[int]]], Iterable[list[int]]]  # hands the batches on, showing progress
 
 

@@ -41,7 +41,7 @@ def test_a_batch_is_what_encode_and_collate_make_of_each_prefix(
 ) -> None:
     prefixes = [(s[:end], s[end]) for s in sequences for end in range(1, len(s))]
     examples = positions(sequences, max_items=max_items)
-    assert list(zip(examples.histories(), examples.wanted.tolist(), strict=True)) == prefixes
+    assert list(zip(examples.histories(), examples.target_rows.tolist(), strict=True)) == prefixes
     if prefixes:
         made = batch(examples, ids, torch.arange(len(examples)), device=CPU)
         slow = collate([encode(ids, *prefix, max_items=max_items) for prefix in prefixes], pad_id=PAD)
@@ -51,7 +51,7 @@ def test_a_batch_is_what_encode_and_collate_make_of_each_prefix(
 def test_the_last_position_alone_for_testing() -> None:
     examples = last_positions(SEQUENCES, max_items=2)
     assert examples.histories() == [[0, 1, 2], [], [5], [7, 8, 9, 10]]
-    assert examples.wanted.tolist() == [3, 4, 6, 11]
+    assert examples.target_rows.tolist() == [3, 4, 6, 11]
     assert examples.lengths.tolist() == [2, 0, 1, 2]
     with pytest.raises(ValueError, match="target"):
         last_positions([[1], []])
@@ -101,7 +101,7 @@ def test_a_handful_of_users_is_learnt_by_heart(ids: SemanticIds) -> None:
     assert epochs[-1].train_loss < 0.05
     assert len(epochs) == 70
     found = rank(model, ids, examples, k=1, beams=5, exclude_seen=False)
-    assert [row for (row,) in found] == examples.wanted.tolist()
+    assert [row for (row,) in found] == examples.target_rows.tolist()
 
 
 def test_what_was_seen_before_the_part_that_is_read_is_left_out_too(model: Any, ids: SemanticIds) -> None:

@@ -31,24 +31,24 @@ class Text:
         quoted: a line end within quotes ends no line. escaped: a quote mark is written \" there, and comes as "".
         With a limit, a last line that is cut is left out.
         """
-        rest, begun, cut = b"", 0, False
+        buffer, size, cut = b"", 0, False
         with self.path.open("rb") as raw:
-            packed = self.path.name.lower().endswith(".gz")
-            file = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw
-            while chunk := file.read(SIZE if self.limit is None else min(SIZE, self.limit - begun)):
-                if not begun:
+            gzipped = self.path.name.lower().endswith(".gz")
+            file = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if gzipped else raw
+            while chunk := file.read(SIZE if self.limit is None else min(SIZE, self.limit - size)):
+                if not size:
                     chunk = self._without_mark(chunk)
-                begun += len(chunk)
-                rest += chunk
-                end = _end(rest, quoted=quoted, escaped=escaped) if len(rest) >= SIZE else 0
+                size += len(chunk)
+                buffer += chunk
+                end = _end(buffer, quoted=quoted, escaped=escaped) if len(buffer) >= SIZE else 0
                 if end:
-                    yield _plain(rest[:end], escaped=escaped)
-                    rest = rest[end:]
+                    yield _plain(buffer[:end], escaped=escaped)
+                    buffer = buffer[end:]
             cut = self.limit is not None and bool(file.read(1))
             self.share = min(0.99, raw.tell() / self.path.stat().st_size) if cut else 1.0
-        rest = rest[: _end(rest, quoted=quoted, escaped=escaped)] if cut else rest
-        if rest:
-            yield _plain(rest, escaped=escaped)
+        buffer = buffer[: _end(buffer, quoted=quoted, escaped=escaped)] if cut else buffer
+        if buffer:
+            yield _plain(buffer, escaped=escaped)
 
     def _without_mark(self, head: bytes) -> bytes:
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):

@@ -29,7 +29,7 @@ _SIGNATURES = (
     (b"<!doctype html", "a web page", "Download the file itself."),
     (b"<html", "a web page", "Download the file itself."),
 )
-READING = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, zlib.error)
+READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, zlib.error)
 
 
 def unreadable(path: Path, reason: str, remedy: str) -> DataError:
@@ -37,7 +37,7 @@ def unreadable(path: Path, reason: str, remedy: str) -> DataError:
     return DataError(f"{path}: cannot be read: {reason}", remedy)
 
 
-def explained(path: Path, error: BaseException) -> DataError:
+def read_error(path: Path, error: BaseException) -> DataError:
     """The error for a file on which a reader gave up, with the remedy for that reason."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, PermissionError):
@@ -57,7 +57,7 @@ def require_file(path: Path) -> None:
     except UnicodeEncodeError as error:
         raise DataError(f"{str(path)!a}: the name of the file is not UTF-8", "Rename it.") from error
     except PermissionError as error:
-        raise explained(path, error) from error
+        raise read_error(path, error) from error
     except OSError as error:
         raise DataError(f"{path}: no such file", "Check data.interactions and data.items.") from error
     if not path.is_file():
@@ -72,7 +72,7 @@ def require_content(path: Path) -> None:
     try:
         kind = signature(path)
     except OSError as error:
-        raise explained(path, error) from error
+        raise read_error(path, error) from error
     name = path.name.lower()
     ending = "a Parquet file" if name.endswith(".parquet") else "packed with gzip" if name.endswith(".gz") else None
     if kind is not None and kind[0] != ending:
@@ -85,25 +85,25 @@ def signature(path: Path) -> tuple[str, str] | None:
     """What kind of file the first bytes say this is, and what to do about it; None for plain text, and the unknown."""
     with path.open("rb") as file:
         head = file.read(64)
-    known = (kind for mark, *kind in _SIGNATURES if head.startswith(mark) or head.lstrip().lower().startswith(mark))
-    kind = next(known, None)
+    kinds = (kind for mark, *kind in _SIGNATURES if head.startswith(mark) or head.lstrip().lower().startswith(mark))
+    kind = next(kinds, None)
     return (kind[0], kind[1]) if kind else None
 
 
 def not_utf8(path: Path, place: str, *, encoding: str = "latin1") -> DataError:
     """The error for text in another encoding. place: in words, where it was noticed."""
-    remedy = f"Convert it: {_piped(path, f'iconv -f {encoding} -t utf-8', ending=_bare_ending(path))}"
+    remedy = f"Convert it: {_pipe_command(path, f'iconv -f {encoding} -t utf-8', ending=_bare_ending(path))}"
     if encoding == "latin1":
         remedy += " (or -f with the encoding that it was written in, such as cp1252, shift_jis or gb18030)"
     return unreadable(path, f"the text is not UTF-8 ({place})", remedy)
 
 
-def converted(path: Path, program: str, *, ending: str) -> str:
+def conversion_command(path: Path, program: str, *, ending: str) -> str:
     """A shell command that makes a file of that ending with a Python program that reads lines from stdin."""
-    return _piped(path, f'python -c "{program}"', ending=ending)
+    return _pipe_command(path, f'python -c "{program}"', ending=ending)
 
 
-def _piped(path: Path, command: str, *, ending: str) -> str:
+def _pipe_command(path: Path, command: str, *, ending: str) -> str:
     """A shell command that hands the unpacked file through another, into a new file beside it."""
     reader = "gzip -dc" if path.name.lower().endswith(".gz") else "cat"
     out = path.with_name(f"{path.name.split('.')[0] or 'table'}-converted{ending}")

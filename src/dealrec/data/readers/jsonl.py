@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from dealrec.data.readers.blocks import Text
-from dealrec.data.readers.faults import converted, not_utf8, unreadable
+from dealrec.data.readers.faults import conversion_command, not_utf8, unreadable
 from dealrec.errors import DataError
 
 Keep = Callable[[pl.Schema], list[str]]  # the columns that are read, of all those that there are
@@ -39,25 +39,25 @@ def read_jsonl(text: Text, keep: Keep) -> tuple[pl.DataFrame, list[str]]:
             parts.append(frame.select(keep(frame.schema) or frame.columns[:1]))
     if not parts:
         return pl.DataFrame(), []
-    whole = pl.concat(parts, how="diagonal_relaxed")
-    if whole.height == 1 and all(kind.is_nested() for kind in schema.values()):
+    table = pl.concat(parts, how="diagonal_relaxed")
+    if table.height == 1 and all(kind.is_nested() for kind in schema.values()):
         raise _document(text)
-    return whole.select(keep(pl.Schema(schema)) or whole.columns), list(schema)
+    return table.select(keep(pl.Schema(schema)) or table.columns), list(schema)
 
 
-def _frame(text: Text, block: bytes, before: int) -> pl.DataFrame:
+def _frame(text: Text, block: bytes, offset: int) -> pl.DataFrame:
     try:
         return pl.read_ndjson(block, infer_schema_length=None) if block.strip() else pl.DataFrame()
     except pl.exceptions.PolarsError:
-        return _mended(text, block, before)
+        return _line_by_line(text, block, offset)
 
 
-def _mended(text: Text, block: bytes, before: int) -> pl.DataFrame:
-    """The block line by line; before: the lines before it."""
-    if not before and block.lstrip().startswith(b"[") and not _is_row(block.lstrip().partition(b"\n")[0]):
+def _line_by_line(text: Text, block: bytes, offset: int) -> pl.DataFrame:
+    """The block line by line; offset: the lines before it."""
+    if not offset and block.lstrip().startswith(b"[") and not _is_row(block.lstrip().partition(b"\n")[0]):
         raise _document(text)
     rows = []
-    for number, line in enumerate(block.split(b"\n"), start=before + 1):
+    for number, line in enumerate(block.split(b"\n"), start=offset + 1):
         if line.strip():
             rows.append(json.dumps(_object(text, line, number, block if number == 1 else b"")))
     try:
@@ -87,15 +87,15 @@ def _constant(text: Text, name: str, place: str) -> None:
 
 
 def _fault(text: Text, line: str, place: str, block: bytes, error: ValueError) -> DataError:
-    if isinstance(_parsed(ast.literal_eval, line), dict):
+    if isinstance(_parse(ast.literal_eval, line), dict):
         return unreadable(
             text.path,
             f"{place} is a Python literal, not JSON: {line[:40]!r}",
-            f"Convert it: {converted(text.path, _LITERALS, ending='.jsonl')}",
+            f"Convert it: {conversion_command(text.path, _LITERALS, ending='.jsonl')}",
         )
-    if block and (line.strip() == "{" or _parsed(json.loads, block) is not None):
+    if block and (line.strip() == "{" or _parse(json.loads, block) is not None):
         return _document(text)
-    if _parsed(json.loads, line.rstrip().removesuffix(",")) is not None:
+    if _parse(json.loads, line.rstrip().removesuffix(",")) is not None:
         return unreadable(text.path, f"{place} ends in a comma", "Write one object a line, without commas between.")
     if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
         return unreadable(text.path, f"{place} holds more than one object", "Write one object a line.")
@@ -108,12 +108,12 @@ def _document(text: Text) -> DataError:
     return unreadable(
         text.path,
         "it is one JSON document, not one object a line (line 1)",
-        f"Convert it: {converted(text.path, _DOCUMENT, ending='.jsonl')}"
+        f"Convert it: {conversion_command(text.path, _DOCUMENT, ending='.jsonl')}"
         " (in pandas: to_json(orient='records', lines=True))",
     )
 
 
-def _parsed(parser: Callable[[Any], Any], text: str | bytes) -> Any:
+def _parse(parser: Callable[[Any], Any], text: str | bytes) -> Any:
     """What the parser makes of the text; None where it refuses it."""
     try:
         return parser(text)
@@ -123,5 +123,5 @@ def _parsed(parser: Callable[[Any], Any], text: str | bytes) -> Any:
 
 def _is_row(line: bytes) -> bool:
     """A line that is a list of values: no object, but no beginning of a document either."""
-    value = _parsed(json.loads, line)
+    value = _parse(json.loads, line)
     return isinstance(value, list) and bool(value) and not isinstance(value[0], dict | list)

@@ -29,9 +29,9 @@ def unknown_kind(path: Path, accepted: Collection[str]) -> DataError:
     remedy = f"Accepted are: {kinds}; see also data.format."
     if not path.is_file():
         return DataError(cause, remedy)
-    known = signature(path)
-    if known is not None:
-        return DataError(f"{cause}: it is {known[0]}", f"{known[1]} {remedy}")
+    kind = signature(path)
+    if kind is not None:
+        return DataError(f"{cause}: it is {kind[0]}", f"{kind[1]} {remedy}")
     lines = _lines(path)
     if lines and lines[0].lstrip()[:1] in ("{", "["):
         return DataError(
@@ -40,13 +40,13 @@ def unknown_kind(path: Path, accepted: Collection[str]) -> DataError:
     mark = next((mark for mark in _SEPARATORS if lines and _separates(mark, lines)), None)
     if mark is None:
         return DataError(cause, remedy)
-    return _separated(path, cause, mark, lines[0].split(mark))
+    return _separator_error(path, cause, mark, lines[0].split(mark))
 
 
 def separator_fault(path: Path, header: str, separator: str) -> DataError | None:
     """The error for text whose first line has another separator and not this one."""
     mark = next((mark for mark in _SEPARATORS if separator not in header and mark in header), None)
-    return _separated(path, f"{path}: {header[:60]!r}", mark, header.split(mark)) if mark else None
+    return _separator_error(path, f"{path}: {header[:60]!r}", mark, header.split(mark)) if mark else None
 
 
 def header_fault(path: Path, names: Sequence[str], frame: pl.DataFrame) -> DataError | None:
@@ -56,11 +56,13 @@ def header_fault(path: Path, names: Sequence[str], frame: pl.DataFrame) -> DataE
     """
     numbers = [name for name in names if is_number(name)]
     head = frame.head(1000)
-    numbered = [name for name in numbers[:1] if name == names[0] and name in head.columns]
-    first = any(head[name].cast(pl.Float64, strict=False).null_count() == head[name].null_count() for name in numbered)
+    candidates = [name for name in numbers[:1] if name == names[0] and name in head.columns]
+    numeric = any(
+        head[name].cast(pl.Float64, strict=False).null_count() == head[name].null_count() for name in candidates
+    )
     # An id or a title that stands on top and again below it.
-    again = any((head[name] == name).any() for name in head.columns if re.search(r"\d|\s", name))
-    if first or again or 2 * len(numbers) >= len(names) > 1:
+    repeated = any((head[name] == name).any() for name in head.columns if re.search(r"\d|\s", name))
+    if numeric or repeated or 2 * len(numbers) >= len(names) > 1:
         return DataError(
             f"{path}: the first line holds values ({', '.join(names)[:60]}), not names of columns",
             "Write a line with the names of the columns on top.",
@@ -70,8 +72,8 @@ def header_fault(path: Path, names: Sequence[str], frame: pl.DataFrame) -> DataE
 
 def is_number(name: str) -> bool:
     """Whether the name of a column is a number; the mark of a repeated name is left out."""
-    bare = re.sub(r"_duplicated_\d+$", "", name).strip()
-    return re.fullmatch(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", bare) is not None
+    text = re.sub(r"_duplicated_\d+$", "", name).strip()
+    return re.fullmatch(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", text) is not None
 
 
 def _lines(path: Path) -> list[str]:
@@ -85,18 +87,16 @@ def _separates(mark: str, lines: Sequence[str]) -> bool:
     return min(counts) > 0 and (len(counts) == 1 or mark == "::")
 
 
-def _separated(path: Path, cause: str, mark: str, fields: Sequence[str]) -> DataError:
-    named = not any(is_number(field.strip().strip('"')) for field in fields)
-    said = f"{cause}: its columns are separated by {mark!r}" + ("" if named else ", and it has no line of their names")
-    if named and mark in (",", "\t"):
-        return DataError(said, f"Let its name end in {'.csv' if mark == ',' else '.tsv'}.")
+def _separator_error(path: Path, cause: str, mark: str, fields: Sequence[str]) -> DataError:
+    has_names = not any(is_number(field.strip().strip('"')) for field in fields)
+    unnamed = "" if has_names else ", and it has no line of their names"
+    fault = f"{cause}: its columns are separated by {mark!r}{unnamed}"
+    if has_names and mark in (",", "\t"):
+        return DataError(fault, f"Let its name end in {'.csv' if mark == ',' else '.tsv'}.")
     names = ", ".join(f'"NAME{place + 1}"' for place in range(len(fields)))
-    header = "" if named else f"BEGIN {{print {names}}} "
+    header = "" if has_names else f"BEGIN {{print {names}}} "
     files = f"{shlex.quote(str(path))} > {shlex.quote(str(path.with_suffix('.tsv')))}"
-    command = f"awk -F'{_plain(mark)}' -v OFS='\\t' '{header}{{$1=$1; print}}' {files}"
-    what = "Separate them by commas, or by tabs in a file whose name ends in .tsv"
-    return DataError(said, f"{what}{'' if named else ', under a line of names of your own'}: {command}")
-
-
-def _plain(mark: str) -> str:
-    return {"\t": "\\t", "|": "[|]"}.get(mark, mark)
+    field_pattern = {"\t": "\\t", "|": "[|]"}.get(mark, mark)
+    command = f"awk -F'{field_pattern}' -v OFS='\\t' '{header}{{$1=$1; print}}' {files}"
+    advice = "Separate them by commas, or by tabs in a file whose name ends in .tsv"
+    return DataError(fault, f"{advice}{'' if has_names else ', under a line of names of your own'}: {command}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from dealrec.data.readers.faults import require_file
 from dealrec.errors import DataError
 
-_OF = re.compile(r"(?P<before>.*?)-(?P<number>\d+)-of-(?P<count>\d+)(?P<after>\D.*|$)")
+_SHARD = re.compile(r"(?P<before>.*?)-(?P<number>\d+)-of-(?P<count>\d+)(?P<after>\D.*|$)")
 _LOGS = {
     "_delta_log": ("a Delta table", "pl.read_delta"),
     ".hoodie": ("a Hudi table", "spark.read.format('hudi').load"),
@@ -46,11 +46,11 @@ def table_files(path: Path, endings: Collection[str]) -> list[Path]:
             )
     if (path / "_temporary").exists():
         raise DataError(f"{path}: a folder that is still being written (_temporary)", "Wait for it, or write it again.")
-    inner = sorted(part.name for part in path.iterdir() if part.is_dir() and not part.name.startswith((".", "_")))
-    if inner:
+    folders = sorted(part.name for part in path.iterdir() if part.is_dir() and not part.name.startswith((".", "_")))
+    if folders:
         raise DataError(
-            f"{path}: a folder with folders in it ({inner[0]}), not the files of one table",
-            f"Name a file in data.interactions or data.items; if they are parts of one: {_joined(path, '**/*')}",
+            f"{path}: a folder with folders in it ({folders[0]}), not the files of one table",
+            f"Name a file in data.interactions or data.items; if they are parts of one: {_join_command(path, '**/*')}",
         )
     if not is_parts(path, endings):
         names = ", ".join(part.name for part in parts[:4]) or "no file"
@@ -65,27 +65,29 @@ def table_files(path: Path, endings: Collection[str]) -> list[Path]:
 def is_parts(path: Path, endings: Collection[str]) -> bool:
     """Whether the files in a folder are of one kind, and called alike but for numbers."""
     parts = files_of(path)
-    known = all(part.name.lower().endswith(tuple(endings)) for part in parts)
-    return bool(parts) and known and len({_VARIES.sub("#", part.name) for part in parts}) == 1
+    readable = all(part.name.lower().endswith(tuple(endings)) for part in parts)
+    return bool(parts) and readable and len({_VARIES.sub("#", part.name) for part in parts}) == 1
 
 
 def is_table(path: Path, endings: Collection[str]) -> bool:
     """Whether a folder is meant as one table: as Spark and others mark it, or by what its files are called."""
     if not path.is_dir() or not is_parts(path, endings):
         return False
-    named = path.name.lower().endswith(tuple(endings)) or (path / "_SUCCESS").exists()
-    return named or all(re.match(r"part[-_.]?\d", part.name) or _OF.fullmatch(part.name) for part in files_of(path))
+    by_name = path.name.lower().endswith(tuple(endings)) or (path / "_SUCCESS").exists()
+    return by_name or all(
+        re.match(r"part[-_.]?\d", part.name) or _SHARD.fullmatch(part.name) for part in files_of(path)
+    )
 
 
 def sibling_note(path: Path) -> str | None:
     """What to say of a file that is one of several numbered shards or parts of a table; None if it is none."""
-    shard = _OF.fullmatch(path.name)
+    shard = _SHARD.fullmatch(path.name)
     if shard is not None:
         count = int(shard["count"])
         pattern = f"{shard['before']}-*-of-{shard['count']}{shard['after']}"
     elif re.match(r"part[-_.]?\d", path.name):
-        alike = _VARIES.sub("#", path.name)
-        count = sum(_VARIES.sub("#", other.name) == alike for other in files_of(path.parent))
+        form = _VARIES.sub("#", path.name)
+        count = sum(_VARIES.sub("#", part.name) == form for part in files_of(path.parent))
         pattern = f"part*{path.suffix}"
     else:
         return None
@@ -98,12 +100,12 @@ def sibling_note(path: Path) -> str | None:
 
 
 def _require_all_shards(path: Path, parts: list[Path]) -> None:
-    shards = [shard for part in parts if (shard := _OF.fullmatch(part.name))]
+    shards = [shard for part in parts if (shard := _SHARD.fullmatch(part.name))]
     if shards and len(shards) != int(shards[0]["count"]):
         raise DataError(f"{path}: {len(shards):,} of {int(shards[0]['count']):,} shards are there", "Fetch the others.")
 
 
-def _joined(path: Path, pattern: str) -> str:
+def _join_command(path: Path, pattern: str) -> str:
     return (
         f"python -c \"import polars as pl; pl.scan_parquet('{path.name}/{pattern}.parquet').sink_parquet("
         f"'{path.name.split('.')[0]}-joined.parquet')\""

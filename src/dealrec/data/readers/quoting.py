@@ -49,13 +49,15 @@ def quoting(text: Text, separator: str) -> Quoting:
         return Quoting(quotes=marks.lines > 0)
     if not marks.opened and not marks.proof:
         return Quoting(quotes=False)
-    if separator == "\t" and not marks.proof and not marks.escaped and _regular(text, form):
-        return Quoting(quotes=False)
+    if separator == "\t" and not marks.proof and not marks.escaped:
+        field_counts = {line.count(form.separator) for line in text.lines() if line}
+        if len(field_counts) == 1:
+            return Quoting(quotes=False)
     broken, warnings = _multi_line(text, form, marks, escaped=False)
     if broken is None:
         return Quoting(quotes=True, warnings=warnings)
     if marks.escaped and _multi_line(text, form, marks, escaped=True)[0] is None:
-        return _escaped(text, marks.escaped)
+        return _escaping(text, marks.escaped)
     raise unreadable(text.path, f"the quote marks in {broken} do not add up, so that rows may be lost", _REMEDY)
 
 
@@ -110,17 +112,12 @@ def _count(marks: _Marks, line: bytes, form: _Form, *, header: bool) -> None:
     marks.escaped += b'\\"' in line
 
 
-def _escaped(text: Text, lines: int) -> Quoting:
+def _escaping(text: Text, lines: int) -> Quoting:
     warning = (
         f'{text.path}: {lines:,} of its lines have \\" for a quote mark within quotes, as Spark writes it, and it is'
         ' read so; CSV doubles it: .option("escape", "\\"") in Spark'
     )
     return Quoting(quotes=True, escaped=lines, warnings=(warning,))
-
-
-def _regular(text: Text, form: _Form) -> bool:
-    counts = {line.count(form.separator) for line in text.lines() if line}
-    return len(counts) == 1
 
 
 def _multi_line(text: Text, form: _Form, marks: _Marks, *, escaped: bool) -> tuple[str | None, tuple[str, ...]]:

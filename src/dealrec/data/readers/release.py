@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from dealrec import columns
-from dealrec.data.readers.faults import explained, not_utf8, require_file
+from dealrec.data.readers.faults import not_utf8, read_error, require_file
 from dealrec.data.values import TEST, TRAIN, VALID
 from dealrec.errors import DataError
 
@@ -52,7 +52,7 @@ def _read_lines(path: Path, *, may_be_empty: bool) -> pl.DataFrame:
     except UnicodeDecodeError as error:
         raise not_utf8(path, f"byte {error.start + 1:,} of a block") from error
     except OSError as error:
-        raise explained(path, error) from error
+        raise read_error(path, error) from error
     if not items and not may_be_empty:
         raise DataError(f"{path}: the file is empty (no interactions)", "Write it again.")
     return pl.DataFrame(

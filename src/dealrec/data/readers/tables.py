@@ -12,7 +12,7 @@ import polars as pl
 
 from dealrec.data.readers.blocks import Text
 from dealrec.data.readers.delimited import read_delimited
-from dealrec.data.readers.faults import READING, explained, require_content, unreadable
+from dealrec.data.readers.faults import READ_ERRORS, read_error, require_content, unreadable
 from dealrec.data.readers.jsonl import Keep, read_jsonl
 from dealrec.data.readers.kinds import header_fault, unknown_kind
 from dealrec.data.readers.parts import sibling_note, table_files
@@ -87,9 +87,9 @@ def read_table(path: Path, keep: Keep = everything, *, limit: int | None = None)
     if not path.is_dir():
         _ending(path, accepted=READERS)
     files = table_files(path, READERS)
-    part = None if limit is None else limit // len(files)
-    tables = [_read(file, READERS[_ending(file, accepted=READERS)], keep, part) for file in files]
-    table = tables[0] if path == files[0] else _joined(path, tables)
+    part_limit = None if limit is None else limit // len(files)
+    tables = [_read(file, READERS[_ending(file, accepted=READERS)], keep, part_limit) for file in files]
+    table = tables[0] if path == files[0] else _concatenated(path, tables)
     if table.frame.height == 0:
         raise DataError(f"{path}: the file is empty (no rows)", "Write it again.")
     note = sibling_note(path)
@@ -104,44 +104,44 @@ def read_recbole(path: Path, keep: Keep = everything, *, ending: str, limit: int
     """
     _ending(path, accepted=(ending,))
 
-    def bare(schema: pl.Schema) -> list[str]:
+    def keep_typed(schema: pl.Schema) -> list[str]:
         names = [name.rsplit(":", 1)[0] for name in schema]
-        kept = keep(pl.Schema(dict.fromkeys(names, pl.String())))
-        return [name for name in schema if name.rsplit(":", 1)[0] in kept]
+        untyped = keep(pl.Schema(dict.fromkeys(names, pl.String())))
+        return [name for name in schema if name.rsplit(":", 1)[0] in untyped]
 
-    table = _read(path, partial(_delimited, separator="\t", quoted=False), bare, limit)
-    named, names, sequences = without_types(path, table.frame, table.names)
-    if named.height == 0:
+    table = _read(path, partial(_delimited, separator="\t", quoted=False), keep_typed, limit)
+    frame, names, sequences = without_types(path, table.frame, table.names)
+    if frame.height == 0:
         raise DataError(f"{path}: the file is empty (no rows)", "Write it again.")
-    return replace(table, frame=named, names=names, separators=sequences)
+    return replace(table, frame=frame, names=names, separators=sequences)
 
 
 def without_types(
-    path: Path, frame: pl.DataFrame, typed: Sequence[str]
+    path: Path, frame: pl.DataFrame, header: Sequence[str]
 ) -> tuple[pl.DataFrame, list[str], dict[str, str]]:
     """Columns of a RecBole file under their names alone, all names, and the separators of sequences.
 
-    typed: the names as they stand in the header. Raises DataError if two columns then have the same name.
+    header: the names as they stand in it, with their types. Raises DataError if two columns then have the same name.
     """
-    names = [name.rsplit(":", 1)[0] for name in typed]
+    names = [name.rsplit(":", 1)[0] for name in header]
     if len(set(names)) < len(names):
         raise DataError(f"{path}: two columns have the same name: {', '.join(names)}", "Rename one of them.")
-    sequences = {name: " " for name, kind in zip(names, typed, strict=True) if kind.endswith("_seq")}
+    sequences = {name: " " for name, kind in zip(names, header, strict=True) if kind.endswith("_seq")}
     return frame.rename({name: name.rsplit(":", 1)[0] for name in frame.columns}), names, sequences
 
 
-def refuse(column: Column, bad: pl.Series, *, fault: str, remedy: str) -> None:
-    """Raise DataError with the count, the first value and its row, if any row of the mask `bad` is true.
+def refuse(column: Column, mask: pl.Series, *, fault: str, remedy: str) -> None:
+    """Raise DataError with the count, the first value and its row, if any row of the mask is true.
 
     Rows are counted from 1, the header not included.
     """
-    rows = bad.fill_null(False).arg_true()
+    rows = mask.fill_null(False).arg_true()
     if len(rows) == 0:
         return
     value = repr(column.values[int(rows[0])])
     value = value if len(value) <= 80 else value[:77] + "..."
     raise DataError(
-        f"{column.path}: column '{column.name}' {fault} in {len(rows):,} of {len(bad):,} rows;"
+        f"{column.path}: column '{column.name}' {fault} in {len(rows):,} of {len(mask):,} rows;"
         f" the first is {value} in data row {int(rows[0]) + 1:,}",
         remedy,
     )
@@ -154,8 +154,8 @@ def _read(path: Path, reader: Reader, keep: Keep, limit: int | None) -> Table:
     except pl.exceptions.NoDataError as error:
         raise DataError(f"{path}: the file is empty", "Write it again.") from error
     # A damaged Parquet file can make the reader panic, which is no Exception.
-    except READING as error:
-        raise explained(path, error) from error
+    except READ_ERRORS as error:
+        raise read_error(path, error) from error
 
 
 def _text(path: Path, limit: int | None) -> Text:
@@ -177,16 +177,16 @@ def _jsonl(path: Path, keep: Keep, limit: int | None) -> Table:
 
 def _parquet(path: Path, keep: Keep, limit: int | None) -> Table:
     schema = pl.read_parquet(path, n_rows=0, glob=False).schema
-    kept = keep(schema) or schema.names()[:1]
+    columns = keep(schema) or schema.names()[:1]
     if limit is not None:
         lazy = pl.scan_parquet(path, glob=False)
         rows = int(lazy.select(pl.len()).collect().item())
-        sample = _stretches(lazy.select(kept), rows, _PROBE)
+        sample = _stretches(lazy.select(columns), rows, _PROBE)
         size = sample.estimated_size() / max(1, sample.height)
         if size * rows > limit:
-            sample = _stretches(lazy.select(kept), rows, max(STRETCHES, int(limit / 2 / size)))
+            sample = _stretches(lazy.select(columns), rows, max(STRETCHES, int(limit / 2 / size)))
             return Table(path, sample, text=False, names=schema.names(), share=sample.height / rows)
-    return Table(path, pl.read_parquet(path, columns=kept, glob=False), text=False, names=schema.names())
+    return Table(path, pl.read_parquet(path, columns=columns, glob=False), text=False, names=schema.names())
 
 
 def _stretches(lazy: pl.LazyFrame, rows: int, total: int) -> pl.DataFrame:
@@ -209,7 +209,7 @@ READERS: dict[str, Reader] = {
 }
 
 
-def _joined(path: Path, tables: Sequence[Table]) -> Table:
+def _concatenated(path: Path, tables: Sequence[Table]) -> Table:
     """The parts of a table as one; DataError if their columns differ."""
     first = tables[0]
     for table in tables:

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import nn
 
+from dealrec.columns import Id
 from dealrec.errors import ConfigError, ModelError
-from dealrec.recommenders.bigrec.prompts import Id, Prompter
+from dealrec.recommenders.bigrec.prompts import Prompter
 
 ENDS = 3  # tokens of a completion beside its title: the quotes and the end of sequence
-LEARNT = {"wpe", "embed_positions", "position_embeddings", "position_embedding"}  # as models call their positions
+POSITION_TABLES = {"wpe", "embed_positions", "position_embeddings", "position_embedding"}  # names that models give them
 LONGEST = 100  # titles, the longest by bytes, among which the one with most tokens is looked for
 BLOCK = 4096  # titles that are tokenised at a time
 LEAST_PROMPT = 16  # tokens that llm.prompt.max_prompt_tokens may be set to at least
@@ -25,51 +26,49 @@ def check_tokens(tokenizer: Any, template: str, *, rows: int, name: str) -> None
     for role in ("eos_token", "bos_token", "pad_token", "unk_token"):
         token = getattr(tokenizer, f"{role}_id")
         if token is not None and token >= rows:
-            raise _outside(f"The {role} {getattr(tokenizer, role)!r} of {name!r}", token, rows)
+            raise _vocabulary_error(f"The {role} {getattr(tokenizer, role)!r} of {name!r}", token, rows)
     tokens = tokenizer.encode(template)
     if not tokens:
         raise ModelError(
             f"The tokenizer of {name!r} makes no token of llm.prompt.template", "Check that its vocabulary is there."
         )
     if max(tokens) >= rows:
-        raise _outside(f"A token of llm.prompt.template by the tokenizer of {name!r}", max(tokens), rows)
+        raise _vocabulary_error(f"A token of llm.prompt.template by the tokenizer of {name!r}", max(tokens), rows)
     added = tokenizer.added_tokens_decoder
     largest = max((token for token in tokenizer.get_vocab().values() if token not in added), default=0)
     if largest >= rows:
-        raise _outside(f"The vocabulary of the tokenizer of {name!r}", largest, rows)
+        raise _vocabulary_error(f"The vocabulary of the tokenizer of {name!r}", largest, rows)
 
 
-def _outside(what: str, token: int, rows: int) -> ModelError:
+def _vocabulary_error(subject: str, token: int, rows: int) -> ModelError:
     return ModelError(
-        f"{what} reaches token {token:,}, and the LLM's embeddings have {rows:,} rows",
+        f"{subject} reaches token {token:,}, and the LLM's embeddings have {rows:,} rows",
         "Take the tokenizer that belongs to the weights, or resize the embeddings (resize_token_embeddings).",
     )
 
 
-def check_positions(model: Any, prompter: Prompter, *, single: int, max_new_tokens: int) -> list[str]:
+def check_positions(model: Any, prompter: Prompter, *, one_item_tokens: int, max_new_tokens: int) -> list[str]:
     """Warnings of prompts beyond the positions of training; a ConfigError where the LLM has no further positions.
 
-    single: tokens of the longest prompt that shows one item. max_new_tokens: that generation may write after a prompt.
+    one_item_tokens: of the longest prompt that shows one item. max_new_tokens: that may be written after it.
     """
     config = model.config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None)
-    after = max(prompter.max_title_tokens + ENDS, max_new_tokens)
-    if not isinstance(limit, int) or limit <= 0 or prompter.max_prompt_tokens + after <= limit:
+    answer = max(prompter.max_title_tokens + ENDS, max_new_tokens)
+    if not isinstance(limit, int) or limit <= 0 or prompter.max_prompt_tokens + answer <= limit:
         return []
     title = f"max_title_tokens {prompter.max_title_tokens} + {ENDS} (quotes and end)"
-    longer = (
-        title if prompter.max_title_tokens + ENDS >= max_new_tokens else f"evaluate.max_new_tokens {max_new_tokens}"
-    )
+    extra = title if prompter.max_title_tokens + ENDS >= max_new_tokens else f"evaluate.max_new_tokens {max_new_tokens}"
     key = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
     sizes = (
-        f"llm.prompt.max_prompt_tokens {prompter.max_prompt_tokens} + {longer} are above the LLM's {limit:,} positions"
+        f"llm.prompt.max_prompt_tokens {prompter.max_prompt_tokens} + {extra} are above the LLM's {limit:,} positions"
     )
-    left = limit - after
-    remedy = f"Lower llm.prompt.max_prompt_tokens to {left}"
-    if left < LEAST_PROMPT:
+    room = limit - answer
+    remedy = f"Lower llm.prompt.max_prompt_tokens to {room}"
+    if room < LEAST_PROMPT:
         remedy = "Lower llm.prompt.max_title_tokens and evaluate.max_new_tokens, or take an LLM with more positions"
-    elif single > left:
-        remedy += f" and shorten llm.prompt.template, with which a single item takes {single} tokens"
+    elif one_item_tokens > room:
+        remedy += f" and shorten llm.prompt.template, with which a single item takes {one_item_tokens} tokens"
     if not has_learnt_positions(model):
         return [f"{sizes} of training ({key}); beyond them it reads badly. {remedy}, if prompts are so long."]
     raise ConfigError(f"{sizes} ({key})", f"{remedy}.")
@@ -79,19 +78,19 @@ def has_learnt_positions(model: Any) -> bool:
     """Whether the LLM looks positions up in a table, which ends, as GPT-2 and OPT do; others compute them."""
     tables = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]
     tables += [name for name, _ in model.named_buffers()]  # GPT-J and CodeGen
-    return any(name.rpartition(".")[2] in LEARNT for name in tables)
+    return any(name.rpartition(".")[2] in POSITION_TABLES for name in tables)
 
 
 def compare_base(base: object, *, name: str) -> list[str]:
     """Warn of an adapter that was trained on a model, base, of another name than the LLM's."""
-    if not isinstance(base, str) or _last(base) == _last(name):
+    if not isinstance(base, str) or _base_name(base) == _base_name(name):
         return []
     return [
         f"llm.adapter was trained on {base}, and llm.model is {name}: it fits by its shapes, but is it the same model?"
     ]
 
 
-def _last(name: str) -> str:
+def _base_name(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2].lower()
 
 
@@ -101,16 +100,19 @@ def shown_titles(prompter: Prompter, items: Sequence[Id]) -> list[str]:
     return [title for part in parts for title in prompter.bare_titles(part)]
 
 
-def longest_single(prompter: Prompter, items: Sequence[Id], shown: Sequence[str]) -> int:
-    """Tokens of the longest prompt that shows one item. shown: the titles. Raises ConfigError if it does not fit."""
-    longest = nlargest(LONGEST, zip(items, shown, strict=True), key=lambda pair: len(pair[1].encode()))
+def longest_single(prompter: Prompter, items: Sequence[Id], titles: Sequence[str]) -> int:
+    """Tokens of the longest prompt that shows one item. Raises ConfigError if it does not fit.
+
+    titles: as they are shown.
+    """
+    longest = nlargest(LONGEST, zip(items, titles, strict=True), key=lambda pair: len(pair[1].encode()))
     return max((len(prompter.encode_prompt([item])) for item, _ in longest), default=0)
 
 
-def cut_alike(prompter: Prompter, items: Sequence[Id], shown: Sequence[str]) -> list[str]:
+def cut_alike(prompter: Prompter, items: Sequence[Id], titles: Sequence[str]) -> list[str]:
     """Warn of items whose titles differ, and are one once they are cut: nothing can tell which of them is meant."""
-    whole = [prompter.whole_title(item) for item in items]
-    alike, equal = (sum(count for count in Counter(titles).values() if count > 1) for titles in (shown, whole))
+    full_titles = [prompter.whole_title(item) for item in items]
+    alike, equal = (sum(count for count in Counter(group).values() if count > 1) for group in (titles, full_titles))
     if alike == equal:
         return []
     of_them = f", {equal:,} of them the whole title" if equal else ""

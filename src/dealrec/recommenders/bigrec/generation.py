@@ -32,7 +32,7 @@ def generate(
     mask = torch.ones_like(ids)
     for place, row in enumerate(rows):
         mask[place, start : start + width - len(row)] = 0
-    cache = prefix.repeated(len(rows)) if prefix else new_cache(model)
+    cache = prefix.repeat(len(rows)) if prefix else new_cache(model)
     if cache is not None:
         if width - start > 1:  # the last token is left for generate, which needs one to go on from
             positions = (mask.cumsum(1) - 1).clamp_min(0)
@@ -53,9 +53,9 @@ def generate(
         pad_token_id=pad,
         eos_token_id=tokenizer.eos_token_id,
     )
-    ahead = {} if cache is None else {"past_key_values": cache}
-    made = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, **ahead)
-    return [title_of(tokenizer.decode(row[width:], skip_special_tokens=True)) for row in made]
+    past = {} if cache is None else {"past_key_values": cache}
+    sequences = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, **past)
+    return [title_of(tokenizer.decode(row[width:], skip_special_tokens=True)) for row in sequences]
 
 
 def title_of(text: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dealrec.errors import NonFinite
 from dealrec.recommenders.bigrec.least import Least, Pairs, Score, squared_distances
-from dealrec.recommenders.bigrec.prompts import appended, encode_open
+from dealrec.recommenders.bigrec.prompts import closing_length, encode_open
 from dealrec.sequences.batches import Encoded, collate, plan_batches
 
 _PRECISION = torch.finfo(torch.float64).eps
@@ -26,22 +26,22 @@ def embed(model: Any, tokenizer: Any, texts: Sequence[str], *, batch_tokens: int
     model: the base LLM, without an adapter, so that all arms share one space. The tokens of all texts are held
     at once: a catalogue is given in parts.
     """
-    encoded, end = [], appended(tokenizer)
+    encoded, closing = [], closing_length(tokenizer)
     for text in texts:
-        tokens = encode_open(tokenizer, text, appended=end) or [
+        tokens = encode_open(tokenizer, text, closing=closing) or [
             tokenizer.eos_token_id
         ]  # an empty text still has a place
         encoded.append(Encoded(tokens, tokens))
-    found: Tensor | None = None
+    embeddings: Tensor | None = None
     for batch in plan_batches([len(sample.input_ids) for sample in encoded], batch_tokens=batch_tokens):
         inputs = collate([encoded[i] for i in batch], pad_id=tokenizer.pad_token_id, device=model.device)
         mask = inputs["attention_mask"]
         states = model.base_model(input_ids=inputs["input_ids"], attention_mask=mask, use_cache=False).last_hidden_state
         last = states[torch.arange(len(batch)), mask.sum(1) - 1].float().cpu()
-        if found is None:
-            found = torch.empty(len(texts), last.shape[1])
-        found[batch] = last
-    return torch.empty(0, 0) if found is None else found
+        if embeddings is None:
+            embeddings = torch.empty(len(texts), last.shape[1])
+        embeddings[batch] = last
+    return torch.empty(0, 0) if embeddings is None else embeddings
 
 
 def ground(
@@ -67,25 +67,25 @@ def ground(
         raise ValueError(f"{len(queries)} queries but {len(seen)} lists of seen items")
     if popularity_weight and counts is None:
         raise ValueError("popularity_weight needs the counts of the items")
-    left_out = Pairs.of(seen)
+    excluded = Pairs.of(seen)
     score: Score = _distance
     if popularity_weight and counts is not None:
         nearest, farthest = Least(len(queries), 1, _distance), Least(len(queries), 1, _nearness)
-        _go_through(queries, items, [nearest, farthest], chunk=chunk)
+        _offer_all(queries, items, [nearest, farthest], chunk=chunk)
         if not len(nearest.score):  # no queries or no items
             return [[] for _ in seen]
         low, high = nearest.score.sqrt(), farthest.score.neg().sqrt()
         score = _popularity_adjusted(low, high, (1 + _scaled(counts.double())) ** popularity_weight)
-    least = Least(len(queries), k, score, left_out)
-    _go_through(queries, items, [least], chunk=chunk)
+    least = Least(len(queries), k, score, excluded)
+    _offer_all(queries, items, [least], chunk=chunk)
     return least.rows()
 
 
-def _go_through(queries: Tensor, items: Iterable[Tensor], found: Sequence[Least], *, chunk: int) -> None:
-    """Offer every item to each of `found`, block by block."""
+def _offer_all(queries: Tensor, items: Iterable[Tensor], rankings: Sequence[Least], *, chunk: int) -> None:
+    """Offer every item to each of the rankings, block by block."""
     _require_finite(queries, "written title")
-    wide = queries.double()
-    lengths = wide.norm(dim=1)
+    vectors = queries.double()
+    lengths = vectors.norm(dim=1)
     start = 0
     for block in items:
         _require_finite(block, "item", start)
@@ -94,14 +94,14 @@ def _go_through(queries: Tensor, items: Iterable[Tensor], found: Sequence[Least]
         longest = squares.max().sqrt() if len(block) else squares.sum()
         for first in range(0, len(queries), chunk):
             part = slice(first, first + chunk)
-            rough = squares - 2 * wide[part] @ numbers.T + lengths[part, None].square()  # [C, b]
+            rough = squares - 2 * vectors[part] @ numbers.T + lengths[part, None].square()  # [C, b]
             # An inner product of D terms is off by D eps |x| |y| at most, in whatever order they are summed.
-            off = 2 * (queries.shape[1] + 8) * _PRECISION * (lengths[part, None] + longest).square()
-            for least in found:
-                near = least.candidates(rough, off, first=first, start=start)
-                least.offer(near, squared_distances(wide, numbers, near.users, near.rows - start))
+            error = 2 * (queries.shape[1] + 8) * _PRECISION * (lengths[part, None] + longest).square()
+            for least in rankings:
+                near = least.candidates(rough, error, first=first, start=start)
+                least.offer(near, squared_distances(vectors, numbers, near.users, near.rows - start))
         start += len(block)
-        for least in found:
+        for least in rankings:
             least.settle()
 
 
@@ -129,9 +129,9 @@ def _scaled(values: Tensor) -> Tensor:
     return torch.where(high > low, (values - low) / (high - low), 0.0)
 
 
-def _require_finite(embeddings: Tensor, what: str, start: int = 0) -> None:
-    bad = (~torch.isfinite(embeddings)).any(1).nonzero().flatten()
-    if len(bad):
+def _require_finite(embeddings: Tensor, name: str, start: int = 0) -> None:
+    rows = (~torch.isfinite(embeddings)).any(1).nonzero().flatten()
+    if len(rows):
         raise NonFinite(
-            f"evaluate: the embedding of {what} {start + int(bad[0])} is NaN or infinite", "Check the LLM's weights."
+            f"evaluate: the embedding of {name} {start + int(rows[0])} is NaN or infinite", "Check the LLM's weights."
         )

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]  # squared distances, queries and rows, which broadcast -> scores
-_AT_ONCE = 2**22  # numbers of candidates that are written out at a time
-_HELD = 2**20  # candidates that wait
+_CHUNK = 2**22  # numbers of candidates that are written out at a time
+_MAX_WAITING = 2**20  # candidates that wait
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,17 @@ class Pairs:
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> "Pairs":
         """From the rows of each query; sorted by row."""
-        users = torch.tensor([user for user, own in enumerate(rows) for _ in own], dtype=torch.int64)
-        flat = torch.tensor([row for own in rows for row in own], dtype=torch.int64)
+        users = torch.tensor([user for user, query_rows in enumerate(rows) for _ in query_rows], dtype=torch.int64)
+        flat = torch.tensor([row for query_rows in rows for row in query_rows], dtype=torch.int64)
         order = flat.argsort(stable=True)
         return cls(users[order], flat[order])
 
     def among(self, users: range, rows: range) -> tuple[Tensor, Tensor]:
         """Those within both, counted from the first of each."""
         start, end = torch.searchsorted(self.rows, torch.tensor([rows.start, rows.stop])).tolist()
-        own, these = self.users[start:end], self.rows[start:end]
-        inside = (own >= users.start) & (own < users.stop)
-        return own[inside] - users.start, these[inside] - rows.start
+        pair_users, pair_rows = self.users[start:end], self.rows[start:end]
+        inside = (pair_users >= users.start) & (pair_users < users.stop)
+        return pair_users[inside] - users.start, pair_rows[inside] - rows.start
 
 
 NONE = Pairs.of([])
@@ -42,33 +42,33 @@ NONE = Pairs.of([])
 class Least:
     """The k least scores of each of `queries` queries; ties to the lower row.
 
-    score_of: rises or falls with the distance. left_out: pairs that do not count. Of those found: users, found (their
-    rows) and score, [M] each, by query and then by score.
+    score_of: rises or falls with the distance. excluded: pairs that do not count. The least so far: users, items
+    (rows of the catalogue) and score, [M] each, by query and then by score.
     """
 
     queries: int
     k: int
     score_of: Score
-    left_out: Pairs = NONE
+    excluded: Pairs = NONE
     users: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    found: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    items: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     score: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
 
     def __post_init__(self) -> None:
         self.bound = torch.full((self.queries,), torch.inf, dtype=torch.float64)  # the k-th least so far
-        self.offered: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.offers: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def candidates(self, rough: Tensor, off: Tensor, *, first: int, start: int) -> Pairs:
+    def candidates(self, rough: Tensor, error: Tensor, *, first: int, start: int) -> Pairs:
         """Pairs that can be among the least.
 
-        rough: squared distances [C, b] from query `first` and row `start` on, each off by at most `off` [C, 1].
+        rough: squared distances [C, b] from query `first` and row `start` on, each off by at most `error` [C, 1].
         """
         users = torch.arange(first, first + len(rough)).unsqueeze(1)
         rows = torch.arange(start, start + rough.shape[1]).unsqueeze(0)
-        ends = self.score_of(rough - off, users, rows), self.score_of(rough + off, users, rows)
+        ends = self.score_of(rough - error, users, rows), self.score_of(rough + error, users, rows)
         low, high = torch.minimum(*ends), torch.maximum(*ends)
-        there = self.left_out.among(range(first, first + len(rough)), range(start, start + rough.shape[1]))
-        low[there] = high[there] = torch.inf
+        pairs = self.excluded.among(range(first, first + len(rough)), range(start, start + rough.shape[1]))
+        low[pairs] = high[pairs] = torch.inf
         k = min(self.k, rough.shape[1])
         if k < 1:
             return NONE
@@ -83,27 +83,27 @@ class Least:
         """Candidates with their squared distances [P]; of each query in the order of rows. They count once settled."""
         scores = self.score_of(squares, pairs.users, pairs.rows)
         better = scores < self.bound[pairs.users]  # of a tie the earlier row is there already
-        self.offered.append((pairs.users[better], pairs.rows[better], scores[better]))
-        if sum(len(part) for part, _, _ in self.offered) > _HELD:
+        self.offers.append((pairs.users[better], pairs.rows[better], scores[better]))
+        if sum(len(part) for part, _, _ in self.offers) > _MAX_WAITING:
             self.settle()
 
     def settle(self) -> None:
         """Keep the k least of what was and what was offered."""
-        parts = zip((self.users, self.found, self.score), *self.offered, strict=True)
+        parts = zip((self.users, self.items, self.score), *self.offers, strict=True)
         users, rows, scores = (torch.cat(part) for part in parts)
-        self.offered.clear()
+        self.offers.clear()
         order = torch.from_numpy(np.lexsort((rows.numpy(), scores.numpy(), users.numpy())))
         users, rows, scores = users[order], rows[order], scores[order]
         place = torch.arange(len(users)) - torch.searchsorted(users, users)  # among the query's own
-        kept = place < self.k
-        self.users, self.found, self.score = users[kept], rows[kept], scores[kept]
-        last = place[kept] == self.k - 1
+        nearest = place < self.k
+        self.users, self.items, self.score = users[nearest], rows[nearest], scores[nearest]
+        last = place[nearest] == self.k - 1
         self.bound[self.users[last]] = self.score[last]
 
     def rows(self) -> list[list[int]]:
         """Rows of each query, the least score first."""
         counts = torch.bincount(self.users, minlength=self.queries).tolist()
-        return [part.tolist() for part in self.found.split(counts)] if self.queries else []
+        return [part.tolist() for part in self.items.split(counts)] if self.queries else []
 
 
 def squared_distances(queries: Tensor, items: Tensor, users: Tensor, rows: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def squared_distances(queries: Tensor, items: Tensor, users: Tensor, rows: Tenso
     It depends on the two vectors alone, to the last bit, not on the other pairs: terms are added element by element
     in halves, where a sum or a matrix product would choose an order by the shape.
     """
-    step = max(1, _AT_ONCE // max(1, queries.shape[1]))
+    step = max(1, _CHUNK // max(1, queries.shape[1]))
     parts = [
         _sum_by_halves((queries[user] - items[row]).square())
         for user, row in zip(users.split(step), rows.split(step), strict=True)
@@ -124,6 +124,6 @@ def _sum_by_halves(terms: Tensor) -> Tensor:
     """Sum of each row of [P, D]."""
     while terms.shape[1] > 1:
         half = terms.shape[1] // 2
-        rest = terms[:, 2 * half :]  # of an odd number the last one
-        terms = torch.cat([terms[:, :half] + terms[:, half : 2 * half], rest], 1)
+        odd = terms[:, 2 * half :]  # of an odd number the last one
+        terms = torch.cat([terms[:, :half] + terms[:, half : 2 * half], odd], 1)
     return terms[:, 0]

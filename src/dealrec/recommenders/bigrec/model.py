@@ -55,24 +55,24 @@ def load_model(
     """
     transformers_logging.disable_progress_bar()
     device = compute_device()
-    chosen = resolved_dtype(dtype, device)
+    weights_dtype = resolved_dtype(dtype, device)
     options: dict[str, Any] = {}
     if quantization is not None:  # such a model cannot be moved once it is loaded
-        options = {"quantization_config": quantization_config(quantization, chosen), "device_map": {"": device}}
+        options = {"quantization_config": quantization_config(quantization, weights_dtype), "device_map": {"": device}}
     if empty:
         options = {"device_map": {"": "meta"}}
-    with _explained(name), _without_report():
+    with _load_errors(name), _without_report():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             revision=revision,
-            dtype=chosen,
+            dtype=weights_dtype,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
             **options,
         )
-    model, loading = loaded
-    _require_as_saved(name, model, loading)
+    model, loading_info = loaded
+    _require_as_saved(name, model, loading_info)
     # What generate is not told it would take from here, such as a repetition penalty that the LLM ships with.
     model.generation_config = GenerationConfig()
     if not options:
@@ -98,7 +98,7 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
     """The tokenizer of an LLM, with a padding token. Raises ModelError with the remedy."""
     if Path(name).is_absolute():
         check_directory(Path(name))
-    with _explained(name):
+    with _load_errors(name):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of {name!r} has no end-of-sequence token", "Choose another LLM.")
@@ -107,16 +107,16 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
     return tokenizer
 
 
-def _require_as_saved(name: str, model: Any, loading: Mapping[str, Any]) -> None:
+def _require_as_saved(name: str, model: Any, loading_info: Mapping[str, Any]) -> None:
     """Raise ModelError unless the model is what the weights of the folder say, and they alone."""
-    if loading["mismatched_keys"]:
-        key, stored, expected = min(loading["mismatched_keys"])
+    if loading_info["mismatched_keys"]:
+        key, stored, expected = min(loading_info["mismatched_keys"])
         raise ModelError(
             f"In the weights of {name!r} {key} has the shape {list(stored)}, and by config.json {list(expected)}",
             "Put the config.json beside them that they were saved with.",
         )
-    if loading["missing_keys"] and not getattr(model, "is_quantized", False):  # a quantiser adds tensors of its own
-        first, *more = sorted(loading["missing_keys"])
+    if loading_info["missing_keys"] and not getattr(model, "is_quantized", False):  # which adds tensors of its own
+        first, *more = sorted(loading_info["missing_keys"])
         raise ModelError(
             f"The weights of {name!r} lack {len(more) + 1:,} of the model's parameters, the first {first};"
             " they would be drawn at random",
@@ -141,7 +141,7 @@ def _without_report() -> Iterator[None]:
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _load_errors(name: str) -> Iterator[None]:
     try:
         yield
     except _UNLOADABLE as error:
@@ -164,7 +164,7 @@ def attach_lora(
         r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(target_modules), task_type="CAUSAL_LM"
     )
     names = [name for name, _ in model.named_modules() if name]
-    absent = [wanted for wanted in target_modules if not any(f".{name}".endswith(f".{wanted}") for name in names)]
+    absent = [target for target in target_modules if not any(f".{name}".endswith(f".{target}") for name in names)]
     if absent:  # PEFT would attach the others and say nothing
         raise ModelError(
             f"No LoRA can be attached to {', '.join(absent)}: the LLM has no such layer", _layers_remedy(model)
@@ -198,7 +198,7 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> PeftMo
 
     Raises ModelError for an adapter of another model, by the names and shapes of its tensors.
     """
-    with _fitting(folder), torch.random.fork_rng():  # PEFT draws an adapter before it reads the one that there is
+    with _adapter_errors(folder), torch.random.fork_rng():  # PEFT draws an adapter, then reads this one
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable).eval()
     _require_fitting(adapted, folder)
     return adapted
@@ -206,7 +206,7 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> PeftMo
 
 def attach_empty_adapter(model: Any, folder: Path) -> PeftModel:
     """A model on the device meta with a saved adapter's layers, none of its numbers read; raises as `load_adapter`."""
-    with _fitting(folder), torch.random.fork_rng(), warnings.catch_warnings():
+    with _adapter_errors(folder), torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PEFT's; they come when the adapter is loaded
         config: Any = PeftConfig.from_pretrained(str(folder))
         config.init_lora_weights = False  # some ways to start an adapter need the weights
@@ -219,31 +219,31 @@ def _require_fitting(model: PeftModel, folder: Path) -> None:
     """Raise ModelError unless every tensor of a saved LoRA has its place in the model, and every place its tensor."""
     if model.active_peft_config.peft_type != PeftType.LORA:
         return
-    stored = read_shapes(folder / ADAPTER_WEIGHTS)
-    own = {
+    saved = read_shapes(folder / ADAPTER_WEIGHTS)
+    adapter_shapes = {
         name: tuple(value.shape)
         for name, value in get_peft_model_state_dict(model, save_embedding_layers=False).items()
     }
-    base = {
+    base_shapes = {
         f"base_model.model.{name}": tuple(value.shape) for name, value in model.get_base_model().state_dict().items()
     }
-    places = {**base, **own}  # embeddings that were resized may be saved beside the adapter
+    model_shapes = {**base_shapes, **adapter_shapes}  # embeddings that were resized may be saved beside the adapter
     for names, reason in (
-        ([name for name in stored if name not in places], "the LLM has no place for"),
-        ([name for name in own if name not in stored], "it lacks"),
-        ([name for name in stored if places.get(name) != stored[name]], "another shape than the LLM's has"),
+        ([name for name in saved if name not in model_shapes], "the LLM has no place for"),
+        ([name for name in adapter_shapes if name not in saved], "it lacks"),
+        ([name for name in saved if model_shapes.get(name) != saved[name]], "another shape than the LLM's has"),
     ):
         if names:
-            raise _unfit(folder, f"{reason} {min(names)}" + f" and {len(names) - 1:,} more" * (len(names) > 1))
+            raise _adapter_error(folder, f"{reason} {min(names)}" + f" and {len(names) - 1:,} more" * (len(names) > 1))
 
 
 @contextmanager
-def _fitting(folder: Path) -> Iterator[None]:
+def _adapter_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except _UNLOADABLE as error:
-        raise _unfit(folder, next(iter(str(error).strip().splitlines()), type(error).__name__)) from error
+        raise _adapter_error(folder, next(iter(str(error).strip().splitlines()), type(error).__name__)) from error
 
 
-def _unfit(folder: Path, reason: str) -> ModelError:
+def _adapter_error(folder: Path, reason: str) -> ModelError:
     return ModelError(f"The adapter {folder} does not go with the LLM: {reason}", "Check llm.adapter and llm.model.")

@@ -26,12 +26,12 @@ class Prefix:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def repeated(self, samples: int) -> Cache:
+    def repeat(self, samples: int) -> Cache:
         """A copy for a batch, which the model may go on from."""
-        made = copy.copy(self._cache)
-        made.layers = [copy.copy(layer) for layer in self._cache.layers]  # a layer that grows replaces its tensors
-        made.batch_repeat_interleave(samples)
-        return made
+        cache = copy.copy(self._cache)
+        cache.layers = [copy.copy(layer) for layer in self._cache.layers]  # a layer that grows replaces its tensors
+        cache.batch_repeat_interleave(samples)
+        return cache
 
 
 @torch.no_grad()
@@ -81,5 +81,5 @@ def common_length(prompts: Sequence[Sequence[int]]) -> int:
     if not prompts:
         return 0
     first, last = min(map(list, prompts)), max(map(list, prompts))  # what these two share lies between all
-    most = max(0, min(map(len, prompts)) - 1)
-    return next((place for place in range(most) if first[place] != last[place]), most)
+    limit = max(0, min(map(len, prompts)) - 1)
+    return next((place for place in range(limit) if first[place] != last[place]), limit)

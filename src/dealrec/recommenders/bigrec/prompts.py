@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from dealrec.columns import Id
 from dealrec.errors import ConfigError
 from dealrec.sequences.batches import Encoded
 from dealrec.sequences.losses import IGNORED
 
-Id = int | str
 PLACEHOLDER = "{history}"
 
 
@@ -37,13 +37,13 @@ class Prompter:
     ) -> None:
         self.tokenizer, self.titles, self.template = tokenizer, titles, template
         self.max_items, self.max_title_tokens, self.max_prompt_tokens = max_items, max_title_tokens, max_prompt_tokens
-        self._shown: dict[Id, str] = {}
+        self._quoted: dict[Id, str] = {}
 
     def title(self, item: Id) -> str:
         """The title as prompts and completions show it, quotes included."""
-        if item not in self._shown:
-            self._shown[item] = f'"{self.bare_title(item)}"'
-        return self._shown[item]
+        if item not in self._quoted:
+            self._quoted[item] = f'"{self.bare_title(item)}"'
+        return self._quoted[item]
 
     def bare_title(self, item: Id) -> str:
         """The title without quotes around it; it is not kept, so that a whole catalogue may pass through."""
@@ -67,7 +67,7 @@ class Prompter:
 
     def prompt(self, history: Sequence[Id]) -> str:
         """The prompt that shows the history, oldest first."""
-        return self._fitted(history)[0]
+        return self._fit(history)[0]
 
     def completion(self, target: Id) -> str:
         """What the LLM should write, without the end-of-sequence token."""
@@ -75,7 +75,7 @@ class Prompter:
 
     def encode_prompt(self, history: Sequence[Id]) -> list[int]:
         """Tokens of the prompt, at most max_prompt_tokens."""
-        return self._fitted(history)[1]
+        return self._fit(history)[1]
 
     def encode(self, history: Sequence[Id], target: Id) -> Encoded:
         """Tokens of the prompt, the completion and the end; labels on the completion and the end alone."""
@@ -84,12 +84,12 @@ class Prompter:
         completion = [*completion, self.tokenizer.eos_token_id]
         return Encoded([*prompt, *completion], [IGNORED] * len(prompt) + completion)
 
-    def _fitted(self, history: Sequence[Id]) -> tuple[str, list[int]]:
-        before, _, after = self.template.partition(PLACEHOLDER)
-        shown = [self.title(item) for item in history[-self.max_items :]]
-        for start in range(max(1, len(shown))):
-            text = before + ", ".join(shown[start:]) + after
-            tokens = encode_open(self.tokenizer, text, appended=self._appended)
+    def _fit(self, history: Sequence[Id]) -> tuple[str, list[int]]:
+        opening, _, ending = self.template.partition(PLACEHOLDER)
+        titles = [self.title(item) for item in history[-self.max_items :]]
+        for start in range(max(1, len(titles))):
+            text = opening + ", ".join(titles[start:]) + ending
+            tokens = encode_open(self.tokenizer, text, closing=self._closing)
             if len(tokens) <= self.max_prompt_tokens:
                 return text, tokens
         raise ConfigError(
@@ -99,8 +99,8 @@ class Prompter:
         )
 
     @cached_property
-    def _appended(self) -> int:
-        return appended(self.tokenizer)
+    def _closing(self) -> int:
+        return closing_length(self.tokenizer)
 
     @cached_property
     def _specials(self) -> list[str]:
@@ -109,20 +109,20 @@ class Prompter:
         return sorted((token for token in added if len(token.strip()) > 1), key=len, reverse=True)
 
 
-def encode_open(tokenizer: Any, text: str, *, appended: int) -> list[int]:
+def encode_open(tokenizer: Any, text: str, *, closing: int) -> list[int]:
     """Tokens of a text that goes on: with what the tokenizer puts before it, without what it puts after it.
 
-    appended: how many those are, from `appended`.
+    closing: how many those are, from `closing_length`.
     """
     tokens: list[int] = tokenizer.encode(text)
-    return tokens[: len(tokens) - appended]
+    return tokens[: len(tokens) - closing]
 
 
-def appended(tokenizer: Any) -> int:
+def closing_length(tokenizer: Any) -> int:
     """How many tokens the tokenizer puts after every text, such as an end of sequence (add_eos_token=True)."""
-    bare, whole = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a")
-    ends = (end for end in range(len(bare), len(whole) + 1) if whole[end - len(bare) : end] == bare)
-    return len(whole) - next(ends, len(whole)) if bare else 0
+    plain, full = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a")
+    ends = (end for end in range(len(plain), len(full) + 1) if full[end - len(plain) : end] == plain)
+    return len(full) - next(ends, len(full)) if plain else 0
 
 
 def safe_title(title: str, special_tokens: Iterable[str]) -> str:

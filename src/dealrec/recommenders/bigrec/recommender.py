@@ -7,11 +7,12 @@ from typing import Any
 from peft import PeftModel
 from torch import Tensor
 
+from dealrec.columns import Id
 from dealrec.recommenders.bigrec.generation import generate
 from dealrec.recommenders.bigrec.grounding import embed, ground
 from dealrec.recommenders.bigrec.prefix import read_prefix
 from dealrec.recommenders.bigrec.prompts import Prompter
-from dealrec.recommenders.protocol import Id, Recommended, Watch
+from dealrec.recommenders.protocol import Recommended, Watch
 from dealrec.sequences.batches import Encoded, plan_batches
 
 
@@ -40,7 +41,7 @@ class BIGRec:
     ) -> None:
         self.model, self.tokenizer, self.prompter = model, tokenizer, prompter
         self.items, self.base = items, model if base is None else base
-        self.catalogue = catalogue or _at_once
+        self.catalogue = catalogue or (lambda recommender: [recommender.embed_items(range(len(items)))])
         self.grounding: dict[str, Any] = {"counts": counts, "popularity_weight": popularity_weight}
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
         self.pad_id: int = tokenizer.pad_token_id
@@ -66,16 +67,16 @@ class BIGRec:
         for batch in watch(plan_batches([len(prompt) for prompt in prompts], batch_size=batch_size)):
             rows = [prompts[i] for i in batch]
             options: dict[str, Any] = {"beams": beams, "max_new_tokens": self.max_new_tokens, "prefix": prefix}
-            made = generate(self.model, self.tokenizer, rows, **options)
-            for i, title in zip(batch, made, strict=True):
+            batch_titles = generate(self.model, self.tokenizer, rows, **options)
+            for i, title in zip(batch, batch_titles, strict=True):
                 titles[i] = title
-        wanted = {item for items in seen for item in items}
-        row = {item: number for number, item in enumerate(self.items) if item in wanted}
-        left_out = [[row[item] for item in items if item in row] for items in seen]
-        ranked = ground(self._embed(titles), self.catalogue(self), seen=left_out, k=k, **self.grounding)
+        seen_items = {item for items in seen for item in items}
+        row_of = {item: number for number, item in enumerate(self.items) if item in seen_items}
+        excluded = [[row_of[item] for item in items if item in row_of] for items in seen]
+        ranked = ground(self._embed(titles), self.catalogue(self), seen=excluded, k=k, **self.grounding)
         return [
-            Recommended([self.items[place] for place in found], title)
-            for found, title in zip(ranked, titles, strict=True)
+            Recommended([self.items[place] for place in rows], title)
+            for rows, title in zip(ranked, titles, strict=True)
         ]
 
     def embed_items(self, rows: Sequence[int]) -> Tensor:
@@ -85,10 +86,6 @@ class BIGRec:
     def _embed(self, texts: Sequence[str]) -> Tensor:
         with _without_adapter(self.base) as base:
             return embed(base, self.tokenizer, texts, batch_tokens=self.batch_tokens)
-
-
-def _at_once(recommender: BIGRec) -> list[Tensor]:
-    return [recommender.embed_items(range(len(recommender.items)))]
 
 
 @contextmanager

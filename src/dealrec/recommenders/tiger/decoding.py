@@ -41,12 +41,12 @@ class Trie:
         users = torch.tensor([user for user, rows in enumerate(seen) for _ in set(rows)], dtype=torch.int64)
         rows = torch.tensor([row for rows in seen for row in sorted(set(rows))], dtype=torch.int64)
         users, rows = users.to(self.rows.device), rows.to(self.rows.device)
-        found = []
+        masks = []
         for path in self.path:
-            left = path.bincount().repeat(len(seen), 1)
-            left.index_put_((users, path[rows]), left.new_tensor(-1), accumulate=True)
-            found.append(left > 0)
-        return found
+            counts = path.bincount().repeat(len(seen), 1)
+            counts.index_put_((users, path[rows]), counts.new_tensor(-1), accumulate=True)
+            masks.append(counts > 0)
+        return masks
 
 
 def make_trie(ids: SemanticIds, *, device: torch.device | None = None) -> Trie:
@@ -57,26 +57,26 @@ def make_trie(ids: SemanticIds, *, device: torch.device | None = None) -> Trie:
     order = torch.arange(n)
     for level in reversed(range(levels)):
         order = order[ids.tokens[order, level].argsort(stable=True)]
-    spelt = ids.tokens[order]
-    above, tokens, path = torch.zeros(n, dtype=torch.int64), [torch.zeros(1, dtype=torch.int64)], []
-    path.append(above.clone())
+    sorted_tokens = ids.tokens[order]
+    parents, tokens, path = torch.zeros(n, dtype=torch.int64), [torch.zeros(1, dtype=torch.int64)], []
+    path.append(parents.clone())
     first_child, children = [], []
     starts = torch.zeros(n, dtype=torch.bool)  # whether a row of the sorted ids begins another prefix
     starts[0] = True
     for level in range(levels):
-        starts[1:] |= spelt[1:, level] != spelt[:-1, level]
+        starts[1:] |= sorted_tokens[1:, level] != sorted_tokens[:-1, level]
         node = starts.cumsum(0) - 1
-        counts = above[starts].bincount()
+        counts = parents[starts].bincount()
         children.append(counts)
         first_child.append(counts.cumsum(0) - counts)
-        tokens.append(spelt[starts, level])
+        tokens.append(sorted_tokens[starts, level])
         path.append(torch.empty_like(node).index_copy_(0, order, node))
-        above = node
+        parents = node
 
-    def moved(parts: list[Tensor]) -> list[Tensor]:
+    def on_device(parts: list[Tensor]) -> list[Tensor]:
         return [part.to(device) for part in parts]
 
-    return Trie(moved(first_child), moved(children), moved(tokens), moved(path), order.to(device))
+    return Trie(on_device(first_child), on_device(children), on_device(tokens), on_device(path), order.to(device))
 
 
 class _Decoder:
@@ -102,10 +102,10 @@ class _Decoder:
     def follow(self, beams: Tensor) -> None:
         """Go on with the beams [B, W] of the last step."""
         users = len(beams)
-        before = len(self.mask) // users
-        kept = (torch.arange(users, device=beams.device).unsqueeze(1) * before + beams).flatten()
-        self.cache.batch_select_indices(kept)
-        self.mask, self.states = self.mask[kept], self.states[kept]
+        width = len(self.mask) // users
+        rows = (torch.arange(users, device=beams.device).unsqueeze(1) * width + beams).flatten()
+        self.cache.batch_select_indices(rows)
+        self.mask, self.states = self.mask[rows], self.states[rows]
 
 
 @torch.inference_mode()
@@ -135,16 +135,16 @@ def recommend(
     scores = torch.zeros(len(input_ids), 1, device=input_ids.device)
     tokens = torch.full_like(nodes, model.config.decoder_start_token_id)
     for depth in range(len(trie.children)):
-        likely = decoder.step(tokens)  # [B, W, V]
-        below, real = trie.below(depth, nodes)  # [B, W, C]
+        log_probabilities = decoder.step(tokens)  # [B, W, V]
+        children, real = trie.below(depth, nodes)  # [B, W, C]
         if open_nodes is not None:
-            real &= open_nodes[depth + 1].gather(1, below.flatten(1)).view_as(real)
-        spelt = trie.tokens[depth + 1][below]
-        reached = (scores.unsqueeze(2) + likely.gather(2, spelt)).masked_fill(~real, float("-inf"))
-        scores, place = (part[:, :beams] for part in reached.flatten(1).sort(descending=True, stable=True))
-        nodes, tokens = (part.flatten(1).gather(1, place) for part in (below, spelt))
+            real &= open_nodes[depth + 1].gather(1, children.flatten(1)).view_as(real)
+        child_tokens = trie.tokens[depth + 1][children]
+        totals = (scores.unsqueeze(2) + log_probabilities.gather(2, child_tokens)).masked_fill(~real, float("-inf"))
+        scores, place = (part[:, :beams] for part in totals.flatten(1).sort(descending=True, stable=True))
+        nodes, tokens = (part.flatten(1).gather(1, place) for part in (children, child_tokens))
         if depth + 1 < len(trie.children):
-            decoder.follow(place // below.shape[2])
+            decoder.follow(place // children.shape[2])
     return _ranked(trie.rows[nodes], scores, k)
 
 
@@ -153,5 +153,5 @@ def _ranked(rows: Tensor, scores: Tensor, k: int) -> list[list[int]]:
     by_row = rows.argsort(1)
     rows, scores = rows.gather(1, by_row), scores.gather(1, by_row)
     scores, order = scores.sort(descending=True, stable=True)
-    real = torch.isfinite(scores).sum(1).clamp_max(k).tolist()
-    return [found[:count] for found, count in zip(rows.gather(1, order).tolist(), real, strict=True)]
+    lengths = torch.isfinite(scores).sum(1).clamp_max(k).tolist()
+    return [ranking[:count] for ranking, count in zip(rows.gather(1, order).tolist(), lengths, strict=True)]

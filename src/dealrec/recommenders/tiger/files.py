@@ -15,14 +15,13 @@ from safetensors.torch import save_file
 from transformers import T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from dealrec.columns import ITEM
+from dealrec.columns import ITEM, Id
 from dealrec.devices import compute_device
 from dealrec.errors import ModelError
 from dealrec.recommenders.files import encoder_modules
 from dealrec.recommenders.tiger.semantic_ids import SemanticIds
 from dealrec.recommenders.tiger.training import Checkpoint, Epoch
 
-Id = int | str
 ENCODER_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # of the hub's; pickles are not even fetched
 MAX_TOKENS = 256  # of a title, where the encoder does not say
 IDS, SIZES, CODES = "semantic_ids.parquet", "semantic_ids.json", "codes"
@@ -38,7 +37,7 @@ def load_text_encoder(name: str, *, revision: str | None = None, warn: Callable[
     from sentence_transformers import SentenceTransformer
 
     transformers_logging.disable_progress_bar()
-    with _explained(f"The text encoder {name!r}", "Give a directory with config.json, safetensors and a tokenizer."):
+    with _load_errors(f"The text encoder {name!r}", "Give a directory with config.json, safetensors and a tokenizer."):
         folder = Path(name)
         if not folder.is_dir():
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=ENCODER_FILES))
@@ -67,7 +66,7 @@ def save(folder: Path, model: Any, ids: SemanticIds, items: Sequence[Id]) -> Non
 def load(folder: Path) -> tuple[Any, SemanticIds, list[Id]]:
     """Model in eval mode, semantic ids and item ids, as they were saved. Raises ModelError with the remedy."""
     transformers_logging.disable_progress_bar()
-    with _explained(f"The TIGER in {folder}", "Train it again."):
+    with _load_errors(f"The TIGER in {folder}", "Train it again."):
         table = pl.read_parquet(folder / IDS, glob=False)
         sizes = tuple(json.loads((folder / SIZES).read_text())["sizes"])
         ids = SemanticIds(torch.tensor(table[CODES].to_list(), dtype=torch.int64).view(-1, len(sizes)), sizes)
@@ -90,7 +89,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint that was saved. Raises ModelError with the remedy."""
     with (
-        _explained(f"The checkpoint {path}", "Delete it; training starts again."),
+        _load_errors(f"The checkpoint {path}", "Delete it; training starts again."),
         safe_open(path, framework="pt") as file,
     ):
         rows = json.loads(file.metadata()["epochs"])
@@ -99,7 +98,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 @contextmanager
-def _explained(what: str, remedy: str) -> Iterator[None]:
+def _load_errors(subject: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (
@@ -113,4 +112,4 @@ def _explained(what: str, remedy: str) -> Iterator[None]:
         pl.exceptions.PolarsError,
     ) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"{what} cannot be loaded: {reason}", remedy) from error
+        raise ModelError(f"{subject} cannot be loaded: {reason}", remedy) from error

@@ -47,5 +47,5 @@ def encode(ids: SemanticIds, history: Sequence[int], target: int, *, max_items: 
 
     history, target: rows of the catalogue.
     """
-    read = ids.tokens[list(history[-max_items:])].flatten().tolist()
-    return Encoded([*read, EOS], ids.tokens[target].tolist())
+    tokens = ids.tokens[list(history[-max_items:])].flatten().tolist()
+    return Encoded([*tokens, EOS], ids.tokens[target].tolist())

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from dealrec.recommenders.protocol import Id, Recommended, Watch
+from dealrec.columns import Id
+from dealrec.recommenders.protocol import Recommended, Watch
 from dealrec.recommenders.tiger.decoding import Trie, make_trie, recommend
 from dealrec.recommenders.tiger.model import encode
 from dealrec.recommenders.tiger.semantic_ids import PAD, SemanticIds
@@ -39,16 +40,16 @@ class TIGER:
     ) -> list[Recommended]:
         """The likeliest ids that exist, by beam search; at least k beams are kept, however few are asked for."""
         encoded = [self.encode(history, self.items[0]) for history in histories]  # the target is not read
-        found = [Recommended([], "") for _ in encoded]
+        recommended = [Recommended([], "") for _ in encoded]
         for batch in watch(plan_batches([len(sample.input_ids) for sample in encoded], batch_size=batch_size)):
-            made = collate([encoded[i] for i in batch], pad_id=PAD, device=self.model.device)
-            left_out = [[self.row[item] for item in seen[i] if item in self.row] for i in batch]
-            read, mask = made["input_ids"], made["attention_mask"]
-            ranked = recommend(self.model, self._trie, read, mask, k=k, beams=max(beams, k), seen=left_out)
+            inputs = collate([encoded[i] for i in batch], pad_id=PAD, device=self.model.device)
+            excluded = [[self.row[item] for item in seen[i] if item in self.row] for i in batch]
+            input_ids, mask = inputs["input_ids"], inputs["attention_mask"]
+            ranked = recommend(self.model, self._trie, input_ids, mask, k=k, beams=max(beams, k), seen=excluded)
             for i, rows in zip(batch, ranked, strict=True):
                 written = " ".join(map(str, self.ids.codes[rows[0]].tolist())) if rows else ""
-                found[i] = Recommended([self.items[row] for row in rows], written)
-        return found
+                recommended[i] = Recommended([self.items[row] for row in rows], written)
+        return recommended
 
     @cached_property
     def _trie(self) -> Trie:

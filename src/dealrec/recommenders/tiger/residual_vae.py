@@ -28,13 +28,13 @@ class ResidualVAE(nn.Module):
 
     def quantise(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [n, levels], and the vectors and the residuals that they stand for, each [n, levels, latent]."""
-        left, codes, vectors, residuals = latent, [], [], []
+        residual, codes, vectors, residuals = latent, [], [], []
         for book in self.codebooks:
-            chosen = torch.cdist(left.detach(), book.detach()).argmin(1)
-            codes.append(chosen)
-            vectors.append(book[chosen])
-            residuals.append(left)
-            left = left - vectors[-1].detach()
+            nearest = torch.cdist(residual.detach(), book.detach()).argmin(1)
+            codes.append(nearest)
+            vectors.append(book[nearest])
+            residuals.append(residual)
+            residual = residual - vectors[-1].detach()
         return torch.stack(codes, 1), torch.stack(vectors, 1), torch.stack(residuals, 1)
 
     def loss(self, embeddings: Tensor, *, commitment: float) -> tuple[Tensor, Tensor]:
@@ -45,9 +45,9 @@ class ResidualVAE(nn.Module):
         latent = self.encoder(embeddings)
         codes, vectors, residuals = self.quantise(latent)
         rebuilt = self.decoder(latent + (vectors.sum(1) - latent).detach())
-        moved = (residuals.detach() - vectors).square().sum((1, 2))
-        committed = (residuals - vectors.detach()).square().sum((1, 2))
-        return ((embeddings - rebuilt).square().sum(1) + moved + commitment * committed).mean(), codes
+        codebook_error = (residuals.detach() - vectors).square().sum((1, 2))
+        commitment_error = (residuals - vectors.detach()).square().sum((1, 2))
+        return ((embeddings - rebuilt).square().sum(1) + codebook_error + commitment * commitment_error).mean(), codes
 
     @torch.no_grad()
     def encode(self, embeddings: Tensor, *, chunk: int = 16_384) -> Tensor:
@@ -64,8 +64,8 @@ class ResidualVAE(nn.Module):
 
 def _mlp(widths: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -98,15 +98,15 @@ def fit(
     _start_codebooks(model, embeddings, generator)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     for epoch in range(epochs):
-        taken = torch.zeros(levels, codes, dtype=torch.int64, device=embeddings.device)
+        uses = torch.zeros(levels, codes, dtype=torch.int64, device=embeddings.device)
         for index in torch.randperm(len(embeddings), generator=generator).split(batch_size):
-            loss, chosen = model.loss(embeddings[index], commitment=commitment)
+            loss, batch_codes = model.loss(embeddings[index], commitment=commitment)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            taken += torch.stack([column.bincount(minlength=codes) for column in chosen.T])
+            uses += torch.stack([column.bincount(minlength=codes) for column in batch_codes.T])
         if epoch < 0.9 * epochs - 1:
-            _move_dead(model, embeddings, taken == 0, generator)
+            _move_dead(model, embeddings, uses == 0, generator)
     return model.eval()
 
 
@@ -114,18 +114,18 @@ def fit(
 def _start_codebooks(model: ResidualVAE, embeddings: Tensor, generator: torch.Generator) -> None:
     codes = model.codebooks.shape[1]
     sample = torch.randperm(len(embeddings), generator=generator)[: 256 * codes]
-    left = model.encoder(embeddings[sample])
+    residual = model.encoder(embeddings[sample])
     for book in model.codebooks:
-        book.copy_(kmeans(left, codes, generator=generator))
-        left = left - book[torch.cdist(left, book).argmin(1)]
+        book.copy_(kmeans(residual, codes, generator=generator))
+        residual = residual - book[torch.cdist(residual, book).argmin(1)]
 
 
 @torch.no_grad()
 def _move_dead(model: ResidualVAE, embeddings: Tensor, dead: Tensor, generator: torch.Generator) -> None:
     if not bool(dead.any()):
         return
-    some = torch.randint(len(embeddings), (dead.shape[1],), generator=generator)
-    residuals = model.quantise(model.encoder(embeddings[some]))[2]  # [codes, levels, latent]
+    sample = torch.randint(len(embeddings), (dead.shape[1],), generator=generator)
+    residuals = model.quantise(model.encoder(embeddings[sample]))[2]  # [codes, levels, latent]
     model.codebooks[dead] = residuals.transpose(0, 1)[dead]
 
 
@@ -137,8 +137,8 @@ def kmeans(points: Tensor, k: int, *, generator: torch.Generator, steps: int = 2
     """
     n = len(points)
     start = torch.randperm(n, generator=generator)[:k]
-    more = torch.randint(n, (k - len(start),), generator=generator)
-    centres = points[torch.cat([start, more])].clone()
+    repeats = torch.randint(n, (k - len(start),), generator=generator)
+    centres = points[torch.cat([start, repeats])].clone()
     for _ in range(steps):
         distance, nearest = torch.cdist(points, centres).min(1)
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)

@@ -45,11 +45,11 @@ class SemanticIds:
 
     def rows(self, tokens: Sequence[Sequence[int]]) -> list[int]:
         """The item that each tuple of tokens spells, -1 where there is none."""
-        return [self._row.get(tuple(spelt), -1) for spelt in tokens]
+        return [self._row.get(tuple(codes), -1) for codes in tokens]
 
     @cached_property
     def _row(self) -> dict[tuple[int, ...], int]:
-        return {tuple(spelt): row for row, spelt in enumerate(self.tokens.tolist())}
+        return {tuple(codes): row for row, codes in enumerate(self.tokens.tolist())}
 
 
 def make_semantic_ids(codes: Tensor, *, codes_per_level: int, known: Tensor | None = None) -> SemanticIds:

@@ -44,7 +44,7 @@ class Examples:
         return (self.targets - self.starts).clamp_max(self.max_items)
 
     @property
-    def wanted(self) -> Tensor:
+    def target_rows(self) -> Tensor:
         """Row of each target: [p]."""
         return self.items[self.targets]
 
@@ -88,15 +88,15 @@ def batch(examples: Examples, ids: SemanticIds, index: Tensor, *, device: torch.
     columns = torch.arange(int(lengths.max()))
     real = columns < lengths.unsqueeze(1)  # [B, T]
     place = torch.where(real, (examples.targets[index] - lengths).unsqueeze(1) + columns, 0)
-    spelt = ids.tokens[examples.items[place]].masked_fill(~real.unsqueeze(2), PAD).flatten(1)  # [B, T * L]
+    tokens = ids.tokens[examples.items[place]].masked_fill(~real.unsqueeze(2), PAD).flatten(1)  # [B, T * L]
     ends = (lengths * levels).unsqueeze(1)
-    read = torch.nn.functional.pad(spelt, (0, 1), value=PAD).scatter(1, ends, EOS)
-    made = {
-        "input_ids": read,
-        "attention_mask": (torch.arange(read.shape[1]) <= ends).long(),
-        "labels": ids.tokens[examples.wanted[index]],
+    input_ids = torch.nn.functional.pad(tokens, (0, 1), value=PAD).scatter(1, ends, EOS)
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": (torch.arange(input_ids.shape[1]) <= ends).long(),
+        "labels": ids.tokens[examples.target_rows[index]],
     }
-    return {name: value.to(device) for name, value in made.items()}
+    return {name: value.to(device) for name, value in inputs.items()}
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     epochs = list(start.epochs) if start else []
     best = _restore(model, optimizer, start.tensors) if start else copy.deepcopy(model.state_dict())
-    while len(epochs) < max_epochs and not _waited(epochs, patience):
+    while len(epochs) < max_epochs and not _is_exhausted(epochs, patience):
         number = len(epochs) + 1
         with torch.random.fork_rng():  # dropout draws from the global generator
             torch.manual_seed(_epoch_seed(seed, number))
@@ -185,7 +185,7 @@ def _best(epochs: Sequence[Epoch]) -> Epoch:
     return max(epochs, key=Epoch.quality)  # the first of equal ones
 
 
-def _waited(epochs: Sequence[Epoch], patience: int) -> bool:
+def _is_exhausted(epochs: Sequence[Epoch], patience: int) -> bool:
     return bool(epochs) and len(epochs) - _best(epochs).epoch >= patience
 
 
@@ -222,10 +222,10 @@ def _train_epoch(
 
 
 def _validate(model: Any, ids: SemanticIds, trie: Trie, valid: Examples, beams: int) -> tuple[tuple[float, ...], float]:
-    found = rank(model, ids, valid, k=NDCG_AT, beams=beams, exclude_seen=True, trie=trie)
+    rankings = rank(model, ids, valid, k=NDCG_AT, beams=beams, exclude_seen=True, trie=trie)
     gains = [
-        1 / math.log2(2 + rows.index(wanted)) if wanted in rows else 0.0
-        for rows, wanted in zip(found, valid.wanted.tolist(), strict=True)
+        1 / math.log2(2 + rows.index(target)) if target in rows else 0.0
+        for rows, target in zip(rankings, valid.target_rows.tolist(), strict=True)
     ]
     return level_losses(model, ids, valid), math.fsum(gains) / len(gains)
 
@@ -235,9 +235,9 @@ def level_losses(model: Any, ids: SemanticIds, examples: Examples, *, batch_size
     """Mean cross-entropy of the targets' tokens at each level: L values in nats. The model is in eval mode."""
     total = torch.zeros(ids.tokens.shape[1], dtype=torch.float64)
     for index in examples.plan(batch_size=batch_size):
-        made = batch(examples, ids, index, device=model.device)
-        logits = model(**made, use_cache=False).logits
-        losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), made["labels"], reduction="none")
+        inputs = batch(examples, ids, index, device=model.device)
+        logits = model(**inputs, use_cache=False).logits
+        losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), inputs["labels"], reduction="none")
         total += losses.double().sum(0).cpu()
     return tuple((total / len(examples)).tolist())
 
@@ -261,14 +261,14 @@ def rank(
     """
     trie = trie or make_trie(ids, device=model.device)
     histories = examples.histories() if exclude_seen else None
-    found: list[list[int]] = [[] for _ in range(len(examples))]
+    rankings: list[list[int]] = [[] for _ in range(len(examples))]
     for index in watch(examples.plan(batch_size=batch_size)):
-        made = batch(examples, ids, index, device=model.device)
+        inputs = batch(examples, ids, index, device=model.device)
         seen = None if histories is None else [histories[i] for i in index.tolist()]
-        ranked = recommend(model, trie, made["input_ids"], made["attention_mask"], k=k, beams=beams, seen=seen)
+        ranked = recommend(model, trie, inputs["input_ids"], inputs["attention_mask"], k=k, beams=beams, seen=seen)
         for i, rows in zip(index.tolist(), ranked, strict=True):
-            found[i] = rows
-    return found
+            rankings[i] = rows
+    return rankings
 
 
 def _tensors(model: Any, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]) -> dict[str, Tensor]:

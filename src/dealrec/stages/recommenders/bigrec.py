@@ -39,18 +39,22 @@ TEXT = True
 
 def check_quantization(config: Config) -> None:
     """A quantised LLM needs a GPU and bitsandbytes, and cannot be trained as a whole."""
-    wanted = config.llm.quantization
-    if wanted is None:
+    quantization = config.llm.quantization
+    if quantization is None:
         return
     if config.finetune.full:
-        raise ConfigError(f"finetune.full would train weights that llm.quantization {wanted!r} freezes", "Drop one.")
+        raise ConfigError(
+            f"finetune.full would train weights that llm.quantization {quantization!r} freezes", "Drop one."
+        )
     import torch
 
     if not torch.cuda.is_available():
-        raise ConfigError(f"llm.quantization {wanted!r} needs a CUDA GPU, and there is none here", "Set it to null.")
+        raise ConfigError(
+            f"llm.quantization {quantization!r} needs a CUDA GPU, and there is none here", "Set it to null."
+        )
     if find_spec("bitsandbytes") is None:
         raise ConfigError(
-            f"llm.quantization {wanted!r} needs bitsandbytes", "Install it: pip install 'bitsandbytes>=0.46.1'"
+            f"llm.quantization {quantization!r} needs bitsandbytes", "Install it: pip install 'bitsandbytes>=0.46.1'"
         )
 
 
@@ -89,15 +93,17 @@ def check(config: Config, run_dir: Path) -> list[str]:
     tokenizer = load_tokenizer(str(folder))
     catalogue = Catalogue.of(read_table(run_dir / "data" / "items.parquet"))
     prompter = Prompter(tokenizer, catalogue.titles, **llm.prompt.model_dump())
-    shown = checks.shown_titles(prompter, catalogue.ids)
-    single = checks.longest_single(prompter, catalogue.ids, shown)
-    warnings = checks.cut_alike(prompter, catalogue.ids, shown)
+    titles = checks.shown_titles(prompter, catalogue.ids)
+    one_item_tokens = checks.longest_single(prompter, catalogue.ids, titles)
+    warnings = checks.cut_alike(prompter, catalogue.ids, titles)
     if is_quantized(folder):
         return warnings
     model = load_model(str(folder), empty=True)
     rows = model.get_input_embeddings().weight.shape[0]
     checks.check_tokens(tokenizer, llm.prompt.template, rows=rows, name=llm.model)
-    warnings += checks.check_positions(model, prompter, single=single, max_new_tokens=config.evaluate.max_new_tokens)
+    warnings += checks.check_positions(
+        model, prompter, one_item_tokens=one_item_tokens, max_new_tokens=config.evaluate.max_new_tokens
+    )
     if llm.adapter is not None:
         attach_empty_adapter(model, llm.adapter)
         warnings += checks.compare_base(adapter_base(llm.adapter), name=llm.model)
@@ -117,7 +123,7 @@ def warm_start(context: Context) -> None:
 
 def _train_warm(context: Context, out: Path, *, samples: pl.DataFrame) -> None:
     settings, seed = context.config.warmstart, context.config.seed
-    reload = partial(_made, context, out, trainable=False)
+    reload = partial(_load, context, out, trainable=False)
     train_on(
         context, "warm start", _fresh(context), samples, out, settings=settings, seed=seed, save=save, reload=reload
     )
@@ -126,7 +132,7 @@ def _train_warm(context: Context, out: Path, *, samples: pl.DataFrame) -> None:
 def start(context: Context) -> "BIGRec":
     """The LLM with the adapter that effort is scored on and fine-tuning starts from, or all of it learnable."""
     warm = context.input("warmstart") / WARM
-    return _fresh(context) if not warm.exists() else _made(context, warm, trainable=True)
+    return _fresh(context) if not warm.exists() else _load(context, warm, trainable=True)
 
 
 def save(recommender: Any, folder: Path) -> None:
@@ -140,7 +146,7 @@ def fine_tuned(context: Context, folder: Path | None) -> "BIGRec":
     warm = context.input("warmstart") / WARM
     if folder is None and warm.exists():
         folder = warm
-    return _made(context, folder or context.config.llm.adapter, trainable=False)
+    return _load(context, folder or context.config.llm.adapter, trainable=False)
 
 
 def lines(context: Context, samples: pl.DataFrame) -> Iterator[dict[str, Any]]:
@@ -152,7 +158,7 @@ def lines(context: Context, samples: pl.DataFrame) -> Iterator[dict[str, Any]]:
     )
 
 
-def written(context: Context, samples: pl.DataFrame) -> "list[Sample]":
+def encoded(context: Context, samples: pl.DataFrame) -> "list[Sample]":
     """Each sample as tokens and as text."""
     from dealrec.sequences import Sample
 
@@ -182,20 +188,22 @@ def _fresh(context: Context) -> "BIGRec":
 
     config = context.config
     if config.llm.adapter is not None or config.finetune.full:
-        return _made(context, config.llm.adapter, trainable=True)
-    made = _made(context, None, trainable=False)
-    made.model = made.base = attach_lora(made.model, **config.llm.lora.model_dump(), seed=config.seed)
-    return made
+        return _load(context, config.llm.adapter, trainable=True)
+    recommender = _load(context, None, trainable=False)
+    recommender.model = recommender.base = attach_lora(
+        recommender.model, **config.llm.lora.model_dump(), seed=config.seed
+    )
+    return recommender
 
 
-def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec":
+def _load(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec":
     """The LLM, with the adapter of a folder, or with the weights of a folder in the place of its own."""
     from dealrec.recommenders.bigrec import BIGRec
     from dealrec.recommenders.bigrec.model import load_adapter, load_llm, load_model
 
     config, dtype = context.config, _dtype(context.config)
     with context.progress.bar(f"{context.name}: loading the LLM"):
-        base, words = load_llm(
+        base, llm_tokenizer = load_llm(
             config.llm.model, revision=_revision(config), dtype=dtype, quantization=config.llm.quantization
         )
         model = base
@@ -209,8 +217,8 @@ def _made(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
     items = read_table(context.input("data/items.parquet"))
     return BIGRec(
         model,
-        words,
-        prompter(context, words),
+        llm_tokenizer,
+        prompter(context, llm_tokenizer),
         items[ITEM].to_list(),
         base=base,
         catalogue=lambda recommender: _catalogue(context, recommender),

@@ -61,7 +61,7 @@ class Kind(Protocol):
         """Each sample as the line of a training file, in the order of the rows."""
         ...
 
-    def written(self, context: Context, samples: pl.DataFrame) -> "list[Sample]":
+    def encoded(self, context: Context, samples: pl.DataFrame) -> "list[Sample]":
         """Each sample as tokens and, where it reads text, as text; in the order of the rows."""
         ...
 

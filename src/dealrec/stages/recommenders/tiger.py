@@ -50,23 +50,23 @@ def warm_start(context: Context) -> None:
     from dealrec.recommenders.tiger.files import load, load_checkpoint, save, save_checkpoint
 
     settings = context.config.tiger
-    warm, valid = _rows(context, "warm"), _rows(context, "valid", most=settings.validation_samples)
+    warm, valid = _rows(context, "warm"), _rows(context, "valid", limit=settings.validation_samples)
     catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
 
-    def untrained(folder: Path) -> None:
+    def save_untrained(folder: Path) -> None:
         ids = _semantic_ids(context, warm)
         model = new_model(ids.vocab_size, **settings.t5.model_dump(), seed=context.config.seed)
         save(folder, model, ids, catalogue.ids)
 
-    model, ids, items = load(context.shard_once("untrained", untrained))
-    checkpoint = context.shard(CHECKPOINT)
-    started = load_checkpoint(checkpoint) if checkpoint.exists() else None
+    model, ids, items = load(context.shard_once("untrained", save_untrained))
+    path = context.shard(CHECKPOINT)
+    checkpoint = load_checkpoint(path) if path.exists() else None
     with context.progress.bar("warmstart: epochs (fewer if it stops early)", settings.max_epochs) as advance:
-        for _ in started.epochs if started else ():
+        for _ in checkpoint.epochs if checkpoint else ():
             advance()
 
-        def keep(reached: Any) -> None:
-            save_checkpoint(checkpoint, reached)
+        def keep(state: Any) -> None:
+            save_checkpoint(path, state)
             advance()
 
         epochs = train(
@@ -79,7 +79,7 @@ def warm_start(context: Context) -> None:
             max_epochs=settings.max_epochs,
             patience=settings.patience,
             seed=context.config.seed,
-            start=started,
+            start=checkpoint,
             keep=keep,
         )
     save(context.out / WARM, model, ids, items)
@@ -90,9 +90,9 @@ def warm_start(context: Context) -> None:
 
 def start(context: Context) -> "TIGER":
     """The warm model; all its parameters learn."""
-    made = fine_tuned(context, None)
-    made.model.requires_grad_(True)
-    return made
+    recommender = fine_tuned(context, None)
+    recommender.model.requires_grad_(True)
+    return recommender
 
 
 def save(recommender: Any, folder: Path) -> None:
@@ -114,12 +114,12 @@ def fine_tuned(context: Context, folder: Path | None) -> "TIGER":
 
 def lines(context: Context, samples: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """Tokens: of the history and the end, and the target's."""
-    made = fine_tuned(context, None)
-    encoded = (made.encode(history, target) for history, target in pairs(samples))
+    recommender = fine_tuned(context, None)
+    encoded = (recommender.encode(history, target) for history, target in pairs(samples))
     return ({"input_ids": sample.input_ids, "labels": sample.labels} for sample in encoded)
 
 
-def written(context: Context, samples: pl.DataFrame) -> "list[Sample]":
+def encoded(context: Context, samples: pl.DataFrame) -> "list[Sample]":
     """Each sample as tokens: there is no text."""
     from dealrec.sequences import Encoded, Sample
 
@@ -159,18 +159,18 @@ def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
     known[[row for sequence in warm for row in sequence]] = True
     with context.progress.bar("warmstart: fitting the codes"):
         model = fit(embeddings[known], **settings.codes.model_dump(), seed=context.config.seed)
-    found = quality(model, embeddings[known])
+    fit_quality = quality(model, embeddings[known])
     context.progress.say(
-        f"warmstart: {found.colliding:.1%} of the items share their codes with another; the codes leave"
-        f" {found.unexplained:.1%} of the variance of the titles' embeddings unexplained"
+        f"warmstart: {fit_quality.colliding:.1%} of the items share their codes with another; the codes leave"
+        f" {fit_quality.unexplained:.1%} of the variance of the titles' embeddings unexplained"
     )
     return make_semantic_ids(model.encode(embeddings), codes_per_level=settings.codes.codes, known=known)
 
 
-def _rows(context: Context, part: str, *, most: int | None = None) -> list[list[int]]:
+def _rows(context: Context, part: str, *, limit: int | None = None) -> list[list[int]]:
     """Each sample as rows of the catalogue, the target last; at most so many, drawn from the seed."""
     catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
     samples = read_table(context.input(f"data/samples-{part}.parquet"))
-    if most is not None and most < len(samples):
-        samples = samples.sample(most, seed=context.config.seed)
+    if limit is not None and limit < len(samples):
+        samples = samples.sample(limit, seed=context.config.seed)
     return [[index - 1 for index in sequence] for sequence in catalogue.sequences(samples)]

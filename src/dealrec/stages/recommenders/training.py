@@ -48,9 +48,9 @@ def mean_token_losses(
     with torch.inference_mode():
         prefix = read_prefix(model, [_before_labels(sample) for sample in samples])
         for batch in watch(plan_batches([len(sample.input_ids) for sample in samples], batch_tokens=batch_tokens)):
-            made = collate([samples[i] for i in batch], pad_id=recommender.pad_id, device=model.device)
-            past = prefix.repeated(len(batch)) if prefix else None
-            losses[batch] = sequence_losses(model, made, past=past).float().cpu()
+            inputs = collate([samples[i] for i in batch], pad_id=recommender.pad_id, device=model.device)
+            past = prefix.repeat(len(batch)) if prefix else None
+            losses[batch] = sequence_losses(model, inputs, past=past).float().cpu()
     return losses
 
 
@@ -86,7 +86,7 @@ def train_on(
     steps = settings.epochs * -(-len(encoded) // settings.batch_size)
     label = f"{context.name}: {name}, steps of {settings.batch_size} samples"
     with _tracked(context, name), context.progress.bar(label, steps) as advance:
-        went = train(
+        training = train(
             recommender.model,
             encoded,
             pad_id=recommender.pad_id,
@@ -100,9 +100,9 @@ def train_on(
         return
     trained = _probe(recommender, encoded)
     save(recommender, out)
-    facts = {"samples": len(encoded), "epochs": settings.epochs, "training_loss": went.loss}
-    steps_taken = {"steps": went.steps, "best_step": went.best_step, "validation": went.validation}
-    (out / "training.json").write_text(json.dumps(facts | steps_taken, indent=2) + "\n")
+    facts = {"samples": len(encoded), "epochs": settings.epochs, "training_loss": training.loss}
+    progress = {"steps": training.steps, "best_step": training.best_step, "validation": training.validation}
+    (out / "training.json").write_text(json.dumps(facts | progress, indent=2) + "\n")
     require_saved(_probe(reload(), encoded), trained=trained, untrained=untrained, name=name)
 
 
@@ -113,16 +113,16 @@ def _tracked(context: Context, name: str) -> Iterator[None]:
     A training has a folder of its own, and each session that it was resumed in, below that of the user's variable or
     `tracking` in the run directory.
     """
-    given = os.environ.get(LOGGING_DIR)
-    root = Path(given).expanduser() if given else context.run_dir / TRACKING
+    user_folder = os.environ.get(LOGGING_DIR)
+    root = Path(user_folder).expanduser() if user_folder else context.run_dir / TRACKING
     os.environ[LOGGING_DIR] = str(root / context.name / name.replace(" ", "-") / time.strftime("%Y-%m-%dT%H-%M-%S"))
     try:
         yield
     finally:
-        if given is None:
+        if user_folder is None:
             del os.environ[LOGGING_DIR]
         else:
-            os.environ[LOGGING_DIR] = given
+            os.environ[LOGGING_DIR] = user_folder
 
 
 def _probe(recommender: "Recommender", samples: "Sequence[Encoded]") -> "Tensor":
@@ -136,5 +136,5 @@ def _validation(context: Context, recommender: "Recommender", settings: Training
     if settings.patience is None:
         return None
     samples = read_table(context.input("data/samples-valid.parquet"))
-    most = min(settings.validation_samples, len(samples))
-    return encode(recommender, samples.sample(most, seed=context.config.seed)) or None
+    count = min(settings.validation_samples, len(samples))
+    return encode(recommender, samples.sample(count, seed=context.config.seed)) or None
