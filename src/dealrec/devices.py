@@ -51,7 +51,7 @@ def fingerprint_parts(dtype: str = "float32") -> list[str]:
     device = compute_device()
     if device.type == "cpu":
         return []
-    return [f"device {device.type} {str(resolved_dtype(dtype, device)).removeprefix('torch.')}"]
+    return [f"device: {device.type} {str(resolved_dtype(dtype, device)).removeprefix('torch.')}"]
 
 
 def free_memory() -> None:

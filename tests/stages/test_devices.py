@@ -232,6 +232,8 @@ def test_no_model_outlives_its_arm(
 
     def watched(*args: Any, **options: Any) -> Any:
         model = load_model(*args, **options)
+        if options.get("empty"):  # of the checks, without weights
+            return model
         loaded.append(weakref.ref(model))
         emptied_of.append(-1)
         return model

@@ -339,7 +339,7 @@ def test_a_test_user_whose_items_nobody_can_recommend_has_a_row(
             assert values[1:3] == [0, 0]
             assert min(values[0], values[3]) > 0
         assert per_user["generated"].null_count() == 0
-    found = json.loads((tmp_path / "run" / "evaluate" / "comparison.json").read_text())
+    found = json.loads((tmp_path / "run" / "compare" / "comparison.json").read_text())
     assert found["arms"]["base"]["metrics"]["recall@26"]["mean"] == 2 / 4
     assert {name: measure["n"] for name, measure in found["measures"].items()} == {
         "loss": 2,

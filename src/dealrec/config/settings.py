@@ -344,8 +344,6 @@ class Config(Settings):
         if self.data.warm_share and self.data.format == "dealrec":
             raise ValueError("data.warm_share cuts in time, and the files of format 'dealrec' have no times")
         if RECOMMENDERS[self.recommender].warm_start and not self.data.warm_share:
-            raise ValueError(
-                f"recommender {self.recommender!r} has learnt nothing without a warm start: set data.warm_share, e.g."
-                " to 0.8"
-            )
+            learnt = f"recommender {self.recommender!r} has learnt nothing without a warm start"
+            raise ValueError(f"{learnt}: set data.warm_share, e.g. to 0.8")
         return self

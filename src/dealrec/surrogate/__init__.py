@@ -21,7 +21,6 @@ from dealrec.surrogate.units import (
 KINDS: dict[str, type[Surrogate]] = {"sasrec": SASRec, "gru4rec": GRU4Rec, "bert4rec": BERT4Rec, "mf": MF}
 
 __all__ = [
-    "KINDS",
     "MF",
     "BERT4Rec",
     "Batches",
