@@ -24,7 +24,9 @@ PAGES = ("start.md", *(f"guides/{path.name}" for path in sorted((DOCS / "guides"
 TROUBLE = DOCS / "troubleshooting.md"
 NOT_RUN = "# not run by the tests"
 # What takes long on the reader's data is the same command with less to do.
-LESS = ("--set", "fidelity.subsets=4", "--set", "fidelity.groups=2", "--set", "fidelity.workers=1")
+LESS = [
+    part for less in ("subsets=4", "groups=2", "surrogates=1", "workers=1") for part in ("--set", f"fidelity.{less}")
+]
 
 Block = tuple[str, str | None, str]  # language, title, text
 

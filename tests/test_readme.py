@@ -11,9 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dealrec.config import InfluenceConfig
-from dealrec.config.presets import REFERENCE
-from dealrec.stages import fidelity
 from tests.conftest import Cli, made_interactions, made_items, small_settings
 
 ROOT = Path(__file__).parent.parent
@@ -55,18 +52,14 @@ def test_the_make_commands_are_run_by_the_gate() -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.slow
-def test_the_commands_for_one_s_own_data_run_as_written(
-    folder: Path, cli: Cli, tiny_llm: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commands_for_one_s_own_data_run_as_written(folder: Path, cli: Cli, tiny_llm: Path) -> None:
     """The first is a process of its own, as a shell starts it; the others are called here, with the same words."""
-    solver = REFERENCE["influence"]["solver"] | {"depth": 20}  # of thousands; all else that is compared stays
-    reference = InfluenceConfig.model_validate(REFERENCE["influence"] | {"solver": solver})
-    monkeypatch.setattr(fidelity, "COMPARED", (*fidelity.COMPARED[:-1], reference))
     own = [command for command in commands() if command.startswith("dealrec")]
     names = ["init", "validate", "run", "run", "run", "status", *["export"] * 4, "fidelity"]
     assert [command.split()[1] for command in own] == names
     # The check on MovieLens takes half an hour; here it is the same command on the small data.
-    small = "fidelity config.yaml --set fidelity.subsets=4 --set fidelity.groups=2 --set fidelity.workers=1"
+    less = ("subsets=4", "groups=2", "surrogates=1", "workers=1")
+    small = f"fidelity config.yaml {' '.join(f'--set fidelity.{setting}' for setting in less)}"
     own[-1] = own[-1].replace("fidelity", small, 1)
     first, *others = (command.replace("/models/my-llm", str(tiny_llm)) for command in own)
     shell(first)
