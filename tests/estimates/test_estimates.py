@@ -43,7 +43,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(settings: Path) -> dict[str, Estimate]:
+def estimates(settings: Path) -> dict[str, Estimate]:
     """The estimate of a run from nothing."""
     return by_stage(estimate(load(settings), settings.parent / "nowhere"))
 
@@ -56,8 +56,8 @@ def finished(settings: Path) -> Path:
     return run_dir
 
 
-def by_stage(found: Estimates) -> dict[str, Estimate]:
-    return {one.stage: one for one in found.stages}
+def by_stage(whole: Estimates) -> dict[str, Estimate]:
+    return {stage.stage: stage for stage in whole.stages}
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -67,24 +67,24 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def plans(config: Config, run_dir: Path) -> dict[str, Plan]:
-    return {one.stage.name: one.plan for one in planned(config, run_dir, STAGES)}
+    return {plan.stage.name: plan.plan for plan in planned(config, run_dir, STAGES)}
 
 
-def test_every_stage_has_a_row_with_its_cost_or_the_reason_why_not(found: dict[str, Estimate]) -> None:
-    assert list(found) == NAMES
-    assert {one.plan for one in found.values()} == {Plan.WILL_RUN}
-    for one in found.values():
-        if one.seconds is None:
-            assert one.notes[0].startswith("not estimated:")
+def test_every_stage_has_a_row_with_its_cost_or_the_reason_why_not(estimates: dict[str, Estimate]) -> None:
+    assert list(estimates) == NAMES
+    assert {stage.plan for stage in estimates.values()} == {Plan.WILL_RUN}
+    for stage in estimates.values():
+        if stage.seconds is None:
+            assert stage.notes[0].startswith("not estimated:")
         else:
-            assert one.seconds >= 0
-            assert one.peak_memory_bytes is not None
-            assert one.at_most is None or one.at_most >= one.seconds
-    assert [name for name, one in found.items() if one.seconds is None] == ["report"]
+            assert stage.seconds >= 0
+            assert stage.peak_memory_bytes is not None
+            assert stage.at_most is None or stage.at_most >= stage.seconds
+    assert [name for name, stage in estimates.items() if stage.seconds is None] == ["report"]
 
 
-def test_the_figures_are_those_of_the_run(found: dict[str, Estimate], finished: Path) -> None:
-    figures = {name: one.figures for name, one in found.items()}
+def test_the_figures_are_those_of_the_run(estimates: dict[str, Estimate], finished: Path) -> None:
+    figures = {name: stage.figures for name, stage in estimates.items()}
     assert figures["data"] == {"items": 30, "train_samples": TRAIN}
     assert figures["surrogate"] == {"units": TRAIN, "epochs_at_most": 4}
     assert figures["influence"] == {"units": TRAIN, "iterations_assumed": 15, "iterations_at_most": 200}
@@ -102,10 +102,10 @@ def test_a_real_run_takes_what_was_estimated(settings: Path, finished: Path, tmp
     work += ["influence.solver.tol=1e-12", "influence.solver.allow_unconverged=true", "effort.pool=40"]
     work += ["finetune.epochs=20", "evaluate.loss_users=40", "evaluate.ranking_users=40", "evaluate.resamples=10000"]
     config, run_dir = load(settings, work), tmp_path / "run"
-    found = by_stage(estimate(config, run_dir, until="compare"))
+    estimates = by_stage(estimate(config, run_dir, until="compare"))
     outcomes = run(config, run_dir, stages_until("compare"), progress=Silent())
-    costs = {one.stage: one.manifest.cpu_seconds for one in outcomes}
-    estimated = {name: one.cpu_seconds or 0.0 for name, one in found.items()}
+    costs = {outcome.stage: outcome.manifest.cpu_seconds for outcome in outcomes}
+    estimated = {name: stage.cpu_seconds or 0.0 for name, stage in estimates.items()}
     ratios = {name: estimated[name] / cost for name, cost in costs.items() if cost > 0.5}
     assert len(ratios) >= 3
     assert all(1 / 2 < ratio < 2 for ratio in ratios.values()), ratios
@@ -121,7 +121,7 @@ def test_the_run_directory_is_neither_made_nor_touched(settings: Path, finished:
 
 def test_what_is_up_to_date_shows_what_it_took(settings: Path, finished: Path) -> None:
     whole = estimate(load(settings), finished)
-    assert {one.plan for one in whole.stages} == {Plan.UP_TO_DATE}
+    assert {stage.plan for stage in whole.stages} == {Plan.UP_TO_DATE}
     manifest = json.loads((finished / "effort" / "manifest.json").read_text())
     effort = by_stage(whole)["effort"]
     assert (effort.seconds, effort.peak_memory_bytes) == (manifest["wall_seconds"], manifest["peak_memory_bytes"])
@@ -129,10 +129,12 @@ def test_what_is_up_to_date_shows_what_it_took(settings: Path, finished: Path) -
 
 
 def test_a_changed_setting_measures_what_comes_after_it_alone(settings: Path, finished: Path) -> None:
-    found = by_stage(estimate(load(settings, ["finetune.epochs=3"]), finished))
-    assert [name for name, one in found.items() if one.plan is not Plan.UP_TO_DATE] == NAMES[NAMES.index("finetune") :]
-    assert found["finetune"].figures["epochs"] == 3
-    spared = [name for name, one in found.items() if any("skipped where" in note for note in one.notes)]
+    estimates = by_stage(estimate(load(settings, ["finetune.epochs=3"]), finished))
+    assert [name for name, stage in estimates.items() if stage.plan is not Plan.UP_TO_DATE] == NAMES[
+        NAMES.index("finetune") :
+    ]
+    assert estimates["finetune"].figures["epochs"] == 3
+    spared = [name for name, stage in estimates.items() if any("skipped where" in note for note in stage.notes)]
     assert spared == NAMES[NAMES.index("evaluate") :]  # if the trainings came out as they were
 
 
@@ -160,8 +162,8 @@ def test_an_interrupted_stage_resumes_and_what_it_has_is_not_counted(
     with pytest.raises(KeyboardInterrupt):
         run(config, run_dir, STAGES, progress=Ended())
     assert plans(config, run_dir)["finetune"] is Plan.RESUMES
-    found = by_stage(estimate(config, run_dir, until="finetune"))
-    assert found["finetune"].figures["arms"] == 1
+    estimates = by_stage(estimate(config, run_dir, until="finetune"))
+    assert estimates["finetune"].figures["arms"] == 1
     for changed in ("finetune.epochs=2", "effort.pool=10"):  # its own setting, and one of a stage before it
         assert plans(load(settings, [changed]), run_dir)["finetune"] is Plan.WILL_RUN
 
@@ -184,8 +186,8 @@ def test_states_follow_a_partial_run(settings: Path, tmp_path: Path) -> None:
     run(config, run_dir, stages_until("influence"), progress=Silent())
     ready = [name for name, plan in plans(config, run_dir).items() if plan is Plan.UP_TO_DATE]
     assert ready == ["data", "surrogate", "influence"]
-    found = by_stage(estimate(config, run_dir, until="effort"))
-    assert list(found) == NAMES[: NAMES.index("effort") + 1]
+    estimates = by_stage(estimate(config, run_dir, until="effort"))
+    assert list(estimates) == NAMES[: NAMES.index("effort") + 1]
 
 
 def test_measured_pieces_are_the_stages_own_code(settings: Path, tmp_path: Path) -> None:
@@ -266,13 +268,13 @@ def test_a_warm_start_and_early_stopping_are_counted(write_config: Write, tmp_pa
         warmstart={"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "warmup_share": 0.5},
         finetune={"patience": 1, "validation_samples": 5, "epochs": 3},
     )
-    found = by_stage(estimate(load(path), tmp_path / "run", until="finetune"))
+    estimates = by_stage(estimate(load(path), tmp_path / "run", until="finetune"))
     run(load(path), tmp_path / "run", stages_until("data"), progress=Silent())
     warm = len(pl.read_parquet(tmp_path / "run" / "data" / "samples-warm.parquet"))
-    assert found["warmstart"].figures == {"titles": 30, "warm samples": warm, "epochs": 2}
-    assert found["finetune"].at_most == found["finetune"].seconds
-    assert found["finetune"].figures["validated_per_epoch"] == 5
-    assert "all 3 epochs are counted; early stopping (finetune.patience)" in found["finetune"].notes[0]
+    assert estimates["warmstart"].figures == {"titles": 30, "warm samples": warm, "epochs": 2}
+    assert estimates["finetune"].at_most == estimates["finetune"].seconds
+    assert estimates["finetune"].figures["validated_per_epoch"] == 5
+    assert "all 3 epochs are counted; early stopping (finetune.patience)" in estimates["finetune"].notes[0]
 
 
 def test_tiger(write_config: Write, tmp_path: Path, text_encoder: Path) -> None:
@@ -283,10 +285,10 @@ def test_tiger(write_config: Write, tmp_path: Path, text_encoder: Path) -> None:
         effort={"pool": 12},
         evaluate={"batch_size": 3},
     )
-    found = by_stage(estimate(load(path), tmp_path / "run"))
-    assert list(found) == NAMES
-    assert {"epochs": 5, "epochs_at_most": 2}.items() <= found["warmstart"].figures.items()
-    assert [name for name, one in found.items() if one.seconds is None] == ["report"]
+    estimates = by_stage(estimate(load(path), tmp_path / "run"))
+    assert list(estimates) == NAMES
+    assert {"epochs": 5, "epochs_at_most": 2}.items() <= estimates["warmstart"].figures.items()
+    assert [name for name, stage in estimates.items() if stage.seconds is None] == ["report"]
 
 
 def test_batches_that_fit_a_memory_are_chosen_as_the_stage_does(settings: Path, tmp_path: Path) -> None:
@@ -303,8 +305,8 @@ def test_the_total_is_of_what_is_to_come_and_bounded_where_a_stage_is() -> None:
     plain, bounded, unknown = row("effort", 2.0), row("surrogate", 3.0, 5.0), row("report", None)
 
     def total(*rows: Estimate) -> tuple[float, float | None]:
-        found = Estimates(list(rows), 0.0, "cpu", 1, ())
-        return found.seconds, found.at_most
+        run = Estimates(list(rows), 0.0, "cpu", 1, ())
+        return run.seconds, run.at_most
 
     assert total(done, plain, bounded, unknown) == (2 + 3, 2 + 5)
     assert total(done, plain, unknown) == (2, None)
@@ -338,9 +340,9 @@ def test_the_command_shows_a_table_and_makes_nothing(settings: Path, tmp_path: P
     assert "effort" not in out
     assert "The training file" not in out
     assert "the future leaks into training" in err
-    said = [line for line in err.splitlines() if line.endswith("...")]
+    messages = [line for line in err.splitlines() if line.endswith("...")]
     measured = ["reading the data ...", "measuring a piece of surrogate ...", "measuring a piece of influence ..."]
-    assert said == measured
+    assert messages == measured
 
 
 def test_the_table_tells_what_is_past_from_what_is_to_come(settings: Path, finished: Path, cli: Cli) -> None:
@@ -366,12 +368,12 @@ def test_a_run_that_ends_with_the_training_file_shows_one_total(
 def test_the_command_gives_json(settings: Path, finished: Path, cli: Cli) -> None:
     status, out, _ = cli("run", settings, "--run-dir", finished, "--set", "finetune.epochs=2", "--dry-run", "--json")
     assert status == 0
-    shown = json.loads(out)
-    assert [row["stage"] for row in shown["stages"]] == NAMES
-    assert [row["plan"] for row in shown["stages"]].count("up to date") == NAMES.index("finetune")
-    to_do = [row for row in shown["stages"] if row["plan"] == "will run"]
-    assert shown["total"]["seconds"] == pytest.approx(sum(row["seconds"] or 0 for row in to_do))
-    assert shown["probe_seconds"] > 0
+    output = json.loads(out)
+    assert [row["stage"] for row in output["stages"]] == NAMES
+    assert [row["plan"] for row in output["stages"]].count("up to date") == NAMES.index("finetune")
+    to_do = [row for row in output["stages"] if row["plan"] == "will run"]
+    assert output["total"]["seconds"] == pytest.approx(sum(row["seconds"] or 0 for row in to_do))
+    assert output["probe_seconds"] > 0
 
 
 def test_the_command_refuses_in_one_line(settings: Path, tmp_path: Path, cli: Cli) -> None:

@@ -14,8 +14,8 @@ from dealrec.engine.measure import Cost
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Silent
 from dealrec.estimates.cuts import some_rows, spread, write_cut
-from dealrec.estimates.scales import ARMS, SCALES, TITLES, UNITS, WARM, Amount, Axis, axes_of
-from dealrec.estimates.scaling import scaled
+from dealrec.estimates.scales import ARMS, SCALES, TITLES, UNITS, WARM, axes_of
+from dealrec.estimates.scaling import Axis, scaled
 from dealrec.stages.pipeline import STAGES, stages_until
 
 Write = Callable[..., Path]
@@ -37,23 +37,22 @@ class Stage:
 
 def test_imports_count_once_and_the_rest_by_what_it_grows_with() -> None:
     stage = Stage(lambda sizes: 5 + 0.5 * sizes["a"] + 3 * sizes["b"])
-    axes = [(Axis("a", 2, 8), Amount({}, 40)), (Axis("b", 1, 2), Amount({}, 30, most=50))]
-    whole = scaled(stage, axes)
+    axes = [Axis("a", 2, 8, limit=40), Axis("b", 1, 2, limit=30, most=50)]
+    expected, most, peak = scaled(stage, axes)
     assert stage.sizes == [{"a": 2, "b": 1}] * 2 + [{"a": 10, "b": 1}, {"a": 2, "b": 3}]
     seconds = 100 + 5 + 0.5 * 40 + 3 * 30
-    assert whole.expected.tolist() == pytest.approx([seconds, 2 * seconds])
-    assert whole.most.tolist() == pytest.approx([seconds + 3 * 20, 2 * (seconds + 3 * 20)])
-    assert whole.parts["b"] == pytest.approx(3 * 29)
-    assert whole.peak == 40
+    assert expected.tolist() == pytest.approx([seconds, 2 * seconds])
+    assert most.tolist() == pytest.approx([seconds + 3 * 20, 2 * (seconds + 3 * 20)])
+    assert peak == 40
 
 
 def test_an_axis_grows_until_it_shows_and_not_beyond_the_run() -> None:
     """A thousandth of a second is not to be seen: the steps are 8, 4 x 8 and 16 x 8, then the run itself is done."""
     stage = Stage(lambda sizes: 1 + 0.001 * sizes["a"])
-    assert scaled(stage, [(Axis("a", 2, 8), Amount({}, 100))]).expected[0] == pytest.approx(101 + 0.1)
+    assert scaled(stage, [Axis("a", 2, 8, limit=100)])[0][0] == pytest.approx(101 + 0.1)
     assert [sizes["a"] for sizes in stage.sizes] == [2, 2, 10, 34, 100]
     stage = Stage(lambda sizes: 1 + 0.001 * sizes["a"])
-    assert scaled(stage, [(Axis("a", 2, 8), Amount({}, 10**6))]).expected[0] == pytest.approx(101 + 1000)
+    assert scaled(stage, [Axis("a", 2, 8, limit=10**6)])[0][0] == pytest.approx(101 + 1000)
     assert [sizes["a"] for sizes in stage.sizes] == [2, 2, 10, 34, 130]
 
 
@@ -61,32 +60,32 @@ def test_what_is_cut_makes_the_cost_of_each_larger_too() -> None:
     """7 epochs over 80 units, of which 10 are tried, and there an epoch; a unit takes a second an epoch, and a half."""
     stage = Stage(lambda sizes: 4 + 0.5 * sizes["units"] + sizes["units"] * sizes["epochs"])
     axes = [
-        (Axis("units", 2, 8, kept=True), Amount({}, 80)),
-        (Axis("epochs", 1, 1, per="units"), Amount({}, 7)),
+        Axis("units", 2, 8, kept=True, limit=80),
+        Axis("epochs", 1, 1, per="units", limit=7),
     ]
-    assert scaled(stage, axes).expected[0] == pytest.approx(100 + 4 + 0.5 * 80 + 80 * 7)
+    assert scaled(stage, axes)[0][0] == pytest.approx(100 + 4 + 0.5 * 80 + 80 * 7)
     assert stage.sizes[-1] == {"units": 10, "epochs": 2}
 
 
 def test_units_can_be_measured_by_what_is_in_them() -> None:
     stage = Stage(lambda sizes: 4 + sizes["units"] ** 2)
-    axes = [(Axis("units", 2, 8), Amount({}, 80))]
-    assert scaled(stage, axes, measure=lambda _name, size: size**2).expected[0] == pytest.approx(100 + 4 + 80**2)
+    axes = [Axis("units", 2, 8, limit=80)]
+    assert scaled(stage, axes, measure=lambda _name, size: size**2)[0][0] == pytest.approx(100 + 4 + 80**2)
 
 
 def test_everything_but_what_is_done_once_is_done_for_each_arm() -> None:
     """Two arms in small, six in all, each with 30 users; 50 titles for all of them."""
     stage = Stage(lambda sizes: sizes["titles"] + 2 * (3 + sizes["users"]))
-    axes = [(Axis("titles", 0, 8, once=True), Amount({}, 50)), (Axis("users", 1, 4), Amount({}, 30))]
-    assert scaled(stage, axes, arms=6 / 2).expected[0] == pytest.approx(100 + 50 - 1 + 6 * (3 + 30), abs=3)
+    axes = [Axis("titles", 0, 8, once=True, limit=50), Axis("users", 1, 4, limit=30)]
+    assert scaled(stage, axes, arms=6 / 2)[0][0] == pytest.approx(100 + 50 - 1 + 6 * (3 + 30), abs=3)
     stage = Stage(lambda sizes: 2 * (3 + sizes["users"]))
-    assert scaled(stage, axes[1:], arms=0.0).expected[0] == pytest.approx(100)  # all of them are there
+    assert scaled(stage, axes[1:], arms=0.0)[0][0] == pytest.approx(100)  # all of them are there
 
 
 def test_a_stage_that_nothing_makes_larger_takes_what_its_small_run_took() -> None:
     stage = Stage(lambda _sizes: 3.0)
-    assert scaled(stage, []).expected[0] == 103
-    assert scaled(Stage(lambda sizes: 5.0 - sizes["a"]), [(Axis("a"), Amount({}, 3))]).expected[0] == 104
+    assert scaled(stage, [])[0][0] == 103
+    assert scaled(Stage(lambda sizes: 5.0 - sizes["a"]), [Axis("a", limit=3)])[0][0] == 104
 
 
 @pytest.mark.parametrize("solver", ["cg", "arnoldi", "lissa"])
@@ -97,15 +96,15 @@ def test_every_axis_of_the_table_is_of_some_run(solver: str, recommender: str) -
     config = Config.model_validate({**content, "influence": {"solver": {"kind": solver}}})
     assert {*SCALES, *ARMS} <= {stage.name for stage in STAGES}
     for stage in STAGES:
-        names = [axis.name for axis, _ in axes_of(stage, config, COUNTS)]
+        names = [axis.name for axis in axes_of(stage, config, COUNTS)]
         missing = [axis.name for axis in SCALES.get(stage.name, ()) if not fnmatch.filter(names, axis.name)]
         assert len(missing) == (2 if stage.name == "influence" else 0)  # of the other solvers
 
 
 def amounts(stage: str, content: dict[str, Any], shards: tuple[str, ...] = ()) -> dict[str, tuple[Any, ...]]:
-    found = next(one for one in STAGES if one.name == stage)
-    axes = axes_of(found, Config.model_validate(content), COUNTS, shards=shards)
-    return {axis.name: (amount.limit, amount.total, amount.most) for axis, amount in axes}
+    declaration = next(declaration for declaration in STAGES if declaration.name == stage)
+    axes = axes_of(declaration, Config.model_validate(content), COUNTS, shards=shards)
+    return {axis.name: (axis.limit, axis.total, axis.most) for axis in axes}
 
 
 def test_the_amounts_are_those_of_hand_arithmetic() -> None:

@@ -55,7 +55,7 @@ def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) 
         value = operator.attrgetter(key)(config)
         if value is not None:
             location = _folder_or_id(value, base) if isinstance(value, str) else _resolve(value, base)
-            config = _with(config, key.split("."), location)
+            config = with_setting(config, key.split("."), location)
     return config
 
 
@@ -67,9 +67,9 @@ def checked(raw: Mapping[str, Any]) -> Config:
         raise _config_error(error) from None
 
 
-def _with(section: SectionT, names: Sequence[str], value: Any) -> SectionT:
+def with_setting(section: SectionT, names: Sequence[str], value: Any) -> SectionT:
     """A copy in which the setting below is another."""
-    inner = value if len(names) == 1 else _with(getattr(section, names[0]), names[1:], value)
+    inner = value if len(names) == 1 else with_setting(getattr(section, names[0]), names[1:], value)
     return section.model_copy(update={names[0]: inner})
 
 

@@ -1,6 +1,7 @@
 """A data stage's outcome cut to some training sequences, or to some titles: what small runs of the stages read."""
 
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,6 @@ def some_rows(samples: pl.DataFrame, share: float, *, block: int) -> pl.DataFram
     return ordered.filter((pl.col("place") * blocks // len(ordered)).is_in(chosen)).drop("place").sort(SAMPLE)
 
 
-def items_read(samples: pl.DataFrame) -> int:
-    """Of all the samples, the target included."""
-    return int(samples.select((pl.col(HISTORY).list.len() + 1).sum()).item())
-
-
 def write_cut(data: Path, out: Path, *, shares: Mapping[str, float], titles: int | None, occurring: int) -> None:
     """Write `data` to `out` with so large a share of some tables, by the names of their files, and with so many titles.
 
@@ -44,9 +40,12 @@ def write_cut(data: Path, out: Path, *, shares: Mapping[str, float], titles: int
     out.mkdir()
     items = read_table(data / "items.parquet").sort(ITEM_INDEX)
     by_length = items.sort(pl.col(TITLE).str.len_chars(), ITEM_INDEX)
-    kept = by_length[spread(len(items))[:titles]].with_columns(pl.int_range(1, pl.len() + 1).alias(ITEM_INDEX))
+    catalogue = by_length[spread(len(items))[:titles]].with_columns(pl.int_range(1, pl.len() + 1).alias(ITEM_INDEX))
     # Of what users had before, half of the titles stand in for all: something has to be left to recommend.
-    few, seen = (_repeated(items, kept.head(size)) for size in (occurring, max(1, occurring // 2)))
+    few, fewer = (
+        dict(zip(items[ITEM], cycle(catalogue[ITEM].head(size).to_list()), strict=False))
+        for size in (occurring, max(1, occurring // 2))
+    )
     few_titles = titles is not None and occurring < len(items)
     for path in data.iterdir():
         if path.suffix != ".parquet" or not (few_titles or path.stem in shares):
@@ -55,20 +54,13 @@ def write_cut(data: Path, out: Path, *, shares: Mapping[str, float], titles: int
         table = read_table(path)
         if path.stem in shares:
             table = some_rows(table, shares[path.stem], block=BLOCK if path.stem == "samples-train" else 1)
-        if few_titles:
-            table = kept if path.stem == "items" else _with_few(table, seen if path.stem in SEEN else few)
+        if few_titles and path.stem == "items":
+            table = catalogue
+        elif few_titles:
+            stand_in = fewer if path.stem in SEEN else few
+            table = table.with_columns(
+                pl.col(name).replace(stand_in) for name in (ITEM, TARGET) if name in table.columns
+            )
+            if HISTORY in table.columns:
+                table = table.with_columns(pl.col(HISTORY).list.eval(pl.element().replace(stand_in)))
         table.write_parquet(out / path.name)
-
-
-def _repeated(items: pl.DataFrame, few: pl.DataFrame) -> dict[int | str, int | str]:
-    """What stands in for each item: one of the few."""
-    ids = few[ITEM].to_list()
-    return dict(zip(items[ITEM], ids * (len(items) // len(ids) + 1), strict=False))
-
-
-def _with_few(table: pl.DataFrame, stand_in: Mapping[int | str, int | str]) -> pl.DataFrame:
-    single = (name for name in table.columns if name in (ITEM, TARGET))
-    replaced = {name: pl.col(name).replace(stand_in) for name in single}
-    if HISTORY in table.columns:
-        replaced[HISTORY] = pl.col(HISTORY).list.eval(pl.element().replace(stand_in))
-    return table.with_columns(**replaced)

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dealrec.columns import GENERATED, USER
+from dealrec.columns import GENERATED, HISTORY, USER
 from dealrec.config import Config
 from dealrec.config.arms import BASE, fine_tunings
+from dealrec.config.files import with_setting
 from dealrec.engine.measure import Cost, Meter
 from dealrec.engine.run_directory import read_table
 from dealrec.engine.stage import SHARDS, Silent
 from dealrec.engine.stage import UNITS as UNIT_FOLDERS
-from dealrec.estimates.cuts import items_read, write_cut
+from dealrec.estimates.cuts import write_cut
 from dealrec.estimates.scales import LEAST_TITLES, TITLES, UNITS, WARM, settings_of, small_budget
 from dealrec.stages.context import Context, Stage
 
@@ -37,6 +38,7 @@ SMALL: Mapping[str, Any] = {
     "select.random_arms": 0,
     "finetune.seeds": 1,
 }
+CONVERGING = {"influence.solver.damping": 1.0, "influence.solver.scale": 1e6}  # at least, for what has hardly learnt
 
 
 class Piece:
@@ -45,9 +47,13 @@ class Piece:
     def __init__(self, config: Config, folder: Path) -> None:
         self.config, self.folder, self.whole = config, folder, folder / "whole"
         (folder / "data").rename(self.whole)
-        tables = {name: f"samples-{name}" for name in ("valid", "test")}
+        tables = {"valid": "samples-valid", "test": "samples-test"}
         tables |= {UNITS: "samples-train", WARM: "samples-warm", TITLES: "items"}
-        self.counts = {name: _rows(self.whole / f"{table}.parquet") for name, table in tables.items()}
+        paths = {name: self.whole / f"{table}.parquet" for name, table in tables.items()}
+        self.counts = {
+            name: int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+            for name, path in paths.items()
+        }
 
     def cost(self, stage: Stage, sizes: Mapping[str, int], *, whole: bool = False) -> Cost:
         """Of running a stage; what comes out takes the place of what came out before.
@@ -73,7 +79,8 @@ class Piece:
         if name != UNITS:
             return size
         self._cut({UNITS: size})
-        return items_read(read_table(self.folder / "data" / "samples-train.parquet"))
+        samples = read_table(self.folder / "data" / "samples-train.parquet")
+        return int(samples.select((pl.col(HISTORY).list.len() + 1).sum()).item())  # the target included
 
     def stand_in_users(self) -> None:
         """Random measures in the place of what evaluation measures, of as many arms and users as in the run."""
@@ -104,29 +111,13 @@ class Piece:
 
     def _settings(self, sizes: Mapping[str, int]) -> Config:
         """Those of the run, with the sizes, and everything else that is large at its smallest."""
-        settings = settings_of(self.config)
-        changed = {
-            name: small
-            for name, value in settings.items()
-            for pattern, small in SMALL.items()
-            if fnmatch(name, pattern) and value is not None
-        }
+        settings = {name: value for name, value in settings_of(self.config).items() if value is not None}
+        small = {name: least for name in settings for pattern, least in SMALL.items() if fnmatch(name, pattern)}
         if "influence.solver.max_iter" in settings:  # all iterations are wanted, however far it gets
-            changed |= {"influence.solver.tol": 1e-12, "influence.solver.allow_unconverged": True}
-        # What is to be solved is of a surrogate that has hardly learnt: let it converge in any case.
-        for name, least in {"influence.solver.damping": 1.0, "influence.solver.scale": 1e6}.items():
-            if settings.get(name) is not None:
-                changed[name] = max(settings[name], least)
-        changed["select.budget"] = small_budget(self.config, self.counts)
-        content = self.config.model_dump()
-        for name, value in (changed | {name: size for name, size in sizes.items() if "." in name}).items():
-            *sections, leaf = name.split(".")
-            section = content
-            for key in sections:
-                section = section[key]
-            section[leaf] = value
-        return Config.model_validate(content)
-
-
-def _rows(path: Path) -> int:
-    return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+            small |= {"influence.solver.tol": 1e-12, "influence.solver.allow_unconverged": True}
+        small |= {name: max(settings[name], least) for name, least in CONVERGING.items() if name in settings}
+        small["select.budget"] = small_budget(self.config, self.counts)
+        config = self.config
+        for name, value in (small | {name: size for name, size in sizes.items() if "." in name}).items():
+            config = with_setting(config, name.split("."), value)
+        return config

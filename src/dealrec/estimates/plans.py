@@ -15,6 +15,8 @@ from dealrec.errors import DealrecError
 from dealrec.estimates.scales import ARMS
 from dealrec.stages.context import Context, Stage
 
+SPARED = "it is skipped where what it reads comes out as it was"
+
 
 class Plan(StrEnum):
     """What a run would do about a stage."""
@@ -27,17 +29,13 @@ class Plan(StrEnum):
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage with its plan.
-
-    manifest: of what stands there now. shards: names of what a resumed stage already has. spared: it will not run after
-    all where what it reads comes out as it was.
-    """
+    """A stage with its plan. manifest: where it is up to date. shards: names of what a resumed stage already has."""
 
     stage: Stage
     plan: Plan
-    manifest: Manifest | None
+    manifest: Manifest | None = None
     shards: frozenset[str] = frozenset()
-    spared: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def planned(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[Planned]:
@@ -46,23 +44,21 @@ def planned(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[
     What a stage reads is known only while all stages before it are up to date. One after those is said to run.
     """
     complete: dict[str, Manifest] = {}
-    known = True
     for stage, state, manifest in states(config, run_dir, stages):
         if state is State.COMPLETE and manifest is not None:
             complete[stage.name] = manifest
             yield Planned(stage, Plan.UP_TO_DATE, manifest)
             continue
-        kept = _kept(config, run_dir, stage, complete) if known else frozenset[str]()
-        unchanged = manifest is not None and (manifest.version, manifest.config) == (
-            stage.version,
-            recorded(config, stage.settings),
-        )
-        spared, known = unchanged and not known, False
-        plan = Plan.RUNNING if state is State.RUNNING else Plan.RESUMES if kept else Plan.WILL_RUN
-        yield Planned(stage, plan, manifest, kept, spared)
+        shards, notes = frozenset[str](), tuple[str, ...]()
+        if stage is stages[len(complete)]:
+            shards = _finished(config, run_dir, stage, complete)
+        elif manifest is not None and manifest.version == stage.version:
+            notes = (SPARED,) if manifest.config == recorded(config, stage.settings) else ()
+        plan = Plan.RUNNING if state is State.RUNNING else Plan.RESUMES if shards else Plan.WILL_RUN
+        yield Planned(stage, plan, shards=shards, notes=notes)
 
 
-def _kept(config: Config, run_dir: Path, stage: Stage, complete: Mapping[str, Manifest]) -> frozenset[str]:
+def _finished(config: Config, run_dir: Path, stage: Stage, complete: Mapping[str, Manifest]) -> frozenset[str]:
     """Names of what need not be done again: shards of an interrupted run that was making the same, and units."""
     try:
         origin = stage_origin(stage, config, complete)
@@ -71,15 +67,15 @@ def _kept(config: Config, run_dir: Path, stage: Stage, complete: Mapping[str, Ma
     if stage.name in ARMS:
         with TemporaryDirectory(prefix="dealrec-") as out:
             earlier = intact_units(run_dir / stage.name)
-            asking = _Asking(stage.name, config, Silent(), run_dir, Path(out), stage.inputs, origin, earlier)
-            stage.run(asking)
-        return frozenset(asking.units)
+            query = _UnitQuery(stage.name, config, Silent(), run_dir, Path(out), stage.inputs, origin, earlier)
+            stage.run(query)
+        return frozenset(query.units)
     shards = run_dir / f"{stage.name}.part" / SHARDS / origin.digest()[:16]
-    names = [path.name for path in shards.iterdir()] if shards.is_dir() else []
-    return frozenset(name for name in names if not name.endswith(".tmp"))
+    paths = shards.iterdir() if shards.is_dir() else ()
+    return frozenset(path.name for path in paths if path.suffix != ".tmp")
 
 
-class _Asking(Context):
+class _UnitQuery(Context):
     """Has a stage say which units it wants, and fills none; `units` are those that are there."""
 
     def unit(
@@ -94,7 +90,7 @@ class _Asking(Context):
         if self.origin is None:
             raise ValueError("without an origin no unit can be told from another")
         key = self.origin.part(name, without=without, inputs=self.inputs if inputs is None else inputs)
-        kept = self.run_dir / f"{self.name}.part" / UNITS / f"{name}@{key[:16]}"
-        if self.earlier.get(name) == key or kept.exists():
+        folder = self.run_dir / f"{self.name}.part" / UNITS / f"{name}@{key[:16]}"
+        if self.earlier.get(name) == key or folder.exists():
             self.units[name] = key
         return self.out / name

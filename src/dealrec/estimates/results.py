@@ -1,6 +1,5 @@
 """What an estimate comes to, stage by stage and in all."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from dealrec.estimates.plans import Plan
@@ -44,30 +43,26 @@ class Estimates:
     @property
     def to_do(self) -> list[Estimate]:
         """The stages that would run."""
-        return [one for one in self.stages if not one.past]
+        return [stage for stage in self.stages if not stage.past]
 
     @property
     def seconds(self) -> float:
         """Of all that would run and has an estimate."""
-        return _total(one.seconds for one in self.to_do)
+        return sum(stage.seconds or 0.0 for stage in self.to_do)
 
     @property
     def at_most(self) -> float | None:
         """The same with `at_most` of each stage that has it; None where none has."""
-        if all(one.at_most is None for one in self.to_do):
+        if all(stage.at_most is None for stage in self.to_do):
             return None
-        return _total(one.seconds if one.at_most is None else one.at_most for one in self.to_do)
+        return sum((stage.seconds if stage.at_most is None else stage.at_most) or 0.0 for stage in self.to_do)
 
     @property
     def peak_memory_bytes(self) -> int | None:
         """The largest of those of the stages that would run."""
-        return max((one.peak_memory_bytes for one in self.to_do if one.peak_memory_bytes is not None), default=None)
+        return max((stage.peak_memory_bytes or 0 for stage in self.to_do), default=0) or None
 
     def until(self, stage: str) -> "Estimates":
         """The same of a run that ends with the stage of that name, which must be among its own."""
-        names = [one.stage for one in self.stages]
+        names = [estimate.stage for estimate in self.stages]
         return replace(self, stages=self.stages[: names.index(stage) + 1])
-
-
-def _total(seconds: Iterable[float | None]) -> float:
-    return sum(value for value in seconds if value is not None)

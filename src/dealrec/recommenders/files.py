@@ -62,7 +62,7 @@ def check_hub(name: str, *, setting: str, revision: str | None = None) -> Path |
             get_hf_file_metadata(hf_hub_url(name, CONFIG, revision=revision))
             return None
     except Exception as error:  # the hub's HTTP library, which changes, has errors of its own
-        raise _not_given(name, setting, error) from None
+        raise _unreachable(name, setting, error) from None
     folder = Path(config).parent
     _require_whole(folder, setting=setting)
     fault = _incomplete(folder, setting=setting)
@@ -83,11 +83,11 @@ def hub_commit(name: str, *, setting: str, revision: str | None = None) -> str:
         cached = try_to_load_from_cache(name, CONFIG, revision=revision)
         file = cached if isinstance(cached, str) else hf_hub_download(name, CONFIG, revision=revision)
     except Exception as error:  # as in `check_hub`
-        raise _not_given(name, setting, error) from None
+        raise _unreachable(name, setting, error) from None
     return Path(file).parent.name
 
 
-def _not_given(name: str, setting: str, error: Exception) -> ModelError:
+def _unreachable(name: str, setting: str, error: Exception) -> ModelError:
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return ModelError(
         f"{setting} {name!r} is no folder here, and the model hub does not give it: {reason}",
