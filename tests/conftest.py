@@ -1,5 +1,6 @@
 """A tiny random LLM, a small made-up data set, and a config that goes with them."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -18,12 +19,24 @@ USERS, ITEMS = 40, 30
 Cli = Callable[..., tuple[int, str, str]]
 
 
+def pytest_collection_finish() -> None:
+    spare_imports()
+
+
+def spare_imports() -> None:
+    """Keep the collector, which stages call, from going through all that was imported: a quarter of a second each."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of two layers over bytes, in Hugging Face format."""
+    """A random Llama of two layers over bytes, in Hugging Face format; what works with it has then been imported."""
+    import peft  # noqa: F401
+    import scipy.stats  # noqa: F401
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer  # noqa: F401
 
     folder = tmp_path_factory.mktemp("tiny-llm")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -46,6 +59,7 @@ def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tie_word_embeddings=True,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+    spare_imports()
     return folder
 
 
