@@ -93,8 +93,8 @@ def own(write_config: Write, tmp_path: Path) -> tuple[Path, Path]:
     """A config with the example as its surrogate, and the copy of the example that it names."""
     module = tmp_path / "mine.py"
     shutil.copy(EXAMPLE, module)
-    influence = {"parameters": ["last-block"], "solver": {"kind": "cg", "tol": 0.1}}
-    return write_config(surrogate={"kind": "custom", "module": "mine.py"}, influence=influence), module
+    sections = {"surrogate": {"kind": "custom", "module": "mine.py"}, "influence": {"parameters": ["last-block"]}}
+    return write_config(**sections), module
 
 
 @pytest.mark.slow
