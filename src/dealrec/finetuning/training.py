@@ -76,7 +76,7 @@ def train(
 ) -> Training:
     """Train the parameters that require grad, in place, with AdamW; the learning rate decays linearly to 0.
 
-    The loss of a sample is the mean cross-entropy over its label tokens (`dealrec.effort.sequence_losses`), that of
+    The loss of a sample is the mean cross-entropy over its label tokens (`dealrec.sequences.sequence_losses`), that of
     a batch the mean over its samples. batch_size: samples per optimiser step over all devices, gathered from
     forward passes over micro_batch_size each; the last batch of an epoch may be smaller. warmup_share: share of the
     steps during which the learning rate rises from 0. Order and dropout follow from `seed`.
