@@ -50,3 +50,9 @@ def test_what_is_installed_or_absent_adds_nothing(tmp_path: Path, text: str) -> 
 
 def test_a_file_that_is_absent_is_returned_alone(tmp_path: Path) -> None:
     assert imported_files(tmp_path / "gone.py") == [tmp_path / "gone.py"]
+
+
+def test_modules_beside_the_file_are_the_users_own(tmp_path: Path) -> None:
+    """A file puts its own folder on the path when it runs, which is later."""
+    written(tmp_path, main="import beside_the_file", beside_the_file="")
+    assert names(tmp_path / "main.py") == ["main.py", "beside_the_file.py"]

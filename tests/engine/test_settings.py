@@ -7,7 +7,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from dealrec.engine.manifest import FORMAT, MANIFEST
-from dealrec.engine.runner import run
+from dealrec.engine.run_directory import open_run
+from dealrec.engine.runner import run, states
 from dealrec.engine.settings import Settings, deviations, recorded
 from dealrec.engine.stage import Context, Silent, Stage
 from dealrec.errors import RunDirectoryError
@@ -70,4 +71,8 @@ def test_a_run_directory_of_another_format_is_refused_in_words(tmp_path: Path) -
     manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 1'))
     with pytest.raises(RunDirectoryError, match=r"another version of dealrec \(format 1; this one has 2\)"):
         run(Before(), tmp_path, stages, progress=Silent())
+    with pytest.raises(RunDirectoryError, match="another version of dealrec"):
+        list(states(Before(), tmp_path, stages))
+    with pytest.raises(RunDirectoryError, match="another version of dealrec"):
+        open_run(tmp_path, stages, Before())
     assert (tmp_path / "first" / "a.txt").exists()

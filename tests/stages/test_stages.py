@@ -12,7 +12,7 @@ import pytest
 from dealrec.config.files import load
 from dealrec.engine.runner import State, run, states
 from dealrec.engine.stage import Silent
-from dealrec.stages.pipeline import FIDELITY_STAGES, STAGES
+from dealrec.stages.pipeline import FIDELITY_STAGES, STAGES, stages_until
 from tests.conftest import made_interactions, made_items, small_settings
 
 NAMES = [stage.name for stage in STAGES]
@@ -399,3 +399,32 @@ def test_everything_seen_leaves_nothing_to_recommend(write_config: Callable[...,
     made_items(items=2).head(1).write_parquet(path.parent / "items.parquet")
     outcomes = run(load(path), tmp_path / "run", STAGES, progress=Silent())
     assert any("had before" in text for text in outcomes[8].manifest.warnings)
+
+
+def test_a_run_that_ends_before_the_recommender_needs_none(write_config: Callable[..., Path], tmp_path: Path) -> None:
+    from dealrec.errors import ModelError
+
+    stub = tmp_path / "stub"
+    stub.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (stub / name).write_text("{}")
+    config = load(write_config(llm={"model": str(stub)}))
+    run(config, tmp_path / "run", stages_until("data"), progress=Silent())
+    with pytest.raises(ModelError, match="names no model_type"):
+        run(config, tmp_path / "run", stages_until("warmstart"), progress=Silent())
+    assert not (tmp_path / "run" / "surrogate").exists()
+
+
+def test_the_settings_of_an_adapter_are_written_in_one_order(tmp_path: Path) -> None:
+    """PEFT keeps the names of layers in a set, whose order is that of the process."""
+    from types import SimpleNamespace
+
+    from peft import LoraConfig
+
+    from dealrec.stages.recommenders import bigrec
+
+    names = ["v_proj", "q_proj", "o_proj", "k_proj", "up_proj"]
+    bigrec.save(SimpleNamespace(model=LoraConfig(target_modules=names)), tmp_path)
+    content = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert content["target_modules"] == sorted(names)
+    assert list(content) == sorted(content)

@@ -159,7 +159,8 @@ def _model(llm: str, folder: Path) -> str:
     path = Path(os.path.expanduser(llm))  # noqa: PTH111 - leaves as it is what merely begins with ~
     with reachable("Check --llm."):
         if path.is_dir():
-            check_directory(path, setting="--llm")
+            if not (path / "config.json").is_file():  # whether the rest is whole, `validate` says
+                check_directory(path, setting="--llm")
             relative = _relative(path, folder)
             return relative if relative.startswith((".", "/")) else f"./{relative}"
     if llm.startswith((".", "/", "~")):

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dealrec.engine.settings import Settings, deviations, recorded
 from dealrec.engine.stage import MACHINE, OUTSIDE, SHARDS, UNITS, Origin, Stage, within
-from dealrec.errors import DataError
+from dealrec.errors import DataError, RunDirectoryError
 
 FORMAT = 2  # of the run directory
 MANIFEST = "manifest.json"
@@ -58,6 +59,19 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a complete stage, or None: no folder, none of ours, or a file of it is gone or resized."""
     manifest = _read(folder)
     return manifest if manifest and _intact(folder, manifest.sizes) else None
+
+
+def refuse_other_format(folder: Path) -> None:
+    """Raise RunDirectoryError for the folder of a stage that a version of another format has made."""
+    try:
+        version = json.loads((folder / MANIFEST).read_bytes())["format"]
+    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: it is made anew
+        return
+    if version != FORMAT:
+        raise RunDirectoryError(
+            f"{folder.parent} was made by another version of dealrec (format {version}; this one has {FORMAT})",
+            "Choose a new --run-dir, or delete it.",
+        )
 
 
 def intact_units(folder: Path) -> dict[str, str]:

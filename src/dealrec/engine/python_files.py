@@ -17,14 +17,14 @@ def imported_files(path: Path) -> list[Path]:
     files: dict[Path, None] = {path: None}
     queue = [path]
     while queue:
-        for file in _imports(queue.pop()):
+        for file in _imports(queue.pop(), [str(path.parent), *sys.path]):
             if file not in files:
                 files[file] = None
                 queue.append(file)
     return [path, *sorted(file for file in files if file != path)]
 
 
-def _imports(path: Path) -> Iterator[Path]:
+def _imports(path: Path, search: list[str]) -> Iterator[Path]:
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -32,10 +32,10 @@ def _imports(path: Path) -> Iterator[Path]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from _files_of(alias.name.split("."), sys.path)
+                yield from _files_of(alias.name.split("."), search)
         elif isinstance(node, ast.ImportFrom) and not node.level:
             for alias in node.names:
-                yield from _files_of([*(node.module or "").split("."), alias.name], sys.path)
+                yield from _files_of([*(node.module or "").split("."), alias.name], search)
         elif isinstance(node, ast.ImportFrom):  # relative: from a folder above
             folder = path.parents[node.level - 1] if node.level <= len(path.parents) else path.parent
             for alias in node.names:

@@ -8,7 +8,7 @@ from typing import Any, Generic
 
 import polars as pl
 
-from dealrec.engine.manifest import Manifest, read_manifest
+from dealrec.engine.manifest import Manifest, read_manifest, refuse_other_format
 from dealrec.engine.runner import State, recorded_config, states
 from dealrec.engine.settings import Settings, deviations, recorded
 from dealrec.engine.stage import MACHINE, OUTSIDE, SettingsT, Stage
@@ -82,6 +82,7 @@ def open_run(run_dir: Path, stages: Sequence[Stage[SettingsT]], config: Settings
     current: dict[str, Manifest] = {}
     outdated: dict[str, str] = {}
     for stage in stages:
+        refuse_other_format(run_dir / stage.name)
         manifest = read_manifest(run_dir / stage.name)
         if manifest is None:
             continue

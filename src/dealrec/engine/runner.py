@@ -5,7 +5,6 @@ final name is complete. What stood there before is kept until then.
 """
 
 import errno
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from dealrec.engine.manifest import (
     library_versions,
     output_files,
     read_manifest,
+    refuse_other_format,
     stage_origin,
     thread_count,
     write_manifest,
@@ -92,6 +92,7 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
     manifest = read_manifest(part)
     if manifest is None or manifest.fingerprint != fingerprint:
         _prepare(part, fingerprint)
+        outside = [str(dependency) for dependency in stage.outside(config)]  # now, as the origin was taken
         progress.say(f"{stage.name} ...")
         earlier = intact_units(run_dir / stage.name)
         context = Context(stage.name, config, progress, run_dir, part, stage.inputs, origin, earlier)
@@ -102,7 +103,6 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
         cost = meter.read(device=device)
         files = output_files(part)
         names = [path.relative_to(part).as_posix() for path in files]
-        outside = [str(dependency) for dependency in stage.outside(config)]
         manifest = Manifest(
             stage=stage.name,
             version=stage.version,
@@ -144,12 +144,11 @@ def _prepare(part: Path, fingerprint: str) -> None:
 def _publish(run_dir: Path, name: str) -> None:
     """Put a complete folder under its name; what it was put together from is dropped only now."""
     final, old, part = (run_dir / f"{name}{suffix}" for suffix in ("", ".old", ".part"))
-    for internal in (SHARDS, UNITS):
-        shutil.rmtree(part / internal, ignore_errors=True)
     if final.exists():
         final.rename(old)
     part.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+    for leftover in (old, final / SHARDS, final / UNITS):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _restore(run_dir: Path, name: str) -> None:
@@ -172,6 +171,7 @@ def states(
     complete: dict[str, Manifest] = {}
     broken = False
     for stage in stages:
+        refuse_other_format(run_dir / stage.name)
         manifest = read_manifest(run_dir / stage.name)
         if manifest is not None and not broken:
             broken = not _current(stage, config, complete, manifest, anywhere=anywhere)
@@ -241,15 +241,7 @@ def refuse_foreign_directory(run_dir: Path) -> None:
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not (folder / MANIFEST).exists():
         raise RunDirectoryError(f"{folder} is not of a run", "Move it away, or choose another --run-dir.")
-    try:
-        version = json.loads((folder / MANIFEST).read_bytes())["format"]
-    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: it is made anew
-        return
-    if version != FORMAT:
-        raise RunDirectoryError(
-            f"{folder.parent} was made by another version of dealrec (format {version}; this one has {FORMAT})",
-            "Choose a new --run-dir, or delete it.",
-        )
+    refuse_other_format(folder)
 
 
 @contextmanager

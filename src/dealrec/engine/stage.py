@@ -110,7 +110,8 @@ class Context(Generic[SettingsT]):
     def shard(self, name: str) -> Path:
         """Path of a file or folder that an interrupted run keeps, and that is gone when the stage is complete.
 
-        It is kept under what it was made from: a run with other settings neither finds nor deletes it.
+        It is kept under what it was made from: a run with other settings does not find it, and deletes it only when it
+        has completed the stage.
         """
         folder = self.out / SHARDS / (self.origin.digest()[:16] if self.origin else "shards")
         folder.mkdir(parents=True, exist_ok=True)

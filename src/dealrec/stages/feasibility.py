@@ -14,10 +14,16 @@ def check_feasible(config: Config, run_dir: Path) -> list[str]:
 
     What to warn of, where nothing stops the run.
     """
-    from dealrec.selection.coverage import budget_count, count_without_hardest
-
+    check_data(config, run_dir)
     warnings = kinds.kind(config).check(config, run_dir)
     check_processes(config)
+    return warnings
+
+
+def check_data(config: Config, run_dir: Path) -> None:
+    """The same for a run that ends before an LLM is read: the data and the sizes alone."""
+    from dealrec.selection.coverage import budget_count, count_without_hardest
+
     _check_warm_start(config, run_dir)
     _check_trackers(config)
     n = len(read_table(run_dir / "data" / "samples-train.parquet"))
@@ -53,7 +59,6 @@ def check_feasible(config: Config, run_dir: Path) -> list[str]:
             f"All {config.select.selections} selections would be the same: select.budget takes all {pool:,} candidates",
             "Raise effort.pool, lower select.budget, or set select.selections to 1.",
         )
-    return warnings
 
 
 def check_processes(config: Config) -> None:

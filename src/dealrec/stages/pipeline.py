@@ -23,6 +23,7 @@ from dealrec.stages import (
     warmstart,
 )
 from dealrec.stages.context import Stage
+from dealrec.stages.feasibility import check_data
 
 RESULTS: tuple[Stage, ...] = (
     data.STAGE,
@@ -66,4 +67,7 @@ def stages_until(name: str) -> tuple[Stage, ...]:
     names = [stage.name for stage in STAGES]
     if name not in names:
         raise ConfigError(f"There is no stage {name!r}", f"The stages are: {', '.join(names)}.")
-    return STAGES[: names.index(name) + 1]
+    stages = STAGES[: names.index(name) + 1]
+    if warmstart.STAGE in stages:
+        return stages
+    return replace(data.STAGE, after=check_data), *stages[1:]  # no recommender is read, so none need be there

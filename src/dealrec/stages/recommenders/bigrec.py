@@ -1,5 +1,6 @@
 """BIGRec as the stages make, keep and use it."""
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from dealrec.engine.launching import on_devices
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError
 from dealrec.recommenders.files import (
+    ADAPTER_CONFIG,
     adapter_base,
     check_adapter_directory,
     check_model,
@@ -139,6 +141,14 @@ def save(recommender: Any, folder: Path) -> None:
     """The adapter, or the whole model, in Hugging Face format."""
     recommender.model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    adapter = folder / ADAPTER_CONFIG
+    if adapter.exists():  # PEFT writes its sets in an order that differs from process to process
+        content = json.loads(adapter.read_text(encoding="utf-8"))
+        ordered = {
+            key: sorted(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else value
+            for key, value in content.items()
+        }
+        adapter.write_text(json.dumps(ordered, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def fine_tuned(context: Context, folder: Path | None) -> "BIGRec":
