@@ -32,7 +32,7 @@ from dealrec.engine.manifest import (
 )
 from dealrec.engine.measure import Meter
 from dealrec.engine.settings import Settings, recorded
-from dealrec.engine.stage import MACHINE, SHARDS, UNITS, Context, Origin, Progress, SettingsT, Stage, within
+from dealrec.engine.stage import MACHINE, OUTSIDE, SHARDS, UNITS, Context, Origin, Progress, SettingsT, Stage
 from dealrec.errors import DealrecError, RunDirectoryError
 
 LOCK = ".dealrec.lock"  # also marks a directory as a run's
@@ -189,13 +189,17 @@ def states(
 def _current(
     stage: Stage, config: Settings, complete: Mapping[str, Manifest], manifest: Manifest, *, anywhere: bool
 ) -> bool:
+    elsewhere = {MACHINE}
+    if anywhere and not all(Path(name).is_absolute() for name in manifest.outside):
+        elsewhere.add(OUTSIDE)  # a model of a hub, which is not asked for the sake of reading
+        stage = replace(stage, outside=lambda _config: ())
     try:
         origin = stage_origin(stage, config, complete)
     except DealrecError:  # a file of the user's that is gone
         return False
     if anywhere:
-        there = {name: value for name, value in manifest.inputs.items() if within(name, MACHINE)}
-        here = {name: value for name, value in origin.hashes.items() if not within(name, MACHINE)}
+        there = {key: value for key, value in manifest.inputs.items() if key.partition("/")[0] in elsewhere}
+        here = {key: value for key, value in origin.hashes.items() if key.partition("/")[0] not in elsewhere}
         origin = replace(origin, hashes=here | there)
     return manifest.fingerprint == origin.digest()
 
