@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from dealrec.columns import LOSS, USER
 from dealrec.config import Config
 from dealrec.config.arms import ARMS, BASE, RANDOM, SELECTED, FineTuning, fine_tunings, random_arms, selected_arms
 from dealrec.engine.run_directory import read_table, write_table
+from dealrec.formats import listed
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.evaluate import measures
 
@@ -115,7 +116,7 @@ def notes(config: Config, comparisons: dict[str, Comparison]) -> list[str]:
     texts.append("p (users) flips the signs of the users' differences; it speaks of other users, not of other seeds.")
     powerless = [name for name, comparison in comparisons.items() if comparison.users.least > level * (1 + 1e-9)]
     if powerless:
-        which = "any measure" if len(powerless) == len(comparisons) else _enumerated(powerless)
+        which = "any measure" if len(powerless) == len(comparisons) else listed(powerless)
         texts.append(f"Too few users differ for p (users) to be as low as {level:.2g} on {which}.")
     conflicting = [
         name
@@ -123,9 +124,7 @@ def notes(config: Config, comparisons: dict[str, Comparison]) -> list[str]:
         if comparison.verdict != "not distinguishable" and comparison.users.p > level
     ]
     if conflicting:
-        texts.append(
-            f"On {_enumerated(conflicting)} interval and p (users) disagree: take the difference for not shown."
-        )
+        texts.append(f"On {listed(conflicting)} interval and p (users) disagree: take the difference for not shown.")
     if len(comparisons) > 1:
         texts.append(
             f"There are {len(comparisons)} measures, and each is looked at by itself: {level:.0%} of those that do not"
@@ -152,9 +151,9 @@ def _covered(comparisons: dict[str, Comparison]) -> str:
         groups.setdefault(comparison.difference.covers, []).append(name)
     parts = []
     for covers, names in groups.items():
-        on = f" (on {_enumerated(names)})" if len(groups) > 1 else ""
+        on = f" (on {listed(names)})" if len(groups) > 1 else ""
         alone = " alone" if len(covers) == 1 else ""
-        parts.append(f"{_enumerated(covers)}{alone}{on}" if covers else f"nothing{on}, as there is one user")
+        parts.append(f"{listed(covers)}{alone}{on}" if covers else f"nothing{on}, as there is one user")
     return f"The intervals of the differences, and so the verdicts, cover {'; '.join(parts)}."
 
 
@@ -168,7 +167,7 @@ def _not_varied(config: Config) -> str:
         fixed.append("one training of each arm")
     if not fixed:
         return ""
-    return f"They hold for {_enumerated(fixed)}: with other seeds the difference may change by more than its interval."
+    return f"They hold for {listed(fixed)}: with other seeds the difference may change by more than its interval."
 
 
 def _varied(config: Config) -> str:
@@ -200,11 +199,6 @@ def _mean_catalogue(context: Context, runs: Sequence[str]) -> dict[str, float]:
 
 def _run_names(runs: Runs) -> list[str]:
     return [name for arm in runs for name in arm]
-
-
-def _enumerated(names: Iterable[str]) -> str:
-    *before, last = names
-    return f"{', '.join(before)} and {last}" if before else last
 
 
 STAGE = Stage(
