@@ -27,6 +27,23 @@ EFFORT: Final = "effort"
 NORM: Final = "norm"  # gradient norm of the mean loss per target token
 TOKENS: Final = "tokens"  # target tokens
 OVERALL: Final = "overall"
+
+# Signals of a sample beside influence and effort, as methods of selection read them.
+HISTORY_LENGTH: Final = "history_length"  # items of the history
+TRAIN_SHARE: Final = "train_share"  # the share of the training samples that have this target
+VALID_SHARE: Final = "valid_share"  # the share of the validation samples that have this target
+LOSS_DROP: Final = "loss_drop"  # of the recommender: loss before less loss after a moment's tuning on validation
+ALIGNMENT: Final = "alignment"  # of the recommender: the gradient along the validation gradient (LESS)
+SURROGATE_LOSS: Final = "surrogate_loss"
+SURROGATE_LOSS_DROP: Final = "surrogate_loss_drop"
+SURROGATE_NORM: Final = "surrogate_norm"  # gradient norm (GraNd)
+SURROGATE_ERROR: Final = "surrogate_error"  # norm of prediction less target (EL2N)
+SURROGATE_STATE: Final = "surrogate_state"  # what the surrogate makes of the history: an array
+TEXT_EMBEDDING: Final = "text_embedding"  # of the target's title: an array
+
+SCORE: Final = "score"  # what a method of selection ranked a sample by, and why it took it
+REASON: Final = "reason"
+
 STRATUM: Final = "stratum"
 RANK: Final = "rank"
 
