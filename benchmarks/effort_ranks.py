@@ -60,8 +60,11 @@ from dealrec.evaluation.correlation import spearman
 from dealrec.influence.fidelity import score_interval
 from dealrec.sequences import Encoded, collate, plan_batches, sequence_losses
 from dealrec.stages.effort import EXPONENTS
-from dealrec.stages.pipeline import STAGES, stages_until
+from dealrec.stages.pipeline import stages as declared
+from dealrec.stages.pipeline import stages_until
 from dealrec.stages.recommenders.kinds import kind
+
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 ALL, FULL = "all adapters", "all parameters"
 TIGER_CHOICES = {
@@ -152,7 +155,7 @@ def llm_case(name: str, options: argparse.Namespace) -> Case:
     progress = TerminalProgress()
     settings = demo_settings() if name == "movielens" else games_settings(options.games)
     run_dir = options.runs / name
-    run(settings, run_dir, stages_until("influence" if options.influence else "data"), progress=progress)
+    run(settings, run_dir, stages_until(settings, "influence" if options.influence else "data"), progress=progress)
     context = reading(settings, run_dir)
     start = f"{Path(settings.llm.model).name} {settings.llm.lora.model_dump_json()}"
     probe = LLMProbe(kind(settings).start(context), start)

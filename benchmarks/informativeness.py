@@ -34,9 +34,12 @@ from dealrec.engine.stage import Context
 from dealrec.finetuning import train
 from dealrec.influence.fidelity import draw_subset, noise_ceiling, score_interval
 from dealrec.recommenders.protocol import Recommender
-from dealrec.stages.pipeline import STAGES, stages_until
+from dealrec.stages.pipeline import stages as declared
+from dealrec.stages.pipeline import stages_until
 from dealrec.stages.recommenders.kinds import kind
 from dealrec.stages.recommenders.training import encode, mean_token_losses
+
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 SEEDS = (1, 2)
 FALLS = "falls.jsonl"
@@ -52,7 +55,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     settings = load(options.config) if options.config else demo_settings()
-    run(settings, options.run_dir, stages_until("effort"), progress=TerminalProgress())
+    run(settings, options.run_dir, stages_until(settings, "effort"), progress=TerminalProgress())
     inputs = tuple(stage.name for stage in STAGES)
     context = Context("informativeness", settings, TerminalProgress(), options.run_dir, options.run_dir, inputs)
     drops = falls(context, options.subsets, options.size)
@@ -138,7 +141,7 @@ def predictors(context: Context) -> pl.DataFrame:
     for name in ("effort/scores", "effort/details", "influence/scores"):
         table = table.join(pl.read_parquet(context.input(f"{name}.parquet")), on=SAMPLE, how="inner", validate="1:1")
     if len(table) != len(samples):
-        raise SystemExit("effort.pool must be all samples: set it to 1.0")
+        raise SystemExit("pool.size must be all samples: set it to 1.0")
     return table.sort(SAMPLE)
 
 

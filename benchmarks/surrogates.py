@@ -89,7 +89,7 @@ def sources(games: Path | None) -> dict[str, dict[str, Any]]:
 
 def trained_row(settings: Config, folder: Path) -> dict[str, Any]:
     """Train, unless it is done, and rank the test items."""
-    outcomes = run(settings, folder, stages_until("surrogate"), progress=TerminalProgress())
+    outcomes = run(settings, folder, stages_until(settings, "surrogate"), progress=TerminalProgress())
     context = Context("", settings, TerminalProgress(), folder, folder, ("data", "surrogate"))
     model, units = trained(context), test_units(context)
     ranks = {"": target_ranks(model, units, exclude_seen=False), "unseen ": target_ranks(model, units)}

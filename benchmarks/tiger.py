@@ -88,7 +88,7 @@ def recommenders(data: str, section: dict[str, Any], options: argparse.Namespace
     """A row for TIGER, the surrogates that have been trained, and popularity."""
     folder = options.runs / data
     settings = parse({"data": section}, base=Path.cwd())
-    run(settings, folder, stages_until("data"), progress=TerminalProgress())
+    run(settings, folder, stages_until(settings, "data"), progress=TerminalProgress())
     yield {"data": data, "recommender": "tiger", **tiger_row(data, folder, options)}
     for name, changed in SURROGATES.items():
         own = parse({"data": section, "surrogate": changed | LIMITS}, base=Path.cwd())

@@ -138,6 +138,8 @@ def _allowed(field: Schema, schema: Schema) -> str:
     if field["type"] == "array":
         least = ", at least one" if field.get("minItems") else ""
         return f"list{least} of: {_allowed(field['items'], schema)}"
+    if field["type"] == "object":
+        return f"names, each with {_allowed(field['additionalProperties'], schema)}"
     limits = [f"{word} {field[key]}" for key, word in LIMITS.items() if key in field]
     named = "path" if field.get("format") == "path" else TYPES[field["type"]]
     return " ".join([named, " and ".join(limits)]).strip()

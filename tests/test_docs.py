@@ -211,16 +211,19 @@ def documented_columns() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.slow
 def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tmp_path: Path) -> None:
+    from dealrec.config import Config
     from dealrec.config.files import load
     from dealrec.engine.runner import run
     from dealrec.engine.stage import Silent
-    from dealrec.stages.pipeline import STAGES
+    from dealrec.stages.pipeline import stages as declared
+
+    stages = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
     folder = tmp_path / "run"
     written = write_config(data={"columns": {"category": "kind"}})
     items = pl.read_parquet(written.with_name("items.parquet"))
     items.with_columns(kind=pl.lit("odd")).write_parquet(written.with_name("items.parquet"))
-    run(load(written), folder, STAGES, progress=Silent())
+    run(load(written), folder, stages, progress=Silent())
     optional, described = {"rating"}, set[str]()
     for name, columns in documented_columns():
         head, braces, tail = name.replace("ARM", "base").partition("{")
@@ -230,6 +233,6 @@ def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tm
             described.add(path)
     there = {str(path.relative_to(folder)) for path in folder.rglob("*.parquet")}
     assert {name for name in there - described if not re.match(r"evaluate/(selected|random)", name)} == set()
-    assert [stage.name for stage in STAGES] == re.findall(r"^## (\w+)$", RUN_DIRECTORY, flags=re.MULTILINE)[
-        : len(STAGES)
+    assert [stage.name for stage in stages] == re.findall(r"^## (\w+)$", RUN_DIRECTORY, flags=re.MULTILINE)[
+        : len(stages)
     ]

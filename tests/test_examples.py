@@ -29,7 +29,7 @@ SMALL = (
     "surrogate.layers=1",
     "surrogate.max_epochs=2",
     "surrogate.batch_size=16",
-    "effort.pool=12",
+    "pool.size=12",
     "select.budget=6",
     "finetune.epochs=2",
     "finetune.batch_size=4",
@@ -47,12 +47,12 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
             "tiger.max_epochs=2",
         ),
     ),
-    "warm-start": ("effort", ("effort.pool=6", "select.budget=3")),
+    "warm-start": ("effort", ("pool.size=6", "select.budget=3")),
     "several-seeds": ("select", ()),
     "tracked": ("finetune", ("finetune.validation_samples=5", "select.random_arms=0")),
     "gru4rec": ("influence", ()),
     "custom-surrogate": ("influence", ()),
-    "reference": ("select", ("influence.solver.depth=20", "effort.pool=12")),
+    "reference": ("select", ("influence.solver.depth=20", "pool.size=12")),
 }
 
 
@@ -93,7 +93,7 @@ def test_a_recipe_is_short_says_how_it_is_run_and_is_valid(name: str) -> None:
 def test_a_recipe_runs(name: str, folder: Path, tiny_llm: Path, text_encoder: Path) -> None:
     until, _ = RECIPES[name]
     config = on_small_data(name, folder, tiny_llm, text_encoder)
-    outcomes = run(config, folder / "run", stages_until(until), progress=Silent())
+    outcomes = run(config, folder / "run", stages_until(config, until), progress=Silent())
     assert outcomes[-1].stage == until
     left = {path.name for path in (folder / "run" / until).iterdir()}
     expected = {

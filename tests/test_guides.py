@@ -10,6 +10,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -24,9 +25,16 @@ PAGES = ("start.md", *(f"guides/{path.name}" for path in sorted((DOCS / "guides"
 TROUBLE = DOCS / "troubleshooting.md"
 NOT_RUN = "# not run by the tests"
 # What takes long on the reader's data is the same command with less to do.
-LESS = [
-    part for less in ("subsets=4", "groups=2", "surrogates=1", "workers=1") for part in ("--set", f"fidelity.{less}")
-]
+LESS = {
+    "fidelity": [
+        *("--set", "fidelity.subsets=4", "--set", "fidelity.groups=2", "--set", "fidelity.surrogates=1"),
+        *("--set", "fidelity.workers=1"),
+    ],
+    "compare": [
+        *("--set", "compare.methods=[influence]", "--set", "compare.replicates=1"),
+        *("--set", "compare.random_sizes=[1, 2]"),
+    ],
+}
 
 Block = tuple[str, str | None, str]  # language, title, text
 
@@ -70,7 +78,7 @@ def run_command(words: list[str], cli: Cli, folder: Path, llm: Path) -> None:
     """Run a command of a page here; dealrec's in this process."""
     words = [word.replace("/models/my-llm", str(llm)) for word in words]
     if words[0] == "dealrec":
-        more = LESS if words[1] == "fidelity" else ()
+        more = LESS.get(words[1], ())
         status, _, err = cli(*words[1:], *more)
         assert status == 0, (words, err)
     elif words[0] == "python":
@@ -133,20 +141,18 @@ def test_the_surrogate_of_the_guide_sees_no_padding_and_no_future() -> None:
     torch.testing.assert_close(short, long[:, :2])
 
 
-@pytest.mark.slow
-def test_the_pages_on_baselines_compare_as_many_samples(folder: Path, cli: Cli, tiny_llm: Path) -> None:
-    (script,) = (block for block in blocks("guides/baseline.md") if block[1] == "baseline.py")
-    run_block(script, cli, folder, tiny_llm)
-    run_command(["python", "baseline.py"], cli, folder, tiny_llm)
-    tables = {
-        name: pl.read_parquet(folder / "runs" / name / "select" / "selected.parquet") for name in ("mine", "by-loss")
-    }
-    assert [len(table) for table in tables.values()] == [6, 6]
-    losses = pl.read_parquet(folder / "runs" / "mine" / "effort" / "details.parquet").sort("loss", descending=True)
-    assert set(tables["by-loss"]["sample_id"]) == set(losses["sample_id"].head(6))
-    for name in ("mine", "by-loss"):
-        lines = (folder / "runs" / name / "export" / "train.jsonl").read_text().splitlines()
-        assert len(lines) == 6
+def test_the_method_of_the_guide_takes_at_most_two_of_a_target() -> None:
+    import torch
+
+    from dealrec.selection.methods import chosen, method_of
+
+    (body,) = (body for _, title, body in blocks("guides/baseline.md") if title == "by_loss.py")
+    made: dict[str, object] = {}
+    exec(compile(body, "by_loss.py", "exec"), made)
+    method = method_of("by_loss", SimpleNamespace(**made))
+    table = pl.DataFrame({"sample_id": range(5), "loss": [5.0, 4.0, 3.0, 2.0, 1.0], "target": [7, 7, 7, 8, 9]})
+    for budget, ids in ((3, [0, 1, 3]), (5, [0, 1, 3, 4, 2])):
+        assert chosen(method, table, budget, torch.Generator())["sample_id"].to_list() == ids
 
 
 def quoted_messages() -> list[str]:

@@ -86,7 +86,7 @@ def test_the_config_of_the_readme_is_one() -> None:
     module = parse(yaml.safe_load(custom), base=ROOT).surrogate.module
     assert module is not None
     assert module.is_file()
-    assert (config.select.budget, config.effort.pool, config.data.columns.item) == (1024, 4096, "sku")
+    assert (config.select.budget, config.pool.size, config.data.columns.item) == (1024, 4096, "sku")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -62,6 +62,13 @@ ARM: Final = "arm"
 PARAMETERS: Final = "parameters"
 SOLVER: Final = "solver"
 
+LABEL_TOKENS: Final = "label_tokens"
+SEGMENT: Final = "segment"  # of test users
+SIZE: Final = "size"  # samples that an arm was trained on
+METHOD: Final = "method"
+REPLICATE: Final = "replicate"
+TRAINING: Final = "training"
+
 EPOCH: Final = "epoch"
 TRAIN_LOSS: Final = "train_loss"
 VALID_NDCG: Final = "valid_ndcg"

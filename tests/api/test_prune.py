@@ -53,8 +53,8 @@ def test_without_a_run_dir_a_temporary_one_is_made(sections: dict[str, Any]) -> 
 
 def test_the_pool_is_four_times_the_budget_unless_said_otherwise(sections: dict[str, Any], tmp_path: Path) -> None:
     del sections["effort"]
-    assert pruned(sections, budget=5, until="data").config.effort.pool == 20
-    assert pruned(sections, budget=0.5, until="data").config.effort.pool == 1.0
+    assert pruned(sections, budget=5, until="data").config.pool.size == 20
+    assert pruned(sections, budget=0.5, until="data").config.pool.size == 1.0
 
 
 def test_what_another_run_has_overtaken_is_not_shown_as_this_one(sections: dict[str, Any], tmp_path: Path) -> None:
@@ -138,10 +138,13 @@ def test_recbole_and_release_files_run(
 
 
 def run_until_data(config: Path, run_dir: Path) -> dict[str, Any]:
+    from dealrec.config import Config
     from dealrec.config.files import load
     from dealrec.engine.runner import run
     from dealrec.engine.stage import Silent
-    from dealrec.stages.pipeline import STAGES
+    from dealrec.stages.pipeline import stages as declared
 
-    (outcome,) = run(load(config), run_dir, STAGES[:1], progress=Silent())
+    stages = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+
+    (outcome,) = run(load(config), run_dir, stages[:1], progress=Silent())
     return outcome.manifest.facts

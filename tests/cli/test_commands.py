@@ -11,10 +11,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dealrec.config import Columns
+from dealrec.config import Columns, Config
 from dealrec.stages import STAGE_NAMES
-from dealrec.stages.pipeline import STAGES
+from dealrec.stages.pipeline import stages as declared
 from tests.conftest import Cli
+
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 Write = Callable[..., Path]
 
@@ -40,7 +42,7 @@ def test_the_stages_are_known_without_what_computes_them() -> None:
 
 
 def test_stage_names_of_the_help_are_those_of_the_pipeline() -> None:
-    assert tuple(stage.name for stage in STAGES) == STAGE_NAMES
+    assert tuple(stage.name for stage in declared(Config(), beside=STAGE_NAMES)) == STAGE_NAMES
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -78,13 +80,13 @@ def test_the_schema_is_json(cli: Cli) -> None:
         ("influence.solver.dampng=1", ["'influence.solver.dampng'", "Did you mean influence.solver.damping?"]),
         ("budget=3", ["'budget'", "Did you mean select.budget?"]),
         ("data.columns.usr=u", ["Did you mean data.columns.user?"]),
-        ("zzzz=3", ["'zzzz'", "Known here: seed, data"]),
+        ("zzzz=3", ["'zzzz'", "Known here: seed, replicate, data"]),
         ("select.budget=0", ["select.budget", "at least 1"]),
         ("select.budget=-3", ["select.budget", "at least 1"]),
         ("select.budget=1.5", ["select.budget", "at most 1.0"]),
         ("select.budget=true", ["select.budget", "expected a count"]),
         ("select.budget=41", ["select.budget is 41", "40 training samples"]),
-        ("select.budget=13", ["above the 12 candidates", "effort.pool"]),
+        ("select.budget=13", ["above the 12 candidates", "pool.size"]),
         ("select={budget: 12, selections: 2}", ["selections would be the same", "12 candidates"]),
         ("select.selections=0", ["select.selections", "1"]),
         ("finetune.seeds=0", ["finetune.seeds", "1"]),

@@ -11,8 +11,11 @@ import yaml
 
 from dealrec.config import Config
 from dealrec.config.files import parse
-from dealrec.stages.pipeline import FIDELITY_STAGES, STAGES
+from dealrec.stages.pipeline import FIDELITY_STAGES
+from dealrec.stages.pipeline import stages as declared
 from tests.conftest import Cli, made_interactions, made_items, small_settings
+
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 Write = Callable[..., Path]
 CHECK = {"subsets": 4, "shares": [0.5], "groups": 3, "surrogates": 2, "workers": 1, "compared": [{"risk": "valid"}]}

@@ -17,8 +17,10 @@ from dealrec.data.readers.tables import Column
 from dealrec.data.sources import Source, read
 from dealrec.engine.settings import deviations, recorded
 from dealrec.errors import DataError
-from dealrec.stages.pipeline import STAGES
+from dealrec.stages.pipeline import stages as declared
 from tests.conftest import Cli, made_items
+
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 LOG = "user_id:token\titem_id:token\ttimestamp:float\nu\t1\t1\nu\t2\t2\n"
 ITEMS = (

@@ -91,7 +91,7 @@ def postponed(path: Path, run_dir: Path, out: Path) -> JobArguments:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetune, "on_devices", hold)
         with pytest.raises(Postponed):
-            run(load(path), run_dir, stages_until("finetune"), progress=Silent())
+            run(load(path), run_dir, stages_until(load(path), "finetune"), progress=Silent())
     out.mkdir()
     ((context, job),) = held
     return replace(context, progress=Silent()), job, out
@@ -109,7 +109,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path, text_encod
         for processes in (1, 2):
             path = write_small_config(folder, tiny_llm, **sections | {"finetune": settings | {"processes": processes}})
             if processes == 1:
-                outcomes = run(load(path), folder / "run", stages_until("finetune"), progress=Silent())
+                outcomes = run(load(path), folder / "run", stages_until(load(path), "finetune"), progress=Silent())
                 assert outcomes[-1].ran
                 shutil.copytree(folder / "run" / "finetune" / "selected", folder / "alone")
         jobs.append(postponed(path, folder / "run", folder / "together"))
@@ -135,7 +135,7 @@ def test_two_processes_learn_what_one_does(write_config: Callable[..., Path], tm
     for processes in (1, 2):
         settings = TRAINED | {"processes": processes}
         path = write_config(tmp_path, finetune=settings, **BIGREC, select={"budget": 5, "random_arms": 0})
-        outcomes = run(load(path), tmp_path / "run", stages_until("finetune"), progress=Silent())
+        outcomes = run(load(path), tmp_path / "run", stages_until(load(path), "finetune"), progress=Silent())
         folder = tmp_path / "run" / "finetune" / "selected"
         adapters.append(load_file(folder / "adapter_model.safetensors"))
         facts.append(json.loads((folder / "training.json").read_text()))
@@ -202,7 +202,7 @@ def test_an_interrupt_ends_all_processes(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_stops_one_of_the_processes_is_told(write_config: Callable[..., Path], tmp_path: Path) -> None:
     path = write_config(tmp_path, finetune=TRAINED | {"processes": 2, "learning_rate": 1e38}, select={"random_arms": 0})
     with pytest.raises(DealrecError, match="training loss is NaN or infinite"):
-        run(load(path), tmp_path / "run", stages_until("finetune"), progress=Silent())
+        run(load(path), tmp_path / "run", stages_until(load(path), "finetune"), progress=Silent())
 
 
 def test_batches_that_do_not_divide_among_the_processes_are_refused(write_config: Callable[..., Path]) -> None:

@@ -11,6 +11,7 @@ from dealrec.engine.manifest import read_manifest
 from dealrec.engine.runner import LOCK, Outcome, State, run, states
 from dealrec.engine.stage import Context, Silent, Stage
 from dealrec.errors import RunDirectoryError
+from dealrec.stages.pipeline import stages as declared
 
 calls: list[str] = []
 
@@ -31,6 +32,7 @@ def third(context: Context) -> None:
     (context.out / "d.txt").write_text(context.input("first/b.txt").read_text())
 
 
+PIPELINE = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 STAGES = (
     Stage("first", 1, first, settings=("seed",)),
     Stage("second", 1, second, ("first/a.txt",), ("select.budget",)),
@@ -263,13 +265,12 @@ def test_states_tell_a_run_that_goes_on_from_one_that_was_interrupted(tmp_path: 
 
 def test_settings_of_another_recommender_outdate_nothing() -> None:
     from dealrec.engine.settings import recorded
-    from dealrec.stages import pipeline as graph
 
     ours, theirs = Config(), Config.model_validate({"tiger": {"max_items": 3}})
-    assert [recorded(ours, stage.settings) for stage in graph.STAGES] == [
-        recorded(theirs, stage.settings) for stage in graph.STAGES
+    assert [recorded(ours, stage.settings) for stage in PIPELINE] == [
+        recorded(theirs, stage.settings) for stage in PIPELINE
     ]
     warm = {"recommender": "tiger", "data": {"warm_share": 0.5}}
     tiger = [Config.model_validate(warm | {"tiger": {"max_items": most}}) for most in (3, 4)]
-    effort = next(stage for stage in graph.STAGES if stage.name == "effort")
+    effort = next(stage for stage in PIPELINE if stage.name == "effort")
     assert recorded(tiger[0], effort.settings) != recorded(tiger[1], effort.settings)

@@ -19,9 +19,12 @@ from dealrec.engine.stage import Silent
 from dealrec.errors import ConfigError, DealrecError, RunDirectoryError
 from dealrec.estimates import Estimate, Estimates, Plan, estimate
 from dealrec.estimates.plans import planned
-from dealrec.stages.pipeline import STAGES, stages_until
+from dealrec.stages.pipeline import stages as declared
+from dealrec.stages.pipeline import stages_until
 from tests.conftest import Cli, made_interactions, made_items, small_settings
 from tests.stages.test_recommenders import SMALL_TIGER
+
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 pytestmark = pytest.mark.slow
 
@@ -99,11 +102,11 @@ def test_a_real_run_takes_what_was_estimated(settings: Path, finished: Path, tmp
     All libraries have been imported, by the run that is finished.
     """
     work = ["surrogate.max_epochs=60", "surrogate.patience=60", "influence.solver.max_iter=15"]
-    work += ["influence.solver.tol=1e-12", "influence.solver.allow_unconverged=true", "effort.pool=40"]
+    work += ["influence.solver.tol=1e-12", "influence.solver.allow_unconverged=true", "pool.size=40"]
     work += ["finetune.epochs=20", "evaluate.loss_users=40", "evaluate.ranking_users=40", "evaluate.resamples=10000"]
     config, run_dir = load(settings, work), tmp_path / "run"
     estimates = by_stage(estimate(config, run_dir, until="compare"))
-    outcomes = run(config, run_dir, stages_until("compare"), progress=Silent())
+    outcomes = run(config, run_dir, stages_until(config, "compare"), progress=Silent())
     costs = {outcome.stage: outcome.manifest.cpu_seconds for outcome in outcomes}
     estimated = {name: stage.cpu_seconds or 0.0 for name, stage in estimates.items()}
     ratios = {name: estimated[name] / cost for name, cost in costs.items() if cost > 0.5}
@@ -115,7 +118,7 @@ def test_a_real_run_takes_what_was_estimated(settings: Path, finished: Path, tmp
 def test_the_run_directory_is_neither_made_nor_touched(settings: Path, finished: Path) -> None:
     assert not (settings.parent / "nowhere").exists()
     before = contents(finished)
-    estimate(load(settings, ["select.budget=5", "effort.pool=10"]), finished)
+    estimate(load(settings, ["select.budget=5", "pool.size=10"]), finished)
     assert contents(finished) == before
 
 
@@ -164,7 +167,7 @@ def test_an_interrupted_stage_resumes_and_what_it_has_is_not_counted(
     assert plans(config, run_dir)["finetune"] is Plan.RESUMES
     estimates = by_stage(estimate(config, run_dir, until="finetune"))
     assert estimates["finetune"].figures["arms"] == 1
-    for changed in ("finetune.epochs=2", "effort.pool=10"):  # its own setting, and one of a stage before it
+    for changed in ("finetune.epochs=2", "pool.size=10"):  # its own setting, and one of a stage before it
         assert plans(load(settings, [changed]), run_dir)["finetune"] is Plan.WILL_RUN
 
 
@@ -183,7 +186,7 @@ def test_a_stage_at_work_is_running(settings: Path, finished: Path, tmp_path: Pa
 def test_states_follow_a_partial_run(settings: Path, tmp_path: Path) -> None:
     config, run_dir = load(settings), tmp_path / "run"
     assert set(plans(config, run_dir).values()) == {Plan.WILL_RUN}
-    run(config, run_dir, stages_until("influence"), progress=Silent())
+    run(config, run_dir, stages_until(config, "influence"), progress=Silent())
     ready = [name for name, plan in plans(config, run_dir).items() if plan is Plan.UP_TO_DATE]
     assert ready == ["data", "surrogate", "influence"]
     estimates = by_stage(estimate(config, run_dir, until="effort"))
@@ -206,7 +209,7 @@ def test_measured_pieces_are_the_stages_own_code(settings: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("select.budget=41", "above the 40 training samples"), ("effort.pool=3", "above the 3 candidates")],
+    [("select.budget=41", "above the 40 training samples"), ("pool.size=3", "above the 3 candidates")],
 )
 def test_what_validate_refuses_is_refused(settings: Path, tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -269,7 +272,7 @@ def test_a_warm_start_and_early_stopping_are_counted(write_config: Write, tmp_pa
         finetune={"patience": 1, "validation_samples": 5, "epochs": 3},
     )
     estimates = by_stage(estimate(load(path), tmp_path / "run", until="finetune"))
-    run(load(path), tmp_path / "run", stages_until("data"), progress=Silent())
+    run(load(path), tmp_path / "run", stages_until(load(path), "data"), progress=Silent())
     warm = len(pl.read_parquet(tmp_path / "run" / "data" / "samples-warm.parquet"))
     assert estimates["warmstart"].figures == {"titles": 30, "warm samples": warm, "epochs": 2}
     assert estimates["finetune"].at_most == estimates["finetune"].seconds

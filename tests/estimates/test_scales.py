@@ -16,7 +16,10 @@ from dealrec.engine.stage import Silent
 from dealrec.estimates.cuts import some_rows, spread, write_cut
 from dealrec.estimates.scales import ARMS, SCALES, TITLES, UNITS, WARM, axes_of
 from dealrec.estimates.scaling import Axis, scaled
-from dealrec.stages.pipeline import STAGES, stages_until
+from dealrec.stages.pipeline import stages as declared
+from dealrec.stages.pipeline import stages_until
+
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 Write = Callable[..., Path]
 Seconds = Callable[[Mapping[str, int]], float]
@@ -94,8 +97,10 @@ def test_every_axis_of_the_table_is_of_some_run(solver: str, recommender: str) -
     stopping = {"patience": 1}
     content = {"data": {"warm_share": 0.5}, "finetune": stopping, "warmstart": stopping, "recommender": recommender}
     config = Config.model_validate({**content, "influence": {"solver": {"kind": solver}}})
-    assert {*SCALES, *ARMS} <= {stage.name for stage in STAGES}
-    for stage in STAGES:
+    signals = ("surrogate_loss", "surrogate_loss_drop", "loss", "loss_drop")
+    every = declared(config, beside=signals)
+    assert {*SCALES, *ARMS} <= {stage.name for stage in every}
+    for stage in every:
         names = [axis.name for axis in axes_of(stage, config, COUNTS)]
         missing = [axis.name for axis in SCALES.get(stage.name, ()) if not fnmatch.filter(names, axis.name)]
         assert len(missing) == (2 if stage.name == "influence" else 0)  # of the other solvers
@@ -115,9 +120,9 @@ def test_the_amounts_are_those_of_hand_arithmetic() -> None:
     cg, lissa = {"kind": "cg", "max_iter": 50}, {"kind": "lissa", "depth": 30, "repeats": 2}
     assert amounts("influence", {"influence": {"solver": cg}})["influence.solver.max_iter"] == (50, 15, 50)
     assert amounts("influence", {"influence": {"solver": lissa}})["influence.solver.depth"] == (30, 60, None)
-    assert amounts("effort", {"effort": {"pool": 0.1}}) == {"effort.pool": (100, None, None)}
+    assert amounts("effort", {"effort": {"pool": 0.1}}) == {"candidates": (100, None, None)}
     assert amounts("effort", {"effort": {"pool": 100, "shard_size": 30}}, ("0.parquet", "3.tmp", "x.json")) == {
-        "effort.pool": (70, None, None)
+        "candidates": (70, None, None)
     }
     # 60 samples for 3 epochs, measured in epochs over 8; of 90 validation samples 50 are drawn, after every epoch
     content = {"select": {"budget": 60}, "finetune": {"epochs": 3, "patience": 2, "validation_samples": 50}}
@@ -164,7 +169,7 @@ def test_some_rows_are_blocks_of_like_length() -> None:
 
 def test_a_cut_keeps_the_lengths_of_histories_and_reads_few_titles(write_config: Write, tmp_path: Path) -> None:
     config = load(write_config(data={"warm_share": 0.5}))
-    run(config, tmp_path / "run", stages_until("data"), progress=Silent())
+    run(config, tmp_path / "run", stages_until(config, "data"), progress=Silent())
     whole, cut = tmp_path / "run" / "data", tmp_path / "cut"
     test = pl.read_parquet(whole / "interactions-test.parquet")
     unknown = test.head(1).with_columns(pl.lit(999, test.schema["item_id"]).alias("item_id"))

@@ -63,7 +63,12 @@ def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Make:
             titles = pl.Series("title", [*HOSTILE, *made_items()["title"][len(HOSTILE) :]])
             made_items().with_columns(titles).write_parquet(folder / "items.parquet")
             (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-            run(load(folder / "config.yaml"), folder / "run", stages_until(until), progress=Silent())
+            run(
+                load(folder / "config.yaml"),
+                folder / "run",
+                stages_until(load(folder / "config.yaml"), until),
+                progress=Silent(),
+            )
             made[key] = folder / "run"
         return made[key]
 

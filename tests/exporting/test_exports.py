@@ -242,7 +242,7 @@ def test_by_default_into_the_run_directory_which_stays_one(run_dir: Path) -> Non
     assert export(run_dir, to="jsonl").folder == run_dir / "exports" / "jsonl"
     assert export(run_dir, to="jsonl", arm="random-0").folder == run_dir / "exports" / "jsonl-random-0"
     config = recorded_config(run_dir, Config)
-    assert {state for _, state, _ in states(config, run_dir, stages_until("select"))} == {"complete"}
+    assert {state for _, state, _ in states(config, run_dir, stages_until(config, "select"))} == {"complete"}
 
 
 def test_nothing_is_overwritten_without_force_and_nothing_foreign_ever(run_dir: Path, tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_tiger_is_exported_as_token_ids(write_config: Callable[..., Path], tmp_p
         },
         data={"warm_share": 0.5},
     )
-    run(load(path), tmp_path / "run", stages_until("export"), progress=Silent())
+    run(load(path), tmp_path / "run", stages_until(load(path), "export"), progress=Silent())
     own_lines = lines(tmp_path / "run" / "export" / "train.jsonl")
     assert rows(export(tmp_path / "run", to="jsonl")) == own_lines
     parquet = export(tmp_path / "run", to="parquet").folder / "train.parquet"

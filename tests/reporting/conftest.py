@@ -32,9 +32,10 @@ from dealrec.stages import pipeline as graph
 
 MakeRun = Callable[..., Path]
 DAY = 86_400
-VERSIONS = {stage.name: stage.version for stage in graph.STAGES}
+PAPER = Config.model_validate({"select": {"method": "dealrec"}})
+VERSIONS = {stage.name: stage.version for stage in graph.stages(PAPER)}
 SEQUENCES = {1: [1, 2, 3, 4], 2: [1, 2, 5], 3: [1, 3], 4: [2, 1]}
-STAGES = tuple(stage.name for stage in graph.RESULTS)
+STAGES = tuple(stage.name for stage in graph.results(PAPER))
 FACTS: dict[str, dict[str, Any]] = {
     "surrogate": {"epochs": 5, "best_epoch": 3, "valid_ndcg@10": 0.25},
     "influence": {
@@ -52,7 +53,7 @@ FACTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def config() -> Config:
-    return Config.model_validate({"effort": {"pool": 3}, "select": {"budget": 2, "strata": 2, "effort_weight": 0.5}})
+    return Config.model_validate({"pool": {"size": 3}, "select": {"budget": 2, "strata": 2, "effort_weight": 0.5}})
 
 
 @pytest.fixture
@@ -163,8 +164,8 @@ def _files(titles: dict[int, str], measures: dict[str, dict[str, Any]]) -> dict[
         "surrogate": {"training.json": {}},
         "influence": {"scores.parquet": _table([(0, 4e-6), (1, 2e-6), (2, 0.0), (3, -1e-6)], SAMPLE, INFLUENCE)},
         "warmstart": {},
+        "pool": {"pool.parquet": _table([(0,), (1,), (2,)], SAMPLE)},
         "effort": {
-            "pool.parquet": _table([(0,), (1,), (2,)], SAMPLE),
             "scores.parquet": _table([(0, 3.0), (1, 2.0), (2, 1.0)], SAMPLE, EFFORT),
         },
         "select": {

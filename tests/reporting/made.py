@@ -34,7 +34,9 @@ from dealrec.engine.manifest import FORMAT, Manifest, file_hash, output_files, w
 from dealrec.engine.run_directory import Run, open_run
 from dealrec.engine.settings import recorded
 from dealrec.selection import assign_strata, combine_scores, coverage_sample, stratum_edges, without_hardest
-from dealrec.stages.pipeline import RESULTS
+from dealrec.stages.pipeline import results as declared
+
+RESULTS = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 WORDS = ("Return", "of", "the", "King", "Night", "Garden", "Stone", "Glass", "River", "Blue", "Last", "Summer", "House")
 DAY = 86_400
@@ -163,7 +165,8 @@ def _scores(
         ends = ends.join(among.group_by(STRATUM).len(name), on=STRATUM, how="left")
     return {
         "influence": {"scores.parquet": influence},
-        "effort": {"pool.parquet": effort.select(SAMPLE), "scores.parquet": effort},
+        "pool": {"pool.parquet": effort.select(SAMPLE)},
+        "effort": {"scores.parquet": effort},
         "select": {
             "selected.parquet": ranked.sort(SAMPLE),
             "candidates.parquet": candidates,

@@ -66,7 +66,7 @@ def spread_of(everyone: float, candidates: float, selected: float) -> Spread:
     ("shares", "budget", "remedy"),
     [
         ((0.2, 0.2, 0.05), 100, "Lower select.strata"),
-        ((0.2, 0.05, 0.05), 100, "raise effort.pool"),
+        ((0.2, 0.05, 0.05), 100, "raise pool.size"),
         ((0.2, 0.2, 0.1), 100, None),  # half as many as there could be
         ((0.2, 0.2, 0.0), 30, None),  # 6 at random: chance
     ],
@@ -103,7 +103,7 @@ def test_uncovered_categories_are_told_together_whether_they_have_a_line_or_not(
     assert "g5" not in drawn.text
     assert "Lower select.strata" in drawn.remedy
     assert len(candidates.text) < 200
-    assert "raise effort.pool" in candidates.remedy
+    assert "raise pool.size" in candidates.remedy
     assert {drawn.name, candidates.name} == {"Uncovered: targets by category"}
 
 
@@ -159,9 +159,7 @@ def test_a_fidelity_check_of_these_scores(
 def test_a_leaky_split_and_shared_titles_are_told_once_with_their_shares(make_run: MakeRun) -> None:
     from dealrec.data.splits import LEAK
 
-    config = Config.model_validate(
-        {"data": {"split": "leave-last-out"}, "effort": {"pool": 3}, "select": {"budget": 2}}
-    )
+    config = Config.model_validate({"data": {"split": "leave-last-out"}, "pool": {"size": 3}, "select": {"budget": 2}})
     shared = "2 of 5 items share their title with another item"
     folder = make_run("data", titles={1: "The same", 4: "The same"}, warnings={"data": [LEAK, shared, "odd"]})
     train = pl.read_parquet(folder / "data" / "interactions-train.parquet")[TIMESTAMP].sort()
@@ -176,9 +174,7 @@ def test_a_leaky_split_and_shared_titles_are_told_once_with_their_shares(make_ru
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_places_in_each_user_s_sequence_are_no_times_that_could_leak(make_run: MakeRun, first: int) -> None:
-    config = Config.model_validate(
-        {"data": {"split": "leave-last-out"}, "effort": {"pool": 3}, "select": {"budget": 2}}
-    )
+    config = Config.model_validate({"data": {"split": "leave-last-out"}, "pool": {"size": 3}, "select": {"budget": 2}})
     folder = make_run("data")
     path = folder / "data" / "interactions-train.parquet"
     train = pl.read_parquet(path)

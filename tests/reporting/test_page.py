@@ -254,10 +254,10 @@ def test_a_stage_with_a_damaged_file_is_not_shown(make_run: MakeRun, config: Con
 def test_the_share_of_selection_by_hand(make_run: MakeRun, config: Config) -> None:
     found = share(opened_run(make_run(), config))
     assert found is not None
-    # Four stages of 30 s wall and 40 s CPU each; one of two equal arms of the finetune stage.
-    assert found.selection == ("2.0 min", "2.7 min")
+    # Five stages of 30 s wall and 40 s CPU each; one of two equal arms of the finetune stage.
+    assert found.selection == ("2.5 min", "3.3 min")
     assert found.finetuning == ("15.0 s", "20.0 s")
-    assert found.ratio == ("8.0 times", "8.0 times")  # 4 * 30 / (30 / 2), 4 * 40 / (40 / 2)
+    assert found.ratio == ("10.0 times", "10.0 times")  # 5 * 30 / (30 / 2), 5 * 40 / (40 / 2)
 
 
 def test_there_is_no_share_before_fine_tuning(make_run: MakeRun, config: Config) -> None:

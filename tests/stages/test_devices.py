@@ -25,7 +25,10 @@ from dealrec.engine.workers import in_parallel
 from dealrec.errors import ConfigError
 from dealrec.recommenders.bigrec import model as bigrec_model
 from dealrec.stages.feasibility import check_processes
-from dealrec.stages.pipeline import STAGES, stages_until
+from dealrec.stages.pipeline import stages as declared
+from dealrec.stages.pipeline import stages_until
+
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 Gpus = Callable[..., None]
 GIB = 2**30
@@ -60,7 +63,8 @@ def test_fingerprints_hold_the_device_where_it_can_change_the_outcome(
 def test_what_a_cpu_has_begun_is_out_of_date_on_a_gpu_but_can_be_read_there(
     write_config: Callable[..., Path], tmp_path: Path, gpus: Gpus
 ) -> None:
-    config, stages = load(write_config()), stages_until("surrogate")
+    config = load(write_config())
+    stages = stages_until(config, "surrogate")
     run(config, tmp_path / "run", stages, progress=Silent())
     assert [state for _, state, _ in states(config, tmp_path / "run", stages)] == [State.COMPLETE, State.COMPLETE]
     gpus(1)

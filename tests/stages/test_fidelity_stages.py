@@ -19,8 +19,11 @@ from dealrec.engine.runner import run
 from dealrec.engine.stage import Context, Silent
 from dealrec.stages import fidelity as checks
 from dealrec.stages import retrain as retraining
-from dealrec.stages.pipeline import FIDELITY_STAGES, STAGES
+from dealrec.stages.pipeline import FIDELITY_STAGES
+from dealrec.stages.pipeline import stages as declared
 from tests.conftest import Cli, made_interactions, made_items, small_settings
+
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 pytestmark = pytest.mark.slow
 

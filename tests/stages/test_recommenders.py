@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from dealrec.api.prune import prune
+from dealrec.config import Config
 from dealrec.config.files import load, parse
 from dealrec.engine.runner import Outcome, run
 from dealrec.engine.stage import Silent
 from dealrec.errors import ConfigError, DealrecError
-from dealrec.stages.pipeline import STAGES
+from dealrec.stages.pipeline import stages as declared
 from tests.conftest import made_interactions, made_items
+
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 SMALL_TIGER: dict[str, Any] = {
     "codes": {"levels": 2, "codes": 4, "epochs": 5},
@@ -222,7 +225,7 @@ def test_effort_free_of_length_and_what_it_goes_with(write_config: Callable[...,
     expected = details["norm"] * details["tokens"].cast(pl.Float64) ** exponent
     assert scores["effort"].to_list() == pytest.approx(expected.to_list())
     table = pl.read_parquet(tmp_path / "run" / "effort" / "correlations.parquet")
-    assert set(table["with"]) == {"tokens", "loss", "popularity", "influence"}
+    assert set(table["with"]) == {"tokens", "loss", "popularity"}
     assert {0.0, 0.5, 1.0, exponent} == set(table["exponent"])
     paper = write_config(tmp_path / "paper", effort={"pool": 40})
     go(paper, tmp_path / "paper-run", until="effort")

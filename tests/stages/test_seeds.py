@@ -18,9 +18,12 @@ from dealrec.config.files import load
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Silent
 from dealrec.stages import finetune
-from dealrec.stages.pipeline import STAGES, stages_until
+from dealrec.stages.pipeline import stages as declared
+from dealrec.stages.pipeline import stages_until
 from dealrec.stages.recommenders import training
 from tests.conftest import made_interactions, made_items, small_settings
+
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +87,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Runs:
     real = training.train_on
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetune, "train_on", first.watch(real))
-        run(load(folder / "config.yaml"), folder / "run", stages_until("finetune"), progress=Silent())
+        run(
+            load(folder / "config.yaml"),
+            folder / "run",
+            stages_until(load(folder / "config.yaml"), "finetune"),
+            progress=Silent(),
+        )
     names = ["select/selected.parquet", "select/random-0.parquet", "select/strata.parquet"]
     names += [f"finetune/{arm}/adapter_model.safetensors" for arm in ("selected", "random-0")]
     alone = {name: (folder / "run" / name).read_bytes() for name in names}

@@ -9,11 +9,15 @@ from typing import Any
 import polars as pl
 import pytest
 
+from dealrec.config import Config
 from dealrec.config.files import load
 from dealrec.engine.runner import State, run, states
 from dealrec.engine.stage import Silent
-from dealrec.stages.pipeline import FIDELITY_STAGES, STAGES, stages_until
+from dealrec.stages.pipeline import FIDELITY_STAGES, stages_until
+from dealrec.stages.pipeline import stages as declared
 from tests.conftest import made_interactions, made_items, small_settings
+
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -40,7 +44,7 @@ def test_every_stage_leaves_the_files_of_its_contract(finished: Path) -> None:
         *(f"data/interactions-{part}.parquet" for part in ("train", "valid", "test")),
         *(f"data/samples-{part}.parquet" for part in ("train", "valid", "test")),
         *("data/items.parquet", "surrogate/model.safetensors", "surrogate/training.parquet"),
-        *("influence/scores.parquet", "effort/pool.parquet", "effort/scores.parquet", "select/selected.parquet"),
+        *("influence/scores.parquet", "pool/pool.parquet", "effort/scores.parquet", "select/selected.parquet"),
         *("export/train.jsonl", "finetune/selected/adapter_model.safetensors"),
         *("finetune/random-0/adapter_model.safetensors", "evaluate/base/metrics.json"),
         *("evaluate/selected/per_user.parquet", "evaluate/random-0/per_user.parquet", "report/report.html"),
@@ -51,7 +55,7 @@ def test_every_stage_leaves_the_files_of_its_contract(finished: Path) -> None:
 
 def test_selected_are_the_budget_within_the_pool_ranked_by_overall(finished: Path) -> None:
     selected = table(finished, "select/selected.parquet").sort("rank")
-    pool = table(finished, "effort/pool.parquet")
+    pool = table(finished, "pool/pool.parquet")
     assert selected.columns == ["sample_id", "rank", "influence", "effort", "overall", "stratum"]
     assert len(selected) == selected["sample_id"].n_unique() == 6
     assert selected["sample_id"].is_in(pool["sample_id"].implode()).all()
@@ -132,7 +136,8 @@ CHANGES: Mapping[str, list[str]] = {
     "llm.lora.r=4": NAMES[3:],
     "llm.prompt.max_items=2": NAMES[3:],
     "warmstart.epochs=2": NAMES[3:],
-    "effort.pool=13": ["effort", "select", "export", "finetune", "evaluate", "compare", "report"],
+    "replicate=1": NAMES[1:],
+    "pool.size=13": ["pool", "effort", "select", "export", "finetune", "evaluate", "compare", "report"],
     "select.budget=5": ["select", "export", "finetune", "evaluate", "compare", "report"],
     "select.selections=2": ["select", "export", "finetune", "evaluate", "compare", "report"],
     "finetune.seeds=2": ["finetune", "evaluate", "compare", "report"],
@@ -179,6 +184,8 @@ def test_every_setting_is_of_some_stage() -> None:
     }  # the model is held as its files
     held |= {"llm"}  # as llm.lora and llm.prompt; adapter and text encoder as their files
     held |= {"data.interactions", "data.items", "surrogate.module"}  # held as the files that they name
+    held |= {"compare"}  # of another command
+    held |= {"surrogate_loss_drop", "loss_drop"}  # of stages of signals that no method here reads
     dumped = Config().model_dump()
     for section, value in dumped.items():
         keys = [section] if not isinstance(value, dict) else [f"{section}.{key}" for key in value]
@@ -245,7 +252,12 @@ def test_hostile_titles_go_through_to_the_export_and_the_report(
     ]
     titles = pl.Series("title", hostile + made_items()["title"].to_list()[len(hostile) :])
     made_items().with_columns(titles).write_parquet(path.parent / "items.parquet")
-    outcomes = run(load(path, ["select.budget=40", "effort.pool=40"]), tmp_path / "run", STAGES[:7], progress=Silent())
+    outcomes = run(
+        load(path, ["select.budget=40", "pool.size=40"]),
+        tmp_path / "run",
+        STAGES[: NAMES.index("export") + 1],
+        progress=Silent(),
+    )
     warnings = " ".join(outcomes[0].manifest.warnings)
     assert "2 of 30 items" in warnings  # without a title
     rows = [json.loads(line) for line in (tmp_path / "run" / "export" / "train.jsonl").read_text().splitlines()]
@@ -325,7 +337,7 @@ def test_a_test_user_whose_items_nobody_can_recommend_has_a_row(
     rows += [("new", 4, 4, "test")]
     names = ["user_id", "item_id", "timestamp", "part"]
     pl.DataFrame(rows, schema=names, orient="row").write_parquet(path.parent / "interactions.parquet")
-    config = load(path, ["evaluate.ks=[26]", "effort.pool=8", "select.budget=4"])  # all items that are not seen
+    config = load(path, ["evaluate.ks=[26]", "pool.size=8", "select.budget=4"])  # all items that are not seen
     outcomes = run(config, tmp_path / "run", STAGES, progress=Silent())
     facts, warnings = outcomes[0].manifest.facts, outcomes[0].manifest.warnings
     assert (facts["test_samples"], facts["test_users_without_loss"], facts["test_users_without_history"]) == (4, 2, 1)
@@ -398,7 +410,7 @@ def test_everything_seen_leaves_nothing_to_recommend(write_config: Callable[...,
     one.write_parquet(path.parent / "interactions.parquet")
     made_items(items=2).head(1).write_parquet(path.parent / "items.parquet")
     outcomes = run(load(path), tmp_path / "run", STAGES, progress=Silent())
-    assert any("had before" in text for text in outcomes[8].manifest.warnings)
+    assert any("had before" in text for text in outcomes[NAMES.index("evaluate")].manifest.warnings)
 
 
 def test_a_run_that_ends_before_the_recommender_needs_none(write_config: Callable[..., Path], tmp_path: Path) -> None:
@@ -409,9 +421,9 @@ def test_a_run_that_ends_before_the_recommender_needs_none(write_config: Callabl
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (stub / name).write_text("{}")
     config = load(write_config(llm={"model": str(stub)}))
-    run(config, tmp_path / "run", stages_until("data"), progress=Silent())
+    run(config, tmp_path / "run", stages_until(config, "data"), progress=Silent())
     with pytest.raises(ModelError, match="names no model_type"):
-        run(config, tmp_path / "run", stages_until("warmstart"), progress=Silent())
+        run(config, tmp_path / "run", stages_until(config, "warmstart"), progress=Silent())
     assert not (tmp_path / "run" / "surrogate").exists()
 
 

@@ -26,7 +26,7 @@ Write = Callable[..., Path]
 
 
 def run_to_influence(path: Path, folder: Path) -> list[Outcome]:
-    return run(load(path), folder / "run", stages_until("influence"), progress=Silent())
+    return run(load(path), folder / "run", stages_until(load(path), "influence"), progress=Silent())
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_loss_of_the_settings_is_trained_and_scored(write_config: Write, tmp
     run_to_influence(path, tmp_path)
     training = pl.read_parquet(tmp_path / "run" / "surrogate" / "training.parquet")
     assert training["train_loss"][0] == pytest.approx(UNTRAINED[loss], rel=0.05)  # all scores still near 0
-    config, (*_, stage) = load(path), stages_until("influence")
+    config, (*_, stage) = load(path), stages_until(load(path), "influence")
     context = Context("influence", config, Silent(), tmp_path / "run", tmp_path / "none", stage.inputs)
     model = surrogates.trained(context)
     batches = surrogates.batches(context, model, "train", batch_size=24)
@@ -109,7 +109,7 @@ def test_the_example_runs_to_influence_and_a_change_of_its_file_outdates_it(
     assert outcomes[2].manifest.facts["parameters"] == 12 * 64**2 + 13 * 64  # a block of GPT-2
 
     def outdated() -> list[str]:
-        found = states(load(path), tmp_path / "run", stages_until("influence"))
+        found = states(load(path), tmp_path / "run", stages_until(load(path), "influence"))
         return [stage.name for stage, state, _ in found if state is not State.COMPLETE]
 
     assert outdated() == []

@@ -111,9 +111,9 @@ class Pruned(Generic[TableT]):
 
     def _run(self) -> Run[Config]:
         from dealrec.engine.run_directory import open_run
-        from dealrec.stages.pipeline import RESULTS
+        from dealrec.stages.pipeline import results
 
-        return open_run(self.run_dir, RESULTS, self.config)
+        return open_run(self.run_dir, results(self.config), self.config)
 
     def _require(self, stage: str, otherwise: str) -> Run[Config]:
         run = self._run()
@@ -145,21 +145,20 @@ def prune(
     names, formats and splits go into `data`. budget: a count if an int, a share of the samples if a float.
     llm: a directory in Hugging Face format, a model id, or the whole section of the config as a mapping; not needed
     with recommender="tiger".
-    surrogate and settings: sections of the config as mappings, e.g. `effort={"pool": 4096}`,
+    surrogate and settings: sections of the config as mappings, e.g. `pool={"size": 4096}`,
     `data={"split": "leave-last-out"}`. run_dir: where everything is kept, and resumed from; None: a new temporary
     folder. until: last stage; "report" fine-tunes and evaluates too. progress: True: what goes on, on stderr or in the
     notebook; False or None: warnings come as Python warnings, and nothing else is shown. Raises DealrecError for what
     the caller can mend.
 
-    The effort pool is four times the budget unless `effort` says otherwise. In one process one call computes at a time
-    and calls in other threads wait for it, since dropout draws from torch's global generator; that and other global
-    state is found again as it was.
+    The pool of candidates is four times the budget unless `pool` says otherwise. In one process one call computes at a
+    time and calls in other threads wait for it, since dropout draws from torch's global generator; that and other
+    global state is found again as it was.
     """
     from dealrec.config.files import parse
     from dealrec.engine.runner import opened, run_opened
     from dealrec.stages.pipeline import stages_until
 
-    stages = stages_until(until)
     tables = {"interactions": interactions, "items": items}
     kinds = {name: kind_of(table, name=name) for name, table in tables.items() if not isinstance(table, str | Path)}
     folder = Path(run_dir).absolute() if run_dir is not None else Path(tempfile.mkdtemp(prefix="dealrec-"))
@@ -177,7 +176,7 @@ def prune(
         for name, frame in frames.items():
             _write(frame, paths[name])
         with _errors_by_argument(paths):
-            run_opened(config, folder, stages, progress=progress or Quiet())
+            run_opened(config, folder, stages_until(config, until), progress=progress or Quiet())
     return Pruned(folder, config, kinds.get("interactions", "polars"))
 
 
@@ -198,10 +197,9 @@ def _sections(
     budget = budget if isinstance(budget, float) else operator.index(budget)
     sections["surrogate"] = dict(surrogate or {})
     sections["select"] = {**sections.get("select", {}), "budget": budget}
-    sections["effort"] = {
-        "pool": min(1.0, 4.0 * budget) if isinstance(budget, float) else 4 * budget,
-        **sections.get("effort", {}),
-    }
+    earlier = {"size": sections["effort"].pop("pool")} if "pool" in sections.get("effort", {}) else {}
+    size = min(1.0, 4.0 * budget) if isinstance(budget, float) else 4 * budget
+    sections["pool"] = {"size": size, **earlier, **sections.get("pool", {})}
     usual = Config.model_fields["recommender"].default
     if llm is not None:
         sections["llm"] = dict(llm) if isinstance(llm, Mapping) else {"model": str(llm)}

@@ -12,7 +12,7 @@ import warnings
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -28,10 +28,8 @@ from dealrec.cli.options import (
     RunDir,
     Until,
 )
+from dealrec.cli.running import demo_config, run_pipeline
 from dealrec.errors import ConfigError, DealrecError
-
-if TYPE_CHECKING:
-    from dealrec.config import Config
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,9 +75,9 @@ def demo(
     """
     from dealrec.demo import TIGER
 
-    config = _demo_config([*TIGER, *(overrides or [])], llm=False, text_encoder=True) if tiger else None
+    config = demo_config([*TIGER, *(overrides or [])], llm=False, text_encoder=True) if tiger else None
     run_dir = run_dir or Path("runs/demo-tiger" if tiger else "runs/demo")
-    _run(config or _demo_config(overrides), run_dir, until=until, dry=dry_run, as_json=as_json)
+    run_pipeline(config or demo_config(overrides), run_dir, until=until, dry=dry_run, as_json=as_json)
     if not as_json and not tiger and not dry_run:
         typer.echo("Note: LLMs have seen MovieLens in pretraining; only the arms can be compared, not their level.")
 
@@ -99,7 +97,7 @@ def run(
     """
     from dealrec.config.files import load
 
-    _run(load(config, overrides or ()), run_dir, until=until, dry=dry_run, as_json=as_json)
+    run_pipeline(load(config, overrides or ()), run_dir, until=until, dry=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -194,11 +192,39 @@ def fidelity(
     from dealrec.stages import fidelity as checks
     from dealrec.stages.pipeline import FIDELITY_STAGES
 
-    settings = load(config, overrides or ()) if config else _demo_config(overrides, llm=False)
+    settings = load(config, overrides or ()) if config else demo_config(overrides, llm=False)
     settings = checks.quick(settings) if quick else checks.full(settings)
     run_dir = run_dir or Path("runs/fidelity-quick" if quick else "runs/fidelity")
     outcomes = run_stages(settings, run_dir, FIDELITY_STAGES, progress=TerminalProgress())
     show_fidelity(outcomes, run_dir, as_json=as_json)
+
+
+@app.command()
+def compare(
+    config: ConfigPath,
+    run_dir: Annotated[Path, typer.Option(help="Folder of the comparison; what is in it is gone on from.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods of selection, in random samples.
+
+    Trains every method's selection and random ones of several sizes, from several seeds; resumable.
+    """
+    from dealrec.cli.comparison import show_comparison
+    from dealrec.cli.progress import TerminalProgress
+    from dealrec.comparing.outcome import compare as compare_methods
+    from dealrec.config.files import load
+
+    outcome = compare_methods(load(config, overrides or ()), run_dir, progress=TerminalProgress())
+    show_comparison(outcome, json=as_json)
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """Show what can select, and the signals and options of each."""
+    from dealrec.cli.comparison import show_methods
+
+    show_methods(as_json=as_json)
 
 
 @app.command()
@@ -277,40 +303,14 @@ def report(
     from dealrec.engine.run_directory import open_run
     from dealrec.engine.runner import recorded_config
     from dealrec.reporting import rewrite_report, write_comparison
-    from dealrec.stages.pipeline import RESULTS
+    from dealrec.stages.pipeline import results
 
-    runs = [open_run(run_dir, RESULTS, recorded_config(run_dir, Config)) for run_dir in run_dirs]
+    configs = [recorded_config(run_dir, Config) for run_dir in run_dirs]
+    runs = [open_run(run_dir, results(config), config) for run_dir, config in zip(run_dirs, configs, strict=True)]
     if compare:
         show_comparison(write_comparison(runs[0], runs[1], out), as_json=as_json)
     else:
         show_report(*rewrite_report(runs[0], out), as_json=as_json)
-
-
-def _demo_config(overrides: list[str] | None, *, llm: bool = True, text_encoder: bool = False) -> "Config":
-    from dealrec.cli.progress import TerminalProgress
-    from dealrec.config.files import load
-    from dealrec.demo.assets import fetch
-
-    assets = fetch(progress=TerminalProgress(), llm=llm, text_encoder=text_encoder)
-    return load(Path(__file__).parent.parent / "demo" / "movielens.yaml", overrides or (), base=assets)
-
-
-def _run(config: "Config", run_dir: Path, *, until: str, dry: bool, as_json: bool) -> None:
-    from dealrec.cli.progress import TerminalProgress
-    from dealrec.cli.tables import show_estimates, show_outcomes
-    from dealrec.engine.runner import run as run_stages
-    from dealrec.stages.pipeline import stages_until
-
-    if dry:
-        from dealrec.estimates import estimate
-
-        estimates = estimate(config, run_dir, until=until, progress=TerminalProgress())
-        for warning in estimates.warnings:
-            typer.echo(f"warning: {warning}", err=True)
-        show_estimates(estimates, run_dir, as_json=as_json)
-        return
-    outcomes = run_stages(config, run_dir, stages_until(until), progress=TerminalProgress())
-    show_outcomes(outcomes, run_dir, config, as_json=as_json)
 
 
 def main() -> None:

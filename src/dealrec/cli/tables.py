@@ -36,10 +36,10 @@ def show_states(states: Sequence[tuple[Stage, State, Manifest | None]], *, as_js
         rows = [{"stage": stage.name, "state": state, **_cost(manifest)} for stage, state, manifest in states]
         print_json(rows)
         return
-    table = _table("stage", "state", ">time", ">CPU time", ">peak memory")
+    table = table_of("stage", "state", ">time", ">CPU time", ">peak memory")
     for stage, state, manifest in states:
         table.add_row(stage.name, state, *_cost_cells(manifest))
-    _console().print(table)
+    console().print(table)
 
 
 def show_estimates(estimates: "Estimates", run_dir: Path, *, as_json: bool) -> None:
@@ -48,8 +48,8 @@ def show_estimates(estimates: "Estimates", run_dir: Path, *, as_json: bool) -> N
         total = {name: getattr(estimates, name) for name in ("seconds", "at_most", "peak_memory_bytes")}
         print_json({"run_dir": str(run_dir), **asdict(estimates), "total": total})
         return
-    console = _console()
-    table = _table("stage", "", "what it does", ">time", ">peak memory", title="What a run would do, and its cost")
+    out = console()
+    table = table_of("stage", "", "what it does", ">time", ">peak memory", title="What a run would do, and its cost")
     for stage in estimates.stages:
         figures = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in stage.figures.items())
         peak = _expected_memory(stage.peak_memory_bytes)
@@ -60,16 +60,16 @@ def show_estimates(estimates: "Estimates", run_dir: Path, *, as_json: bool) -> N
         table.add_row(stage.stage, stage.plan, figures, time, peak)
     time, peak = _expected_time(estimates.seconds, estimates.at_most), _expected_memory(estimates.peak_memory_bytes)
     table.add_row("all", "", "", time, peak, style="bold")
-    console.print(table)
+    out.print(table)
     to_do = [stage.stage for stage in estimates.to_do]
     if "export" in to_do[:-1]:
         export = estimates.until("export")
         time = _expected_time(export.seconds, export.at_most)
-        console.print(f"The training file, up to export: {time}. With --until export a run ends there.", soft_wrap=True)
+        out.print(f"The training file, up to export: {time}. With --until export a run ends there.", soft_wrap=True)
     for stage in estimates.stages:
         for note in stage.notes:
-            console.print(f"{stage.stage}: {note}", style="dim")
-    console.print(
+            out.print(f"{stage.stage}: {note}", style="dim")
+    out.print(
         f"Measured on small pieces, on {estimates.device} with {estimates.threads} threads, in"
         f" {seconds(estimates.probe_seconds)}; what else the machine does, now or then, makes the run shorter or"
         f" longer. Nothing was written to {run_dir}.",
@@ -99,25 +99,25 @@ def show_outcomes(outcomes: Sequence[Outcome], run_dir: Path, config: Config, *,
         results = _results(run_dir) if "compare" in complete else {}
         print_json({"run_dir": str(run_dir), "stages": stages, "results": results})
         return
-    console = _console()
+    out = console()
     if "select" in complete:
-        _show_selection(console, run_dir, outcomes)
-    table = _table("stage", "", ">time", ">CPU time", ">peak memory", title="Stages")
+        _show_selection(out, run_dir, outcomes)
+    table = table_of("stage", "", ">time", ">CPU time", ">peak memory", title="Stages")
     for outcome in outcomes:
         table.add_row(outcome.stage, "ran" if outcome.ran else "up to date", *_cost_cells(outcome.manifest))
     wall = sum(outcome.manifest.wall_seconds for outcome in outcomes)
     cpu = sum(outcome.manifest.cpu_seconds for outcome in outcomes)
     table.add_row("all", "", seconds(wall), seconds(cpu), "")
-    console.print(table)
+    out.print(table)
     if "compare" in complete:
-        _show_results(console, _results(run_dir), config)
+        _show_results(out, _results(run_dir), config)
     if not any(outcome.ran for outcome in outcomes):
-        console.print("Nothing to do: every stage is up to date.")
+        out.print("Nothing to do: every stage is up to date.")
     if "export" in complete:
-        console.print(f"Training file: {run_dir / 'export' / 'train.jsonl'}", soft_wrap=True)
-        console.print(f"For your trainer: dealrec export {shlex.quote(str(run_dir))} --to STACK", soft_wrap=True)
+        out.print(f"Training file: {run_dir / 'export' / 'train.jsonl'}", soft_wrap=True)
+        out.print(f"For your trainer: dealrec export {shlex.quote(str(run_dir))} --to STACK", soft_wrap=True)
     if "report" in complete:
-        console.print(f"Report: {run_dir / 'report' / 'report.html'}", soft_wrap=True)
+        out.print(f"Report: {run_dir / 'report' / 'report.html'}", soft_wrap=True)
 
 
 def _show_selection(console: Console, run_dir: Path, outcomes: Sequence[Outcome]) -> None:
@@ -133,7 +133,7 @@ def _show_selection(console: Console, run_dir: Path, outcomes: Sequence[Outcome]
         f"Selected: {facts['budget']:,} of {facts['samples']:,} samples, from {facts['pool']:,} candidates in"
         f" {facts['strata_in_use']} strata; the highest overall scores"
     )
-    table = _table(
+    table = table_of(
         ">#", "last of the history -> target", ">influence", ">effort", ">overall", "kept because", title=title
     )
     for row in rows.iter_rows(named=True):
@@ -153,7 +153,7 @@ def _show_results(console: Console, results: dict[str, Any], config: Config) -> 
     over = "users, and seeds where there are several" if max(runs.values()) > 1 else "users"
     title = f"Results per user, mean [{percent(config.evaluate.confidence)} bootstrap interval over {over}]"
     headers = (f">{arm}, mean of {n}" if n > 1 else f">{arm}" for arm, n in runs.items())
-    table = _table("measure", ">users", *headers, title=title)
+    table = table_of("measure", ">users", *headers, title=title)
     for name, estimate in arms[0].items():
         table.add_row(name, str(estimate["n"]), *(_with_interval(metrics[name], metric) for metrics in arms))
     for name in catalogues[0]:
@@ -163,7 +163,7 @@ def _show_results(console: Console, results: dict[str, Any], config: Config) -> 
     if not measures:
         return
     tests = [units for units, test in next(iter(measures.values()))["p"].items() if test is not None]
-    table = _table(
+    table = table_of(
         *("measure", ">selected - random", *(f">p ({units})" for units in tests), "verdict: selected is ..."),
         title="Selected against Random, paired by user",
     )
@@ -182,10 +182,10 @@ def show_fidelity(outcomes: Sequence[Outcome], run_dir: Path, *, as_json: bool) 
     if as_json:
         print_json({"run_dir": str(run_dir), "rows": rows.to_dicts(), "facts": facts})
         return
-    console = _console()
+    out = console()
     title = "Linear datamodelling score [95% interval over subsets], and the most that the noise of retraining allows"
     headers = ("risk", "parameters", "solver", ">share", ">own risk", ">at most", ">test risk", ">at most")
-    table = _table(*headers, ">seeds", ">damping", ">s", title=title)
+    table = table_of(*headers, ">seeds", ">damping", ">s", title=title)
     for row in rows.iter_rows(named=True):
         table.add_row(
             *(row["risk"], row["parameters"], row["solver"], f"{row['share']:g}"),
@@ -193,14 +193,14 @@ def show_fidelity(outcomes: Sequence[Outcome], run_dir: Path, *, as_json: bool) 
             "-" if row["stability"] is None else correlation(row["stability"]),
             *("-" if row[name] is None else number(row[name]) for name in ("damping", "seconds")),
         )
-    console.print(table)
-    console.print("seeds: Spearman correlation of the scores of surrogates from different seeds", style="dim")
-    console.print(
+    out.print(table)
+    out.print("seeds: Spearman correlation of the scores of surrogates from different seeds", style="dim")
+    out.print(
         f"Convex toy, each sample left out: Spearman {metric(facts['leave_one_out_spearman'])},"
         f" slope {number(facts['leave_one_out_slope'])}"
     )
     total = sum(outcome.manifest.wall_seconds for outcome in outcomes)
-    console.print(f"{seconds(total)} in all; the table: {run_dir / 'fidelity' / 'fidelity.parquet'}", soft_wrap=True)
+    out.print(f"{seconds(total)} in all; the table: {run_dir / 'fidelity' / 'fidelity.parquet'}", soft_wrap=True)
 
 
 def show_export(exported: "Exported", *, as_json: bool) -> None:
@@ -269,12 +269,13 @@ def _cost_cells(manifest: Manifest | None) -> tuple[str, str, str]:
     return seconds(manifest.wall_seconds), seconds(manifest.cpu_seconds), memory(manifest.peak_memory_bytes)
 
 
-def _console() -> Console:
-    console = Console(highlight=False, markup=False, emoji=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=140)
+def console() -> Console:
+    """Of stdout; where that is no terminal wide enough for the tables."""
+    shown = Console(highlight=False, markup=False, emoji=False)
+    return shown if shown.is_terminal else Console(highlight=False, markup=False, emoji=False, width=140)
 
 
-def _table(*headers: str, title: str | None = None) -> Table:
+def table_of(*headers: str, title: str | None = None) -> Table:
     """A table; a header that begins with > is aligned to the right."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for header in headers:

@@ -3,13 +3,26 @@
 The first of everything has the run's seed and the plain name; what comes after has a seed derived from it.
 """
 
+import hashlib
 from dataclasses import dataclass
 
+from dealrec.config.selection import Budget, Options
 from dealrec.config.settings import Config
 
 BASE, SELECTED, RANDOM = "base", "selected", "random"  # the kinds of arms
-ARMS = ("select.selections", "select.random_arms")  # the settings of how many there are
-_SELECTION, _TRAINING = 1, 2  # streams of derived seeds
+ARMS = ("select.selections", "select.random_arms", "select.arms")  # the settings of which there are
+SEEDS = ("seed", "replicate")  # the settings of what is drawn from the surrogate on
+_SELECTION, _TRAINING, _REPLICATE, _ARM = 1, 2, 3, 4  # streams of derived seeds
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A selection: the method that makes it, of how many samples, and the seed of what the method draws."""
+
+    method: str
+    budget: Budget
+    options: Options
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -30,10 +43,15 @@ class FineTuning:
         return f"{self.arm}+{self.training}" if self.training else self.arm
 
 
+def replicate_seed(config: Config) -> int:
+    """The seed of everything from the surrogate on but for what replicates share: data, warm start, test users."""
+    return _derived(config.seed, _REPLICATE, config.replicate)
+
+
 def selected_arms(config: Config) -> dict[str, int]:
     """The method's selections, each with its seed: `selected`, which is exported, `selected-1` and so on."""
     names = [SELECTED, *(f"{SELECTED}-{number}" for number in range(1, config.select.selections))]
-    return {name: _seed(config, _SELECTION, number) for number, name in enumerate(names)}
+    return {name: _derived(replicate_seed(config), _SELECTION, number) for number, name in enumerate(names)}
 
 
 def random_arms(config: Config) -> list[str]:
@@ -41,17 +59,43 @@ def random_arms(config: Config) -> list[str]:
     return [f"{RANDOM}-{number}" for number in range(config.select.random_arms)]
 
 
+def arms(config: Config) -> dict[str, Arm]:
+    """Every selection of a run, by name: the method's, the random ones, and those of `select.arms`.
+
+    What a random arm draws is independent of what any other arm draws.
+    """
+    settings, seed = config.select, replicate_seed(config)
+    options = settings.options
+    if settings.method == "dealrec":  # whose options have been settings from the first
+        options = settings.model_dump(include={"effort_weight", "strata", "hard_prune"}) | options
+    chosen = {name: Arm(settings.method, settings.budget, options, own) for name, own in selected_arms(config).items()}
+    randoms = {
+        name: Arm(RANDOM, settings.budget, {}, seed * 1_000 + number + 1)
+        for number, name in enumerate(random_arms(config))
+    }
+    further = {
+        name: Arm(arm.method, arm.budget or settings.budget, arm.options, _derived(seed, _ARM, _number(name)))
+        for name, arm in settings.arms.items()
+    }
+    return chosen | randoms | further
+
+
 def fine_tunings(config: Config) -> list[FineTuning]:
     """Every training of every arm. All arms have the same training seeds."""
-    seeds = [_seed(config, _TRAINING, number) for number in range(config.finetune.seeds)]
-    arms = [*selected_arms(config), *random_arms(config)]
-    return [FineTuning(arm, number, seed) for arm in arms for number, seed in enumerate(seeds)]
+    seed = replicate_seed(config)
+    seeds = [_derived(seed, _TRAINING, number) for number in range(config.finetune.seeds)]
+    return [FineTuning(arm, number, seed) for arm in arms(config) for number, seed in enumerate(seeds)]
 
 
-def _seed(config: Config, stream: int, number: int) -> int:
-    """The run's seed for number 0; below 2^32. Streams and numbers are independent of one another."""
+def _number(name: str) -> int:
+    """A number from 1 on that follows from the name alone, whatever other arms there are."""
+    return 1 + int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
+
+
+def _derived(seed: int, stream: int, number: int) -> int:
+    """The seed itself for number 0; below 2^32. Streams and numbers are independent of one another."""
     import numpy as np
 
     if not number:
-        return config.seed
-    return int(np.random.SeedSequence(config.seed, spawn_key=(stream, number)).generate_state(1)[0])
+        return seed
+    return int(np.random.SeedSequence(seed, spawn_key=(stream, number)).generate_state(1)[0])

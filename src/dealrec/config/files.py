@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from dealrec.config.selection import ArmConfig
 from dealrec.config.settings import Config
 from dealrec.config.solvers import FOLDER_OR_ID
 from dealrec.errors import ConfigError
@@ -56,6 +57,27 @@ def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) 
         if value is not None:
             location = _folder_or_id(value, base) if isinstance(value, str) else _resolve(value, base)
             config = with_setting(config, key.split("."), location)
+    return _with_method_files(config, base)
+
+
+def _with_method_files(config: Config, base: Path) -> Config:
+    """The same with the paths of the user's own methods resolved."""
+
+    def located(name: str) -> str:
+        return str(_resolve(Path(name), base)) if name.endswith(".py") else name
+
+    def located_arm(arm: ArmConfig) -> ArmConfig:
+        return arm.model_copy(update={"method": located(arm.method)})
+
+    arms = {name: located_arm(arm) for name, arm in config.select.arms.items()}
+    methods = [located(arm) if isinstance(arm, str) else located_arm(arm) for arm in config.compare.methods]
+    for key, value in {
+        "pool.method": located(config.pool.method),
+        "select.method": located(config.select.method),
+        "select.arms": arms,
+        "compare.methods": methods,
+    }.items():
+        config = with_setting(config, key.split("."), value)
     return config
 
 
@@ -133,6 +155,8 @@ def _set(raw: dict[str, Any], override: str) -> None:
         value = text.strip()
     paths = _path_settings()
     if key in paths and isinstance(value, str) and (not paths[key] or _expanded(Path(value)).exists()):
+        value = str(_resolve(Path(value), Path.cwd()))
+    if key.endswith(".method") and str(value).endswith(".py"):
         value = str(_resolve(Path(value), Path.cwd()))
     if key.endswith("solver.kind") and raw.get(last, "cg") != value:
         raw.clear()  # the keys beside it are those of another kind

@@ -22,8 +22,15 @@ REFERENCE: dict[str, Any] = {
             "allow_unconverged": True,
         },
     },
-    "effort": {"pool": 1.0},
-    "select": {"effort_weight": 0.3, "strata": 50, "hard_prune": 0.1},
+    "pool": {"size": 1.0},
+    "select": {"method": "dealrec", "effort_weight": 0.3, "strata": 50, "hard_prune": 0.1},
 }
 
-PRESETS: Mapping[str, dict[str, Any]] = {"reference": REFERENCE}
+# As the paper has it: influence on the training risk, effort of every sample, and no fault of the release.
+PAPER: dict[str, Any] = {
+    "influence": {"risk": "train"},
+    "pool": {"size": 1.0},
+    "select": {"method": "dealrec"},
+}
+
+PRESETS: Mapping[str, dict[str, Any]] = {"paper": PAPER, "reference": REFERENCE}

@@ -6,32 +6,20 @@ The order of the fields is the order of the pipeline.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from dealrec.config.recommenders import RECOMMENDERS, LLMConfig, TIGERConfig
+from dealrec.config.selection import (
+    CompareConfig,
+    EffortConfig,
+    LossDropConfig,
+    PoolConfig,
+    SelectConfig,
+    SurrogateLossDropConfig,
+)
 from dealrec.config.solvers import CGConfig, Section, SolverConfig
+from dealrec.config.training import FinetuneConfig, TrainingConfig
 from dealrec.engine.settings import Settings
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("expected a count such as 1024, or a share such as 0.02")
-    return value
-
-
-def _count_or_share(value: int | float) -> int | float:
-    if (isinstance(value, int) and value < 1) or (isinstance(value, float) and not 0 < value <= 1):
-        raise ValueError("expected a count of at least 1, or a share above 0 and at most 1.0")
-    return value
-
-
-Budget = Annotated[int | float, BeforeValidator(_number), AfterValidator(_count_or_share)]
 
 
 class Columns(Section):
@@ -198,98 +186,12 @@ class FidelityConfig(Section):
     workers: int = Field(2, ge=1, description="Processes at a time, one thread each. The results do not depend on it.")
 
 
-class EffortConfig(Section):
-    """The LLM's gradient norm for each candidate (Eq. 12 of the paper)."""
-
-    pool: Budget = Field(
-        0.1, description="Candidates that are scored, stratified by influence: a count (at most all), or a share."
-    )
-    parameters: list[str] | None = Field(
-        None,
-        min_length=1,
-        description="Name globs of the parameters whose gradient is taken, frozen ones too, such as"
-        " '*.layers.29.*lora*' or '*.q_proj.base_layer.weight'. null: all that fine-tuning changes.",
-    )
-    length_exponent: float | Literal["fitted"] = Field(
-        0.0,
-        description="Effort is the norm times the number of target tokens to this power. 0: as in the paper, where"
-        " short titles look hard; 0.5: tokens with independent gradients; 1: the summed loss; fitted: free of length.",
-    )
-    batch_tokens: int = Field(1024, ge=1, description="Tokens per batch, padding included.")
-    batch_memory: int | None = Field(
-        None,
-        ge=1,
-        description="MiB that the process may take (on a GPU: its tensors): tokens per batch are then chosen by"
-        " measuring small batches. null: batch_tokens. The scores differ by rounding alone.",
-    )
-    shard_size: int = Field(256, ge=1, description="Samples per shard; a killed run resumes at the next shard.")
-
-
-class SelectConfig(Section):
-    """Coverage-enhanced selection (Eq. 13 and Algorithm 2 of the paper)."""
-
-    budget: Budget = Field(0.02, description="Samples to select: a count, or a share of all training samples.")
-    effort_weight: float = Field(0.3, ge=0, description="Weight of effort against influence, both scaled to [0, 1].")
-    strata: int = Field(50, ge=1, description="Strata of equal width of the overall score.")
-    hard_prune: float = Field(
-        0.0, ge=0, lt=1, description="Share of the candidates with the highest overall scores that is dropped first."
-    )
-    selections: int = Field(
-        1, ge=1, description="Selections, each drawn anew from the same scores; the first is the one that is exported."
-    )
-    random_arms: int = Field(1, ge=0, description="Random selections of the same size to compare with.")
-
-
-class TrainingConfig(Section):
-    """Training on the Trainer of transformers."""
-
-    epochs: int = Field(3, ge=1, description="Passes over the samples.")
-    learning_rate: float = Field(1e-4, gt=0, description="Peak step size of AdamW; decays linearly.")
-    batch_size: int = Field(16, ge=1, description="Samples per optimiser step.")
-    micro_batch_size: int = Field(4, ge=1, description="Samples per forward pass; must divide batch_size.")
-    warmup_share: float = Field(0.0, ge=0, lt=1, description="Share of the steps over which the step size rises.")
-    checkpoint_every: Annotated[int, Field(ge=1)] | Literal["epoch"] | None = Field(
-        None, description="Optimiser steps, or epoch, between checkpoints that a killed run goes on from. null: none."
-    )
-    patience: int | None = Field(
-        None, ge=1, description="Evaluations without a lower validation loss until it stops, the best kept. null: off."
-    )
-    validation_samples: int = Field(500, ge=1, description="Validation samples at most; only with patience.")
-    processes: int = Field(
-        1, ge=1, description="Processes that train together, a device each, started by `accelerate launch`."
-    )
-    report_to: str = Field(
-        "none",
-        description="Experiment tracker, as the Trainer of transformers names it. tensorboard comes with the extra"
-        " 'tracking' and shows the run directory's folder tracking.",
-    )
-
-    @model_validator(mode="after")
-    def _micro_divides_batch(self) -> Self:
-        if self.batch_size % (self.micro_batch_size * self.processes):
-            raise ValueError(
-                f"micro_batch_size ({self.micro_batch_size}) times processes ({self.processes}) must divide batch_size"
-                f" ({self.batch_size})"
-            )
-        return self
-
-
-class FinetuneConfig(TrainingConfig):
-    """Fine-tuning of one adapter, or of the whole model, for each arm."""
-
-    full: bool = Field(False, description="Train all parameters in the place of an adapter. TIGER always is.")
-    seeds: int = Field(
-        1,
-        ge=1,
-        description="Trainings of each arm, which differ in order and dropout, not in the weights they start from.",
-    )
-
-
 class EvaluateConfig(Section):
     """Test loss and ranking over the whole catalogue."""
 
     loss_users: int | None = Field(1000, ge=1, description="Test users whose loss is measured. null: all.")
-    ranking_users: int | None = Field(1000, ge=1, description="Test users who are ranked for. null: all.")
+    valid_samples: int = Field(0, ge=0, description="Validation samples whose loss is measured too, at most.")
+    ranking_users: int | None = Field(1000, ge=0, description="Test users who are ranked for. null: all; 0: none.")
     ks: list[Annotated[int, Field(ge=1)]] = Field([10, 20], min_length=1, description="Cut-offs K.")
     beams: int = Field(4, ge=1, description="Beams of the generation; TIGER keeps at least as many as the largest K.")
     max_new_tokens: int = Field(32, ge=1, description="Tokens of a generated title at most.")
@@ -313,9 +215,15 @@ class EvaluateConfig(Section):
 class Config(Settings):
     """All settings of a run."""
 
+    replicate: int = Field(
+        0, ge=0, description="Number of a repetition from the surrogate's seed on: other draws on the same data."
+    )
     data: DataConfig = Field(DataConfig(), description="Interactions, splits and samples.")
     surrogate: SurrogateConfig = Field(SurrogateConfig(), description="The surrogate recommender.")
     influence: InfluenceConfig = Field(InfluenceConfig(), description="Influence scores.")
+    surrogate_loss_drop: SurrogateLossDropConfig = Field(
+        SurrogateLossDropConfig(), description="The surrogate's loss drop."
+    )
     recommender: Literal["bigrec", "tiger"] = Field(
         "bigrec", description="What is fine-tuned. bigrec: an LLM that writes titles. tiger: a T5 over semantic ids."
     )
@@ -324,11 +232,24 @@ class Config(Settings):
     warmstart: TrainingConfig = Field(
         TrainingConfig(epochs=1), description="The warm start of BIGRec, where data.warm_share sets samples apart."
     )
+    pool: PoolConfig = Field(PoolConfig(), description="Candidates of the recommender's signals.")
     effort: EffortConfig = Field(EffortConfig(), description="Effort scores.")
+    loss_drop: LossDropConfig = Field(LossDropConfig(), description="The recommender's loss drop.")
     select: SelectConfig = Field(SelectConfig(), description="Selection.")
     finetune: FinetuneConfig = Field(FinetuneConfig(), description="Few-shot fine-tuning.")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Evaluation.")
+    compare: CompareConfig = Field(CompareConfig(), description="Comparison of methods.")
     fidelity: FidelityConfig = Field(FidelityConfig(), description="Check of influence against retraining.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, values: Any) -> Any:
+        """effort.pool became pool.size."""
+        effort = values.get("effort") if isinstance(values, dict) else None
+        if not isinstance(effort, dict) or "pool" not in effort:
+            return values
+        pool = {"size": effort["pool"], **(values.get("pool") or {})}
+        return {**values, "effort": {key: value for key, value in effort.items() if key != "pool"}, "pool": pool}
 
     def unread_sections(self) -> frozenset[str]:
         """Sections of the other recommenders."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from dealrec.columns import HISTORY, ITEM, POSITION, SAMPLE, TARGET, USER
+from dealrec.columns import HISTORY, ITEM, POSITION, SAMPLE, TARGET, TIMESTAMP, USER
 
 _ROW, _FIRST, _STOP = "row", "first", "stop"  # a sample's history is the rows first, ..., stop - 1
 
@@ -16,7 +16,8 @@ def training_samples(
 
     train: user_id, item_id, position, in any order. among: the interactions that may be targets, a part of `train`;
     None: all. Returns sample_id (Int64, 0..n-1, in the order of user and
-    position), user_id, history (the most recent `max_history` items at most, oldest first) and target.
+    position), user_id, history (the most recent `max_history` items at most, oldest first) and target, and the target's
+    timestamp where `train` has one.
 
     >>> train = pl.DataFrame({USER: [1, 1, 1, 2], ITEM: [7, 8, 9, 7], POSITION: [0, 1, 2, 0]})
     >>> training_samples(train, samples_per_user=2, max_history=1).rows()
@@ -53,9 +54,10 @@ def held_out_samples(earlier: pl.DataFrame, held_out: pl.DataFrame, *, max_histo
 def _with_history(spans: pl.DataFrame, items: pl.Series, *, max_history: int) -> pl.DataFrame:
     # Only the rows that are kept are ever listed: memory stays at samples x max_history, however long the users.
     first = pl.max_horizontal(pl.col(_FIRST), pl.col(_STOP) - max_history)
-    numbered = spans.select(pl.int_range(pl.len(), dtype=pl.Int64).alias(SAMPLE), USER, TARGET, _STOP, first)
+    time = [TIMESTAMP] if TIMESTAMP in spans.columns else []
+    numbered = spans.select(pl.int_range(pl.len(), dtype=pl.Int64).alias(SAMPLE), USER, TARGET, *time, _STOP, first)
     flat = numbered.select(SAMPLE, pl.int_ranges(_FIRST, _STOP).alias(_ROW)).explode(_ROW)
     flat = flat.select(SAMPLE, items.gather(flat[_ROW]).alias(HISTORY))
     histories = flat.group_by(SAMPLE, maintain_order=True).agg(HISTORY)
     joined = numbered.join(histories, on=SAMPLE, how="left", maintain_order="left")
-    return joined.select(SAMPLE, USER, HISTORY, TARGET)
+    return joined.select(SAMPLE, USER, HISTORY, TARGET, *time)

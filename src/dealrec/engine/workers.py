@@ -31,7 +31,7 @@ def in_parallel(context: Context, label: str, jobs: Mapping[str, Job], *, worker
                 advance()
             return
         spawning = get_context("spawn")
-        with ProcessPoolExecutor(workers, spawning, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+        with ProcessPoolExecutor(workers, spawning, initializer=end_with, initargs=(os.getpid(),)) as pool:
             futures = [pool.submit(_fill, quiet, name, job) for name, job in missing.items()]
             try:
                 for future in as_completed(futures):
@@ -49,7 +49,7 @@ def in_parallel(context: Context, label: str, jobs: Mapping[str, Job], *, worker
                 raise
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Have a worker end when its parent does, however that ended: an orphan would compute on for nobody."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent sees to the workers
     end_unless(lambda: os.getppid() == parent)

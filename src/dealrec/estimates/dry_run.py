@@ -25,7 +25,7 @@ from dealrec.stages.feasibility import check_feasible
 from dealrec.stages.pipeline import stages_until
 
 # Tables by sample, and a model over the whole catalogue: what has been computed of these fits small runs as it is.
-FITTING = ("surrogate", "influence", "effort")
+FITTING = ("surrogate", "influence", "surrogate_loss", "surrogate_loss_drop", "loss", "effort", "loss_drop")
 STATISTICS = "compare"  # it computes with one number of each user, so that random ones do as well
 
 
@@ -36,7 +36,7 @@ def estimate(config: Config, run_dir: Path, *, until: str = "report", progress: 
     DealrecError as `run` would before its first costly stage, and where a stage refuses to run in small.
     """
     start, progress, warnings = time.perf_counter(), progress or Silent(), list[str]()
-    plans = _plans(config, run_dir, stages_until(until))
+    plans = _plans(config, run_dir, stages_until(config, until))
     with TemporaryDirectory(prefix="dealrec-") as name:
         folder = Path(name)
         estimates = [_data(config, folder, run_dir, plans[0], progress, warnings)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dealrec.columns import GENERATED, HISTORY, USER
+from dealrec.columns import GENERATED, HISTORY, SAMPLE, USER
 from dealrec.config import Config
 from dealrec.config.arms import BASE, fine_tunings
 from dealrec.config.files import with_setting
@@ -19,7 +19,7 @@ from dealrec.engine.run_directory import read_table
 from dealrec.engine.stage import SHARDS, Silent
 from dealrec.engine.stage import UNITS as UNIT_FOLDERS
 from dealrec.estimates.cuts import write_cut
-from dealrec.estimates.scales import LEAST_TITLES, TITLES, UNITS, WARM, settings_of, small_budget
+from dealrec.estimates.scales import LEAST_TITLES, POOL, TITLES, UNITS, WARM, settings_of, small_budget
 from dealrec.stages.context import Context, Stage
 
 PER_USER = "per_user.parquet"
@@ -61,6 +61,9 @@ class Piece:
         sizes: by the names of axes. whole: with the settings of the run.
         """
         self._cut(sizes)
+        if POOL in sizes:
+            samples = read_table(self.folder / "data" / "samples-train.parquet").select(SAMPLE)
+            samples[: sizes[POOL]].write_parquet(self.folder / "pool" / "pool.parquet")
         part, out = self.folder / f"{stage.name}.part", self.folder / stage.name
         part.mkdir()
         config = self.config if whole else self._settings(sizes)

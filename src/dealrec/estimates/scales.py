@@ -12,7 +12,12 @@ from dealrec.estimates.scaling import Axis
 from dealrec.selection import budget_count
 from dealrec.stages.context import Stage
 
-UNITS, WARM, TITLES = "units", "warm samples", "titles"  # of the data, which small runs have fewer of
+UNITS, WARM, TITLES, POOL = (
+    "units",
+    "warm samples",
+    "titles",
+    "candidates",
+)  # of the data, which small runs have fewer of
 
 # Conjugate gradients took 8 to 26 iterations on MovieLens, Games and made-up data, with the default damping and tol.
 ITERATIONS = 15
@@ -35,7 +40,9 @@ SCALES: Mapping[str, tuple[Axis, ...]] = {
         Axis("*epochs", per=WARM),
         Axis("*validation_samples", 1, 16),
     ),
-    "effort": (Axis("effort.pool", 2, SAMPLES),),
+    **dict.fromkeys(("surrogate_loss", "surrogate_loss_drop"), (Axis(UNITS, 256, 768),)),
+    **dict.fromkeys(("loss", "effort"), (Axis(POOL, 2, SAMPLES),)),
+    "loss_drop": (Axis(POOL, 2, SAMPLES), Axis("loss_drop.validation_samples", 1, SAMPLES)),
     "finetune": (Axis("finetune.epochs"), Axis("finetune.validation_samples", 1, 8)),
     "evaluate": (
         Axis(TITLES, LEAST_TITLES, 256, once=True),
@@ -64,20 +71,21 @@ def axes_of(stage: Stage, config: Config, counts: Mapping[str, int], *, shards: 
     """
     settings = settings_of(config)
     for axis in SCALES.get(stage.name, ()):
+        if axis.name == POOL:
+            yield replace(axis, **_candidates(stage, config, counts, shards))
+            continue
         if axis.name in counts:
             yield replace(axis, limit=counts[axis.name], figures={axis.name: counts[axis.name]})
             continue
         for name in settings:
             section, _, leaf = name.rpartition(".")
-            unused = leaf == "validation_samples" and settings[f"{section}.patience"] is None
+            unused = leaf == "validation_samples" and settings.get(f"{section}.patience", ...) is None
             own = any(f"{name}.".startswith(f"{part}.") for part in stage.settings)
             if own and fnmatch(name, axis.name) and not unused:
-                yield replace(axis, name=name, **_amount(name, config, settings, counts, shards))
+                yield replace(axis, name=name, **_amount(name, config, settings, counts))
 
 
-def _amount(
-    name: str, config: Config, settings: Mapping[str, Any], counts: Mapping[str, int], shards: Collection[str]
-) -> dict[str, Any]:
+def _amount(name: str, config: Config, settings: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
     """How much of a setting's axis there is in the run, as `Axis` takes it."""
     value, (section, _, leaf) = settings[name], name.rpartition(".")
     match leaf:
@@ -96,10 +104,6 @@ def _amount(
         case "loss_users" | "ranking_users":
             users = counts["test"] if value is None else min(value, counts["test"])
             return {"figures": {leaf: users}, "limit": users}
-        case "pool":
-            finished = settings[f"{section}.shard_size"] * sum(shard.endswith(".parquet") for shard in shards)
-            samples = max(0, budget_count(value, counts[UNITS]) - finished)
-            return {"figures": {"samples": samples}, "limit": samples}
         case "depth":
             steps = value * settings[f"{section}.repeats"]
             return {"figures": {"steps": steps}, "limit": value, "total": steps}
@@ -114,6 +118,14 @@ def _amount(
                 "note": f"{note} more, up to the {value:,} of {name}",
             }
     return {"figures": {leaf: value}, "limit": value}
+
+
+def _candidates(stage: Stage, config: Config, counts: Mapping[str, int], shards: Collection[str]) -> dict[str, Any]:
+    """How many candidates there are to be scored, as `Axis` takes it."""
+    size = config.effort.shard_size if stage.name == "effort" else config.loss_drop.shard_size
+    finished = size * sum(shard.endswith(".parquet") for shard in shards)
+    samples = max(0, budget_count(config.pool.size, counts[UNITS]) - finished)
+    return {"figures": {"samples": samples}, "limit": samples}
 
 
 def small_budget(config: Config, counts: Mapping[str, int]) -> int:

@@ -13,7 +13,7 @@ import polars as pl
 
 from dealrec.columns import RANK, SAMPLE
 from dealrec.config import Config
-from dealrec.config.arms import random_arms, selected_arms
+from dealrec.config.arms import arms
 from dealrec.engine.manifest import file_hash
 from dealrec.engine.run_directory import Run, complete_run
 from dealrec.engine.runner import recorded_config
@@ -76,7 +76,7 @@ def export(
     """
     config = recorded_config(run_dir, Config)
     stack_form = _form(config, to, form)
-    run = complete_run(run_dir, stages_until("select"), Config)
+    run = complete_run(run_dir, stages_until(config, "select"), Config)
     samples = _arm_samples(run, arm)
     handover = _handover(run, samples, stack_form)
     out = (out or run_dir / "exports" / (to if arm == "selected" else f"{to}-{arm}")).resolve()
@@ -116,9 +116,8 @@ def _form(config: Config, to: str, form: str | None) -> Form:
 
 def _arm_samples(run: Run[Config], arm: str) -> pl.DataFrame:
     """An arm's samples: user_id, history, target and, of a selection, its scores; by rank, or else by id."""
-    arms = [*selected_arms(run.config), *random_arms(run.config)]
-    if arm not in arms:
-        raise ConfigError(f"The run has no arm {arm!r}", f"It has: {', '.join(arms)}.")
+    if arm not in (names := arms(run.config)):
+        raise ConfigError(f"The run has no arm {arm!r}", f"It has: {', '.join(names)}.")
     table = run.table(f"select/{arm}.parquet")
     table = table.sort(RANK if RANK in table.columns else SAMPLE)
     return table.join(run.table("data/samples-train.parquet"), on=SAMPLE, how="left", maintain_order="left")

@@ -7,7 +7,7 @@ from dealrec.config.arms import fine_tunings
 from dealrec.engine.run_directory import Run
 from dealrec.formats import memory, seconds, times
 
-SELECTION = ("surrogate", "influence", "effort", "select")
+SHARED = ("data", "warmstart")  # stages that are there whatever is selected
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Share:
-    """Selecting (four stages) against fine-tuning the selected arm; seconds, as shown."""
+    """Selecting (its stages and those of its signals) against fine-tuning the selected arm; seconds, as shown."""
 
     words: str
     selection: tuple[str, str]
@@ -56,11 +56,12 @@ def selected_part(work: dict[str, int]) -> float:
 
 def share(run: Run[Config]) -> Share | None:
     """Compare the cost of selecting with that of one training on the selected samples; None unless both were done."""
-    if not run.has(*SELECTION, "finetune"):
+    if not run.has("select", "finetune"):
         return None
+    selecting = [name for name in run.stages[: run.stages.index("select") + 1] if name not in SHARED]
     names = [fine_tuning.name for fine_tuning in fine_tunings(run.config)]
     part = selected_part({name: run.json(f"finetune/{name}/training.json")["steps"] for name in names})
-    manifests = [run.manifests[stage] for stage in SELECTION]
+    manifests = [run.manifests[stage] for stage in selecting]
     selection = sum(m.wall_seconds for m in manifests), sum(m.cpu_seconds for m in manifests)
     finetune = run.manifests["finetune"]
     finetuning = part * finetune.wall_seconds, part * finetune.cpu_seconds

@@ -103,8 +103,8 @@ def bucket_shares(values: NDArray[np.float64], ends: NDArray[np.float64]) -> NDA
 def sample_groups(run: Run[Config], samples: pl.DataFrame) -> Mapping[str, pl.DataFrame]:
     """All training samples, and as far as the run has come the pool and the selected."""
     groups = {"all": samples}
-    if run.has("effort"):
-        groups["pool"] = samples.join(run.table("effort/pool.parquet"), on=SAMPLE, how="semi")
+    if run.has("pool"):
+        groups["pool"] = samples.join(run.table("pool/pool.parquet"), on=SAMPLE, how="semi")
     if run.has("select"):
         groups["selected"] = samples.join(run.table("select/selected.parquet"), on=SAMPLE, how="semi")
     return groups

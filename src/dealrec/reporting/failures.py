@@ -23,7 +23,7 @@ from dealrec.reporting.notes import Note
 DOMINATES = 0.8  # of the variance of the overall score
 EXPECTED, MISSING = 8, 1 / 3  # least number that Random would draw of a bucket; what is too few of that
 NAMED, LABEL_WIDTH = 5, 60  # categories in one warning, and characters of each
-FEW_CANDIDATES = "Hardly any is a candidate: raise effort.pool."
+FEW_CANDIDATES = "Hardly any is a candidate: raise pool.size."
 FEW_DRAWN = (
     "Lower select.strata: the fewer strata, the more evenly the candidates are drawn from. A larger select.budget"
     " covers more, too."

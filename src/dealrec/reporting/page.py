@@ -54,7 +54,8 @@ def content(run: Run[Config]) -> dict[str, Any]:
     samples = run.table("data/samples-train.parquet")
     groups = coverage.sample_groups(run, samples)
     reach, spreads = coverage.reach(groups), coverage.spreads(run, groups)
-    pool = run.table("select/candidates.parquet") if run.has("influence", "effort", "select") else None
+    paper = run.config.select.method == "dealrec"
+    pool = run.table("select/candidates.parquet") if paper and run.has("select") else None
     evaluation, select = results.results(run), run.config.select
     balance = failures.score_balance(pool, effort_weight=select.effort_weight) if pool is not None else None
     ways_to_fail = [
@@ -87,7 +88,6 @@ def headline(run: Run[Config], samples: int) -> str:
         facts = run.facts("select")
         return (
             f"Selected {facts['budget']:,} of {facts['samples']:,} training samples"
-            f" ({percent(facts['budget'] / facts['samples'])}), from {facts['pool']:,} candidates whose effort was"
-            " scored."
+            f" ({percent(facts['budget'] / facts['samples'])}), from {facts['pool']:,} candidates."
         )
     return f"Nothing is selected yet of {samples:,} training samples."

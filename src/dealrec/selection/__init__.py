@@ -1,6 +1,19 @@
 """Which samples to fine-tune on, given their scores."""
 
+from dealrec.selection.best_share import best_share_sample
 from dealrec.selection.coverage import assign_strata, budget_count, coverage_sample, stratum_edges, without_hardest
+from dealrec.selection.quota import quota_sample
+from dealrec.selection.ranks import mean_rank
 from dealrec.selection.scores import combine_scores
 
-__all__ = ["assign_strata", "budget_count", "combine_scores", "coverage_sample", "stratum_edges", "without_hardest"]
+__all__ = [
+    "assign_strata",
+    "best_share_sample",
+    "budget_count",
+    "combine_scores",
+    "coverage_sample",
+    "mean_rank",
+    "quota_sample",
+    "stratum_edges",
+    "without_hardest",
+]

@@ -54,13 +54,21 @@ def count_without_hardest(n: int, *, share: float) -> int:
     return n - int(share * n + 1e-9)
 
 
-def coverage_sample(scores: Tensor, budget: int | float, *, strata: int = 50, seed: int = 0) -> Tensor:
+def coverage_sample(
+    scores: Tensor,
+    budget: int | float,
+    *,
+    strata: int = 50,
+    seed: int = 0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Indices of exactly min(budget, n) samples that cover the range of the scores: ascending, int64.
 
     scores: [n], finite. budget: a count if an int, a share of n if a float. Strata are visited from the
     smallest to the largest; each gives min(B, its size) of its samples, drawn without replacement, where
     B = floor(budget left / strata left). So a small stratum is kept whole and what it cannot use goes to
-    the larger ones. The visiting order of strata of one size, and the draws, follow from the seed.
+    the larger ones. The visiting order of strata of one size, and the draws, follow from the seed, or from the
+    generator.
 
     >>> coverage_sample(torch.tensor([0.0, 0.01, 0.02, 0.03, 1.0]), 2, strata=10)  # the outlier is kept
     tensor([3, 4])
@@ -68,7 +76,7 @@ def coverage_sample(scores: Tensor, budget: int | float, *, strata: int = 50, se
     count = budget_count(budget, len(scores))
     stratum_of = assign_strata(scores, strata=strata)
     members = [(stratum_of == stratum).nonzero().flatten() for stratum in stratum_of.unique().tolist()]
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator or torch.Generator().manual_seed(seed)
     # Those visited first get what rounding down leaves, which may be nothing: among strata of one size chance decides,
     # or a budget below the number of strata would go to the highest scores alone.
     members = [members[place] for place in torch.randperm(len(members), generator=generator).tolist()]

@@ -90,7 +90,7 @@ def _data_facts(parts: Any, items: pl.DataFrame, sample_tables: dict[str, pl.Dat
 
 STAGE = Stage(
     "data",
-    2,
+    3,
     run,
     settings=tuple(f"data.{name}" for name in DataConfig.model_fields if name not in ("interactions", "items")),
     outside=lambda config: iter(sources.files(config.data)),

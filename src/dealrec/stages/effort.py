@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from dealrec.columns import EFFORT, INFLUENCE, ITEM, LOSS, NORM, SAMPLE, TARGET, TOKENS, TRAIN_COUNT
+from dealrec.columns import EFFORT, ITEM, LOSS, NORM, SAMPLE, TARGET, TOKENS, TRAIN_COUNT
 from dealrec.engine.measure import peak_memory_of
 from dealrec.engine.run_directory import merge_shards, read_table, write_table
 from dealrec.errors import ConfigError, NonFinite
@@ -25,18 +25,13 @@ MIB = 2**20
 
 
 def run(context: Context) -> None:
-    """Draw the pool, stratified by influence, and score it."""
+    """The gradient norm of every candidate."""
     from dealrec.effort.length import correct_length, fitted_exponent
     from dealrec.evaluation.correlation import spearman
-    from dealrec.selection import budget_count, coverage_sample
 
     for warning in kinds.kind(context.config).check(context.config, context.run_dir):
         context.warn(warning)
-    scores = read_table(context.input("influence/scores.parquet"))
-    size = budget_count(context.config.effort.pool, len(scores))
-    rows = coverage_sample(scores[INFLUENCE].to_torch(), size, seed=context.config.seed)
-    pool = scores[rows.numpy()].select(SAMPLE)
-    write_table(context.out / "pool.parquet", pool, key=SAMPLE)
+    pool = read_table(context.input("pool/pool.parquet"))
     samples = read_table(context.input("data/samples-train.parquet")).join(pool, on=SAMPLE, how="semi")
     details = merge_shards(score_shards(context, samples), key=SAMPLE, expected=pool[SAMPLE])
     write_table(context.out / "details.parquet", details, key=SAMPLE)
@@ -46,10 +41,10 @@ def run(context: Context) -> None:
     corrected = correct_length(norms, tokens, exponent=exponent)
     efforts = details.select(SAMPLE, pl.Series(EFFORT, corrected.numpy()))
     write_table(context.out / "scores.parquet", efforts, key=SAMPLE)
-    efforts = efforts.join(details, on=SAMPLE).join(scores, on=SAMPLE)
+    efforts = efforts.join(details, on=SAMPLE)
     table = correlations(context, samples, efforts, exponents=(exponent, fitted))
     write_table(context.out / "correlations.parquet", table, key=["exponent", "with"])
-    context.facts |= {"pool": len(pool), "samples": len(scores), "length_exponent": exponent}
+    context.facts |= {"pool": len(pool), "length_exponent": exponent}
     context.facts["spearman_effort_completion_tokens"] = spearman(efforts[EFFORT], details[TOKENS])
 
 
@@ -169,7 +164,7 @@ def correlations(
 ) -> pl.DataFrame:
     """Spearman correlation of effort, under several exponents of length, with what it may be a proxy for.
 
-    scores: sample_id, effort, norm, loss, tokens, influence. Returns exponent, with, spearman: null where either is
+    scores: sample_id, effort, norm, loss, tokens. Returns exponent, with, spearman: null where either is
     constant. popularity: training interactions of the target.
     """
     from dealrec.effort.length import correct_length
@@ -181,16 +176,16 @@ def correlations(
     rows = []
     for exponent in sorted({*EXPONENTS, *exponents}):
         effort = pl.Series(EFFORT, correct_length(norms, tokens, exponent=exponent).numpy())
-        for name, column in ((TOKENS, TOKENS), (LOSS, LOSS), ("popularity", TRAIN_COUNT), (INFLUENCE, INFLUENCE)):
+        for name, column in ((TOKENS, TOKENS), (LOSS, LOSS), ("popularity", TRAIN_COUNT)):
             rows.append({"exponent": exponent, "with": name, "spearman": spearman(effort, table[column])})
     return pl.DataFrame(rows, schema={"exponent": pl.Float64, "with": pl.String, "spearman": pl.Float64})
 
 
 STAGE = Stage(
     "effort",
-    3,
+    4,
     run,
-    ("data/samples-train.parquet", "data/items.parquet", "influence/scores.parquet", "warmstart"),
+    ("data/samples-train.parquet", "data/items.parquet", "pool/pool.parquet", "warmstart"),
     ("seed", "effort", *kinds.SETTINGS),
     kinds.files,
     kinds.machine,

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 _SHARED = (
     *(f"data/interactions-{part}.parquet" for part in ("train", "valid", "test")),
-    *("data/samples-test.parquet", "data/items.parquet", "warmstart"),
+    *("data/samples-valid.parquet", "data/samples-test.parquet", "data/items.parquet", "warmstart"),
 )
+VALID = "valid.parquet"
 _OF_COMPARISON = ("confidence", "resamples")  # settings of the stage after this one
 
 
@@ -34,6 +35,8 @@ def run(context: Context) -> None:
     _warn_of_repeats(context, ranking_users)
     for name in (BASE, *(tuning.name for tuning in fine_tunings(context.config))):
         model = () if name == BASE else (f"finetune/{name}",)
+        if not all(context.input(folder).exists() for folder in model):
+            continue  # an arm whose method failed
         evaluate = partial(_evaluate, context, name, loss_users, ranking_users)
         context.unit(name, evaluate, without=("finetune.seeds", *ARMS), inputs=(*_SHARED, *model))
         free_memory()
@@ -49,6 +52,13 @@ def test_users(samples: pl.DataFrame, config: Config) -> tuple[pl.DataFrame, pl.
     return shuffled.drop_nulls(TARGET)[: config.evaluate.loss_users], shuffled[: config.evaluate.ranking_users]
 
 
+def _valid_samples(context: Context) -> pl.DataFrame:
+    """The first validation samples in an order drawn from the seed."""
+    samples = read_table(context.input("data/samples-valid.parquet"))
+    order = np.random.default_rng(context.config.seed).permutation(len(samples))
+    return samples[order[: context.config.evaluate.valid_samples]]
+
+
 def _evaluate(context: Context, arm: str, loss_users: pl.DataFrame, ranking_users: pl.DataFrame, out: Path) -> None:
     """Write `per_user.parquet` and `metrics.json` of one training of an arm; `base` is without fine-tuning."""
     from dealrec.evaluation import catalogue_metrics, ranking_metrics
@@ -57,21 +67,37 @@ def _evaluate(context: Context, arm: str, loss_users: pl.DataFrame, ranking_user
     folder = None if arm == BASE else context.input(f"finetune/{arm}")
     recommender = kinds.kind(context.config).fine_tuned(context, folder)
     losses = pl.DataFrame({USER: loss_users[USER], LOSS: _losses(context, arm, recommender, loss_users)})
+    if settings.valid_samples:
+        valid = _valid_samples(context)
+        table = pl.DataFrame({USER: valid[USER], LOSS: _losses(context, arm, recommender, valid)})
+        write_table(out / VALID, table, key=USER)
+    if settings.ranking_users == 0:
+        write_table(out / "per_user.parquet", losses, key=USER)
+        _write_means(out, arm, losses, settings, catalogue={})
+        return
     recommended, written = _recommend(context, arm, recommender, ranking_users)
     metrics = ranking_metrics(recommended, _relevant(context, ranking_users), ks=settings.ks)
     metrics = metrics.join(pl.DataFrame({USER: ranking_users[USER], GENERATED: written}), on=USER, how="left")
     per_user = losses.join(metrics, on=USER, how="full", coalesce=True)
     write_table(out / "per_user.parquet", per_user, key=USER)
-    means = {name: {"mean": per_user[name].mean(), "n": per_user[name].count()} for name in measures(settings)}
     items = read_table(context.input("data/items.parquet"))
     trained_on = read_table(context.input("data/interactions-train.parquet"))
     catalogue = catalogue_metrics(recommended, items, trained_on, ks=settings.ks) if len(recommended) else {}
+    _write_means(out, arm, per_user, settings, catalogue=catalogue)
+
+
+def _write_means(
+    out: Path, arm: str, per_user: pl.DataFrame, settings: EvaluateConfig, *, catalogue: dict[str, float]
+) -> None:
+    means = {name: {"mean": per_user[name].mean(), "n": per_user[name].count()} for name in measures(settings)}
     content = {"arm": arm, "metrics": means, "catalogue": catalogue}
     (out / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def measures(settings: EvaluateConfig) -> list[str]:
     """The names of what is measured of each user."""
+    if settings.ranking_users == 0:
+        return [LOSS]
     return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg", "mrr"))]
 
 
@@ -110,7 +136,7 @@ def _losses(context: Context, arm: str, recommender: "Recommender", users: pl.Da
     bad = users[USER].to_frame().filter(~pl.Series(torch.isfinite(losses).tolist()))[USER].to_list()
     if bad:
         raise NonFinite(
-            f"evaluate: the test loss of {arm} is NaN or infinite for {len(bad)} users, the first {bad[:5]}",
+            f"evaluate: the loss of {arm} is NaN or infinite for {len(bad)} users, the first {bad[:5]}",
             "Lower finetune.learning_rate, or check the LLM's weights.",
         )
     return [float(loss) for loss in losses]
@@ -144,7 +170,7 @@ def _seen(context: Context, users: pl.DataFrame) -> list[list[Any]]:
 
 STAGE = Stage(
     "evaluate",
-    4,
+    5,
     run,
     (*_SHARED, "finetune"),
     (

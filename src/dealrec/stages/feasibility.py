@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from dealrec.columns import TARGET
+from dealrec.columns import INFLUENCE, TARGET
 from dealrec.config import Config
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError, DataError
+from dealrec.stages.methods import method, reads_pool, signals_of
 from dealrec.stages.recommenders import kinds
 
 
@@ -40,7 +41,12 @@ def check_data(config: Config, run_dir: Path) -> None:
             "No test item of a user with earlier ones is in the items file or the training part",
             "Check that ids are written alike in both files, and data.split.",
         )
-    if config.influence.risk == "valid" and not len(read_table(run_dir / "data" / "samples-valid.parquet")):
+    signals = signals_of(config)
+    if (
+        INFLUENCE in signals
+        and config.influence.risk == "valid"
+        and not len(read_table(run_dir / "data" / "samples-valid.parquet"))
+    ):
         raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
     setting, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""
     if isinstance(setting, int) and setting > n:
@@ -48,16 +54,19 @@ def check_data(config: Config, run_dir: Path) -> None:
             f"select.budget is {setting:,}, above the {n:,} training samples{later}", f"Set it to at most {n}."
         )
     budget = budget_count(config.select.budget, n)
-    pool = count_without_hardest(budget_count(config.effort.pool, n), share=config.select.hard_prune)
+    if not reads_pool(method(config.select.method).signals):
+        return
+    share = config.select.hard_prune if config.select.method == "dealrec" else 0.0
+    pool = count_without_hardest(budget_count(config.pool.size, n), share=share)
     if budget > pool:
         raise ConfigError(
-            f"select.budget means {budget:,} samples, above the {pool:,} candidates of effort.pool",
-            f"Raise effort.pool (a few times the budget is usual) or lower select.budget; there are {n:,} samples.",
+            f"select.budget means {budget:,} samples, above the {pool:,} candidates of pool.size",
+            f"Raise pool.size (a few times the budget is usual) or lower select.budget; there are {n:,} samples.",
         )
     if config.select.selections > 1 and budget == pool:
         raise ConfigError(
             f"All {config.select.selections} selections would be the same: select.budget takes all {pool:,} candidates",
-            "Raise effort.pool, lower select.budget, or set select.selections to 1.",
+            "Raise pool.size, lower select.budget, or set select.selections to 1.",
         )
 
 

@@ -7,23 +7,26 @@ import polars as pl
 
 from dealrec.columns import SAMPLE
 from dealrec.config import FinetuneConfig
-from dealrec.config.arms import ARMS, FineTuning, fine_tunings
+from dealrec.config.arms import ARMS, SEEDS, FineTuning, fine_tunings
 from dealrec.devices import free_memory
 from dealrec.engine.launching import on_devices
 from dealrec.engine.run_directory import read_table
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.recommenders import kinds
 from dealrec.stages.recommenders.training import train_on
+from dealrec.stages.samples import FILES, selectable
 
-_SHARED = ("data/samples-train.parquet", "data/items.parquet", "data/samples-valid.parquet", "warmstart")
+_SHARED = (*FILES, "data/items.parquet", "warmstart")
 
 
 def run(context: Context) -> None:
     """Train what is not there yet; each is proven to change the outputs."""
-    samples = read_table(context.input("data/samples-train.parquet"))
+    samples = pl.concat(selectable(context))
     tunings = fine_tunings(context.config)
     for tuning in tunings:
         table = f"select/{tuning.arm}.parquet"
+        if not context.input(table).exists():
+            continue  # its method failed, as the selection has said
         chosen = samples.join(read_table(context.input(table)), on=SAMPLE, how="semi")
         job = partial(_fine_tune, tuning=tuning, samples=chosen)
         train = partial(on_devices, context, job, processes=context.config.finetune.processes)
@@ -46,7 +49,7 @@ STAGE = Stage(
     run,
     (*_SHARED, "select"),
     (
-        "seed",
+        *SEEDS,
         *(f"finetune.{name}" for name in FinetuneConfig.model_fields if name != "report_to"),
         *kinds.SETTINGS,
         *ARMS,

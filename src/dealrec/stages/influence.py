@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from dealrec.columns import INFLUENCE, SAMPLE
+from dealrec.config.arms import replicate_seed
 from dealrec.config.solvers import ArnoldiConfig, CGConfig, EKFACConfig, IdentityConfig, LiSSAConfig
 from dealrec.engine.run_directory import read_table, write_table
 from dealrec.errors import ConfigError, NonFinite
@@ -76,7 +77,7 @@ def solver(context: Context, model: Surrogate, *, after_step: Callable[[], None]
     from dealrec.influence import CG, EKFAC, Arnoldi, Identity, LiSSA
     from dealrec.surrogate import pseudo_losses
 
-    settings, seed = context.config.influence.solver, context.config.seed
+    settings, seed = context.config.influence.solver, replicate_seed(context.config)
     options = settings.model_dump(exclude={"kind", "batch_size", "draws"})
     match settings:
         case CGConfig():
@@ -114,17 +115,12 @@ def naming(ids: pl.Series, order: Batches | None) -> Iterator[None]:
         raise error.naming(ids[torch.cat(order.order).numpy()].to_list()) from None
 
 
-_SURROGATE = ("kind", "dim", "layers", "heads", "loss", "negatives", "hidden_share")
-
 STAGE = Stage(
     "influence",
     2,
     run,
     ("data/samples-train.parquet", "data/items.parquet", "data/samples-valid.parquet", "surrogate/model.safetensors"),
-    (
-        *("seed", "influence", "data.max_history", "data.samples_per_user"),
-        *(f"surrogate.{name}" for name in _SURROGATE),
-    ),
+    (*surrogate.SCORING, "influence"),
     module_files,
     surrogate.STAGE.machine,
 )

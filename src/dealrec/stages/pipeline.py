@@ -1,5 +1,6 @@
 """The stages in their order, each in a file of its own that says what it reads and what can change its outcome."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,28 +17,19 @@ from dealrec.stages import (
     fidelity,
     finetune,
     influence,
+    loss,
+    loss_drop,
+    pool,
     report,
     retrain,
     select,
     surrogate,
+    surrogate_loss,
+    surrogate_loss_drop,
     warmstart,
 )
 from dealrec.stages.context import Stage
 from dealrec.stages.feasibility import check_data
-
-RESULTS: tuple[Stage, ...] = (
-    data.STAGE,
-    surrogate.STAGE,
-    influence.STAGE,
-    warmstart.STAGE,
-    effort.STAGE,
-    select.STAGE,
-    export.STAGE,
-    finetune.STAGE,
-    evaluate.STAGE,
-    compare.STAGE,
-)
-STAGES: tuple[Stage, ...] = (*RESULTS, report.stage(RESULTS))
 
 # Of `dealrec fidelity`. It needs no LLM, so that there is nothing to check after the data.
 FIDELITY_STAGES: tuple[Stage, ...] = (
@@ -47,13 +39,45 @@ FIDELITY_STAGES: tuple[Stage, ...] = (
 )
 
 
+def results(config: Config, *, beside: Collection[str] = ()) -> tuple[Stage, ...]:
+    """The stages that compute something, in their order: of the signals those that a method of an arm reads.
+
+    beside: names of stages that are wanted though no method reads what they compute.
+    """
+    selection = select.stage(config)
+    signals = (
+        surrogate.STAGE,
+        influence.STAGE,
+        surrogate_loss.STAGE,
+        surrogate_loss_drop.STAGE,
+        warmstart.STAGE,
+        pool.stage(config),
+        loss.STAGE,
+        effort.STAGE,
+        loss_drop.STAGE,
+    )
+    read = {*selection.inputs, *(f"{name}/" for name in beside), "warmstart/"}
+    wanted: list[Stage] = []
+    for stage in reversed(signals):
+        if any(name.startswith(f"{stage.name}/") for name in read):
+            wanted.insert(0, stage)
+            read |= {f"{name}/" for name in stage.inputs}
+    return data.STAGE, *wanted, selection, export.STAGE, finetune.STAGE, evaluate.STAGE, compare.STAGE
+
+
+def stages(config: Config, *, beside: Collection[str] = ()) -> tuple[Stage, ...]:
+    """`results`, and the page on them."""
+    computed = results(config, beside=beside)
+    return *computed, report.stage(computed)
+
+
 def states_with_check(config: Config, run_dir: Path) -> list[tuple[Stage, State, Manifest | None]]:
     """The states of the pipeline's stages, then of the check's own where it was begun; of a check alone no others."""
-    pipeline = list(states(config, run_dir, STAGES, anywhere=True))
-    shared = {stage.name for stage in STAGES} & {stage.name for stage in FIDELITY_STAGES}
+    pipeline = list(states(config, run_dir, stages(config), anywhere=True))
+    shared = {stage.name for stage, _, _ in pipeline} & {stage.name for stage in FIDELITY_STAGES}
     # A run in the same folder records no form of the check: it is current if it is so in one of the two.
     forms = (fidelity.full(config), fidelity.quick(config))
-    own = [list(states(form, run_dir, FIDELITY_STAGES, anywhere=True))[len(shared) :] for form in forms]
+    own = [list(states(form, run_dir, FIDELITY_STAGES, anywhere=True))[2:] for form in forms]
     check = max(own, key=lambda rows: sum(state == State.COMPLETE for _, state, _ in rows))
     if all(state == State.MISSING for _, state, _ in check):
         return pipeline
@@ -62,12 +86,13 @@ def states_with_check(config: Config, run_dir: Path) -> list[tuple[Stage, State,
     return pipeline + check
 
 
-def stages_until(name: str) -> tuple[Stage, ...]:
+def stages_until(config: Config, name: str) -> tuple[Stage, ...]:
     """The stages from the first to the one of that name. Raises ConfigError where there is none."""
-    names = [stage.name for stage in STAGES]
+    wanted = stages(config, beside=[name])
+    names = [stage.name for stage in wanted]
     if name not in names:
         raise ConfigError(f"There is no stage {name!r}", f"The stages are: {', '.join(names)}.")
-    stages = STAGES[: names.index(name) + 1]
-    if warmstart.STAGE in stages:
-        return stages
-    return replace(data.STAGE, after=check_data), *stages[1:]  # no recommender is read, so none need be there
+    wanted = wanted[: names.index(name) + 1]
+    if warmstart.STAGE in wanted:
+        return wanted
+    return replace(data.STAGE, after=check_data), *wanted[1:]  # no recommender is read, so none need be there

@@ -1,75 +1,152 @@
 """Selection: the samples of each arm."""
 
-from collections.abc import Mapping
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from dealrec.columns import CANDIDATES, EFFORT, HIGH, INFLUENCE, KEPT, LOW, OVERALL, RANK, SAMPLE, STRATUM
-from dealrec.config import SelectConfig
-from dealrec.config.arms import SELECTED, random_arms, selected_arms
+from dealrec.columns import CANDIDATES, HIGH, KEPT, LOW, OVERALL, RANK, REASON, SAMPLE, SCORE, STRATUM
+from dealrec.config import Config
+from dealrec.config.arms import RANDOM, SEEDS, SELECTED, Arm, arms, selected_arms
 from dealrec.engine.run_directory import read_table, write_table
-from dealrec.errors import DealrecError
+from dealrec.errors import ConfigError, DealrecError
 from dealrec.stages.context import Context, Stage
+from dealrec.stages.methods import method, method_files, reads_pool, signals_of
+from dealrec.stages.signals import DATA_FILES, OF_RECOMMENDER, OF_SURROGATE, data_signals, files_of, signal_table
 
-_RANKS = pl.int_range(1, pl.len() + 1).alias(RANK)
+if TYPE_CHECKING:
+    from dealrec.selection.methods import Method
+
+_RANKS = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(RANK)
 
 
 def run(context: Context) -> None:
-    """One or several draws of the method, and random ones of the same number."""
-    from dealrec import selection
-
-    config, settings = context.config, context.config.select
-    samples = read_table(context.input("data/samples-train.parquet")).select(SAMPLE)
-    pool = read_table(context.input("effort/pool.parquet"))
-    scores = {name: read_table(context.input(f"{name}/scores.parquet")) for name in (INFLUENCE, EFFORT)}
-    candidates = _candidates(join_scores(pool, scores), settings)
-    pruned = candidates.filter(pl.col(STRATUM).is_not_null())
-    overall = pruned[OVERALL].to_torch()
-    budget = selection.budget_count(settings.budget, len(samples))
-    selections = {}
-    for arm, seed in selected_arms(config).items():
-        rows = selection.coverage_sample(overall, budget, strata=settings.strata, seed=seed)
-        ranked = pruned[rows.numpy()].sort(OVERALL, SAMPLE, descending=[True, False])
-        selections[arm] = ranked.select(SAMPLE, _RANKS, INFLUENCE, EFFORT, OVERALL, STRATUM)
-        write_table(context.out / f"{arm}.parquet", selections[arm], key=SAMPLE)
-    ranks = selections[SELECTED].select(SAMPLE, RANK)
-    candidates = candidates.join(ranks, on=SAMPLE, how="left").select(selections[SELECTED].columns)
+    """Have each arm's method select; a further arm whose method fails is left out, and named."""
+    selector = Selector(context)
+    selections: dict[str, pl.DataFrame] = {}
+    failures: dict[str, str] = {}
+    for name, arm in arms(context.config).items():
+        try:
+            selections[name] = selector.select(arm)
+        except DealrecError as error:
+            if name not in context.config.select.arms:
+                raise
+            failures[name] = str(error)
+            context.warn(f"arm {name} is left out: {error}")
+        else:
+            write_table(context.out / f"{name}.parquet", selections[name], key=SAMPLE)
+    candidates = selector.candidates(arms(context.config)[SELECTED], selections[SELECTED])
     write_table(context.out / "candidates.parquet", candidates, key=SAMPLE)
-    edges = selection.stratum_edges(overall, strata=settings.strata)
-    strata = pl.DataFrame({STRATUM: range(settings.strata), LOW: edges[:-1].numpy(), HIGH: edges[1:].numpy()})
-    counts = candidates.group_by(STRATUM).agg(pl.len().alias(CANDIDATES), pl.col(RANK).count().alias(KEPT))
-    strata = strata.join(counts, on=STRATUM, how="left").fill_null(0)
-    write_table(context.out / "strata.parquet", strata, key=STRATUM)
-    _draw_random_arms(context, samples, budget)
-    context.facts |= {"budget": budget, "pool": len(pool), "samples": len(samples)}
-    context.facts["strata_in_use"] = len(strata.filter(pl.col(CANDIDATES) > 0))
-    context.facts["selection_seeds"] = list(selected_arms(config).values())
-    if len(selections) > 1:
-        context.facts["shared_by_two_selections"] = _mean_overlap([set(table[SAMPLE]) for table in selections.values()])
+    if STRATUM in candidates.columns:
+        strata = _strata(candidates, number=context.config.select.strata)
+        write_table(context.out / "strata.parquet", strata, key=STRATUM)
+        context.facts["strata_in_use"] = len(strata.filter(pl.col(CANDIDATES) > 0))
+    seeds = selected_arms(context.config)
+    context.facts |= {
+        "budget": len(selections[SELECTED]),
+        "pool": len(candidates),
+        "samples": len(selector.samples),
+        "method": context.config.select.method,
+        "selection_seeds": list(seeds.values()),
+    }
+    if failures:
+        context.facts["failures"] = failures
+    if len(seeds) > 1:
+        context.facts["shared_by_two_selections"] = _mean_overlap([set(selections[name][SAMPLE]) for name in seeds])
 
 
-def _candidates(scores: pl.DataFrame, settings: SelectConfig) -> pl.DataFrame:
-    """Overall score and stratum beside sample_id, influence and effort; no stratum: dropped as one of the hardest."""
+class Selector:
+    """The samples with what follows from the data: what every arm selects from."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.samples, self.valid = data_signals(context)
+
+    def select(self, arm: Arm) -> pl.DataFrame:
+        """sample_id, rank, the signals, overall, and stratum or reason; of a random arm sample_id alone."""
+        from dealrec.selection import budget_count
+
+        by = method(arm.method)
+        table = self._table(by)
+        budget = budget_count(arm.budget, len(self.samples))
+        if budget > len(table):
+            raise ConfigError(
+                f"{by.name}: the budget means {budget:,} samples, above its {len(table):,} candidates",
+                "Raise pool.size or lower the budget.",
+            )
+        rows = self._chosen(by, table, arm, budget)
+        if arm.method == RANDOM:
+            return rows.select(SAMPLE)
+        if arm.method == "dealrec":
+            return _ranked(_with_strata(table, arm).join(rows, on=SAMPLE, how="semi"))
+        scores = rows.select(SAMPLE, pl.col(SCORE).alias(OVERALL), REASON)
+        return _ranked(table.select(SAMPLE, *_scored(by)).join(scores, on=SAMPLE, how="inner"))
+
+    def candidates(self, arm: Arm, selected: pl.DataFrame) -> pl.DataFrame:
+        """Every candidate of an arm with the columns of the selected ones; rank null: it was not selected."""
+        by = method(arm.method)
+        table = self._table(by)
+        if arm.method == "dealrec":
+            scores = _with_strata(table, arm)
+        else:
+            rows = self._chosen(by, table, arm, len(table)).select(SAMPLE, pl.col(SCORE).alias(OVERALL))
+            scores = table.select(SAMPLE, *_scored(by)).join(rows, on=SAMPLE, how="left")
+        extra = [name for name in (RANK, REASON) if name in selected.columns]
+        return scores.join(selected.select(SAMPLE, *extra), on=SAMPLE, how="left").select(selected.columns)
+
+    def _table(self, by: "Method") -> pl.DataFrame:
+        candidates = self.samples
+        if by.of_validation:
+            candidates = self.valid
+        elif reads_pool(by.signals):
+            pool = read_table(self.context.input("pool/pool.parquet"))
+            candidates = candidates.join(pool, on=SAMPLE, how="semi")
+        return signal_table(self.context, by.signals, candidates)
+
+    def _chosen(self, by: "Method", table: pl.DataFrame, arm: Arm, budget: int) -> pl.DataFrame:
+        import torch
+
+        from dealrec.selection.methods import chosen
+
+        generator = torch.Generator().manual_seed(arm.seed)
+        return chosen(by, table, budget, generator, options=arm.options, valid=self.valid)
+
+
+def _scored(by: "Method") -> list[str]:
+    """The signals of a method that are scores, as a stage computed them."""
+    return [name for name in by.signals if name in OF_SURROGATE | OF_RECOMMENDER]
+
+
+def _with_strata(table: pl.DataFrame, arm: Arm) -> pl.DataFrame:
+    """Overall score (Eq. 13) and stratum beside the signals; no stratum: dropped as one of the hardest."""
+    from dealrec import selection
+    from dealrec.columns import EFFORT, INFLUENCE
+
+    options = {**method(arm.method).options, **arm.options}
+    influence, effort = table[INFLUENCE].to_torch(), table[EFFORT].to_torch()
+    overall = selection.combine_scores(influence, effort, effort_weight=float(options["effort_weight"]))
+    rows = selection.without_hardest(overall, share=float(options["hard_prune"]))
+    strata = selection.assign_strata(overall[rows], strata=int(options["strata"]))
+    ids = table[SAMPLE].gather(rows.numpy())
+    strata_of = pl.DataFrame([ids, pl.Series(STRATUM, strata.numpy())])
+    table = table.with_columns(pl.Series(OVERALL, overall.numpy()))
+    return table.join(strata_of, on=SAMPLE, how="left", maintain_order="left")
+
+
+def _ranked(scores: pl.DataFrame) -> pl.DataFrame:
+    ranked = scores.sort(OVERALL, SAMPLE, descending=[True, False])
+    return ranked.select(SAMPLE, _RANKS, *(name for name in scores.columns if name != SAMPLE))
+
+
+def _strata(candidates: pl.DataFrame, *, number: int) -> pl.DataFrame:
+    """stratum, its ends, how many candidates it has and how many were selected."""
     from dealrec import selection
 
-    influence, effort = scores[INFLUENCE].to_torch(), scores[EFFORT].to_torch()
-    overall = selection.combine_scores(influence, effort, effort_weight=settings.effort_weight)
-    rows = selection.without_hardest(overall, share=settings.hard_prune)
-    strata = selection.assign_strata(overall[rows], strata=settings.strata)
-    ids = scores[SAMPLE].gather(rows.numpy())
-    strata_of = pl.DataFrame([ids, pl.Series(STRATUM, strata.numpy())])
-    scores = scores.with_columns(pl.Series(OVERALL, overall.numpy()))
-    return scores.join(strata_of, on=SAMPLE, how="left", maintain_order="left")
-
-
-def _draw_random_arms(context: Context, samples: pl.DataFrame, budget: int) -> None:
-    import torch
-
-    for number, arm in enumerate(random_arms(context.config)):
-        generator = torch.Generator().manual_seed(context.config.seed * 1_000 + number + 1)
-        order = torch.randperm(len(samples), generator=generator)
-        write_table(context.out / f"{arm}.parquet", samples[order[:budget].numpy()], key=SAMPLE)
+    overall = candidates.filter(pl.col(STRATUM).is_not_null())[OVERALL].to_torch()
+    edges = selection.stratum_edges(overall, strata=number)
+    strata = pl.DataFrame({STRATUM: range(number), LOW: edges[:-1].numpy(), HIGH: edges[1:].numpy()})
+    counts = candidates.group_by(STRATUM).agg(pl.len().alias(CANDIDATES), pl.col(RANK).count().alias(KEPT))
+    return strata.join(counts, on=STRATUM, how="left").fill_null(0)
 
 
 def _mean_overlap(selections: list[set[int]]) -> float:
@@ -78,24 +155,8 @@ def _mean_overlap(selections: list[set[int]]) -> float:
     return sum(shares) / len(shares)
 
 
-def join_scores(samples: pl.DataFrame, scores: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """Join score tables to samples by sample_id. A sample without a score is a fault and raises DealrecError."""
-    for name, table in scores.items():
-        joined = samples.join(table.select(SAMPLE, name), on=SAMPLE, how="left", validate="1:1")
-        missing = joined.filter(pl.col(name).is_null())[SAMPLE]
-        if len(missing):
-            raise DealrecError(
-                f"{len(missing)} samples have no {name} score, the first {missing.head(5).to_list()}",
-                "Delete the stage's folder in the run directory and run again.",
-            )
-        samples = joined
-    return samples.sort(SAMPLE)
-
-
-STAGE = Stage(
-    "select",
-    2,
-    run,
-    ("data/samples-train.parquet", "influence/scores.parquet", "effort/pool.parquet", "effort/scores.parquet"),
-    ("seed", "select"),
-)
+def stage(config: Config) -> Stage:
+    """It reads what the methods of all arms do."""
+    signals = signals_of(config)
+    pool = ("pool/pool.parquet",) if reads_pool(signals) else ()
+    return Stage("select", 3, run, (*DATA_FILES, *pool, *files_of(signals)), (*SEEDS, "select"), method_files)

@@ -10,6 +10,7 @@ import polars as pl
 
 from dealrec.columns import EPOCH, PARTS, TRAIN_LOSS, VALID_MRR, VALID_NDCG, Part
 from dealrec.config import Config, SurrogateConfig
+from dealrec.config.arms import SEEDS, replicate_seed
 from dealrec.data.catalogue import Catalogue
 from dealrec.devices import compute_device, fingerprint_parts
 from dealrec.engine.python_files import imported_files
@@ -40,7 +41,7 @@ def run(context: Context) -> None:
         train_units,
         valid if len(valid) else None,
         **training_settings(context.config),
-        seed=context.config.seed,
+        seed=replicate_seed(context.config),
         watch=lambda epochs: context.track(epochs, "epochs (fewer if it stops early)"),
     )
     save_model(model, str(context.out / "model.safetensors"))
@@ -56,25 +57,31 @@ def run(context: Context) -> None:
     context.facts |= {"valid_ndcg@10": best.valid_ndcg, "device": str(next(model.parameters()).device)}
 
 
-def units(context: Context, part: Part) -> Units:
-    """Training units, or validation samples as units whose last item alone counts."""
+def units(context: Context, part: Part, *, whole: bool | None = None) -> Units:
+    """Training units, or validation samples as units whose last item alone counts.
+
+    whole: whether all items of a training unit count; None: as in training.
+    """
     from dealrec.surrogate import make_units
 
     catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
     samples = read_table(context.input(f"data/samples-{part}.parquet"))
-    whole = part == "train" and context.config.data.samples_per_user == 1
-    return make_units(catalogue.sequences(samples), whole=whole)
+    trained_whole = part == "train" and context.config.data.samples_per_user == 1
+    return make_units(catalogue.sequences(samples), whole=trained_whole if whole is None else whole)
 
 
-def batches(context: Context, model: Surrogate, part: Part, *, batch_size: int | None = None) -> Batches:
+def batches(
+    context: Context, model: Surrogate, part: Part, *, batch_size: int | None = None, whole: bool | None = None
+) -> Batches:
     """All units with negatives, and hidden items where the model fills them in, drawn once from the seed.
 
     batch_size: units per batch, for steps over random batches; None: influence.batch_positions, for whole passes.
+    whole: as for `units`.
     """
     from dealrec.surrogate import Batches, draw_cloze, draw_negatives, plan, plan_by_positions
 
-    part_units = units(context, part)
-    settings, seed = context.config.surrogate, context.config.seed + PARTS.index(part)
+    part_units = units(context, part, whole=whole)
+    settings, seed = context.config.surrogate, replicate_seed(context.config) + PARTS.index(part)
     negatives = draw_negatives(part_units, n_items=model.n_items, per_position=settings.negatives, seed=seed)
     cloze = None
     if model.hidden_item is not None:
@@ -92,7 +99,7 @@ def new_model(context: Context) -> Surrogate:
 
     items = read_table(context.input("data/items.parquet"))
     with torch.random.fork_rng():
-        torch.manual_seed(context.config.seed)
+        torch.manual_seed(replicate_seed(context.config))
         model = build(context.config.surrogate, len(items), max_history=context.config.data.max_history)
     return model.to(compute_device())
 
@@ -133,13 +140,17 @@ def module_files(config: Config) -> Iterable[Path]:
     return imported_files(config.surrogate.module) if config.surrogate.module else ()
 
 
+_MODEL = ("kind", "dim", "layers", "heads", "loss", "negatives", "hidden_share")
+# The settings that decide how a trained surrogate computes.
+SCORING = (*SEEDS, "data.max_history", "data.samples_per_user", *(f"surrogate.{name}" for name in _MODEL))
+
 STAGE = Stage(
     "surrogate",
     2,
     run,
     ("data/samples-train.parquet", "data/items.parquet", "data/samples-valid.parquet"),
     (
-        *("seed", "data.max_history", "data.samples_per_user"),
+        *(*SEEDS, "data.max_history", "data.samples_per_user"),
         *(f"surrogate.{name}" for name in SurrogateConfig.model_fields if name != "module"),
     ),
     module_files,

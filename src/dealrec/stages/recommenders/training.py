@@ -80,6 +80,7 @@ def train_on(
     """
     from dealrec.engine.launching import is_first
     from dealrec.finetuning import require_saved, train
+    from dealrec.sequences.losses import IGNORED
 
     encoded = encode(recommender, samples)
     untrained = _probe(recommender, encoded)
@@ -101,6 +102,7 @@ def train_on(
     trained = _probe(recommender, encoded)
     save(recommender, out)
     facts = {"samples": len(encoded), "epochs": settings.epochs, "training_loss": training.loss}
+    facts["label_tokens"] = sum(label != IGNORED for sample in encoded for label in sample.labels)
     progress = {"steps": training.steps, "best_step": training.best_step, "validation": training.validation}
     (out / "training.json").write_text(json.dumps(facts | progress, indent=2) + "\n")
     require_saved(_probe(reload(), encoded), trained=trained, untrained=untrained, name=name)

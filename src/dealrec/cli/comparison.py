@@ -1,0 +1,74 @@
+"""What the terminal shows of methods and of their comparison."""
+
+from rich.table import Table
+from rich.text import Text
+
+from dealrec.cli.json_output import print_json
+from dealrec.cli.tables import console, table_of
+from dealrec.columns import LOSS
+from dealrec.comparing.outcome import Outcome, as_json
+from dealrec.comparing.words import amount, interval, pays, sentence
+from dealrec.formats import difference
+
+
+def show_comparison(outcome: Outcome, *, json: bool) -> None:
+    """A row an arm, the best first, on one axis: random samples. Then the first arm in words, and what failed."""
+    if json:
+        print_json({"run_dir": str(outcome.run_dir), **as_json(outcome)})
+        return
+    results = outcome.results
+    table = table_of(
+        *("arm", ">samples", ">worth", ">interval", ">cost", "pays", ">test loss", ">p (Holm)", "than Random"),
+        title=f"In random samples: {results.replicates} replicates, {results.users:,} test users",
+    )
+    for arm in results.arms:
+        loss = arm.differences[LOSS]
+        table.add_row(
+            Text(arm.arm),
+            f"{arm.size:,}",
+            amount(arm.equivalent.point, arm.size),
+            interval(arm),
+            f"{arm.cost:,.0f}",
+            "yes" if pays(arm) else "no",
+            difference(loss.mean),
+            "" if loss.holm is None else f"{loss.holm:.2g}",
+            loss.verdict or "one replicate: no verdict",
+        )
+    console().print(table)
+    console().print(_curve(outcome))
+    best = next((arm for arm in results.arms if arm.method == outcome.method), results.arms[0])
+    console().print(Text(sentence(best, results)))
+    for arm_name, reason in outcome.failures.items():
+        console().print(Text(f"{arm_name} selected nothing: {reason}"))
+    console().print(Text(f"Page: {outcome.page}; a row a cell: {outcome.run_dir / 'comparison.parquet'}"))
+
+
+def _curve(outcome: Outcome) -> Table:
+    table = table_of(">random samples", ">test loss", title="Random")
+    for size, loss in outcome.results.curve:
+        table.add_row(f"{size:,}", f"{loss:.4f}")
+    return table
+
+
+def show_methods(*, as_json: bool) -> None:
+    """Every method with its signals, options and paper."""
+    from dealrec.selection.methods import METHODS
+
+    if as_json:
+        rows = [
+            {
+                "name": method.name,
+                "signals": list(method.signals),
+                "options": dict(method.options),
+                "summary": method.summary,
+            }
+            for method in METHODS.values()
+        ]
+        print_json(rows)
+        return
+    table = table_of("method", "signals", "options", "what it is")
+    for method in METHODS.values():
+        options = ", ".join(f"{name}={value}" for name, value in method.options.items())
+        table.add_row(method.name, ", ".join(method.signals), options, Text(method.summary))
+    console().print(table)
+    console().print(Text("One of your own is a Python file: select.method: my_method.py (docs/guides/baseline.md)."))

@@ -1,0 +1,1 @@
+"""The comparison of methods: replicates of one run with an arm for each method, read into one table."""

@@ -1,0 +1,183 @@
+"""What the cells say: every arm against Random at its budget, and in random samples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dealrec.columns import LOSS, SEGMENT, USER
+from dealrec.comparing.cells import Cell
+from dealrec.comparing.measured import Arm, Measured, Values, arms_of
+from dealrec.config.arms import RANDOM
+from dealrec.evaluation.crossed import crossed_interval
+from dealrec.evaluation.equivalents import (
+    EquivalentInterval,
+    equivalent_interval,
+    holm,
+    p_over_replicates,
+    replicates_to_settle,
+)
+from dealrec.evaluation.significance import Interval
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A measure of an arm less Random's at the same budget, its interval over replicates and users, and p.
+
+    p: two-sided over replicates; holm: the same corrected for the number of arms. verdict: better, worse, not
+    distinguishable; None with one replicate. to_settle: replicates that would do, were mean and spread to stay.
+    """
+
+    mean: float
+    interval: Interval
+    p: float | None
+    holm: float | None
+    verdict: str | None
+    to_settle: int | None
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm: what it came to.
+
+    means, differences: by measure. valid: the difference in the loss of validation samples; what it has beyond that of
+    the test users was fitted to them. equivalent: in random samples. cost: the random samples that could have been
+    trained on for what selecting cost. segments: by name the difference in loss.
+    """
+
+    arm: str
+    method: str
+    size: int
+    label_tokens: int
+    means: Mapping[str, float]
+    differences: Mapping[str, Difference]
+    valid: float | None
+    equivalent: EquivalentInterval
+    cost: float
+    segments: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class Results:
+    """arms: but for Random's, by their equivalents. curve: Random's size and mean loss. segments: users in each."""
+
+    arms: tuple[ArmResult, ...]
+    curve: tuple[tuple[int, float], ...]
+    users: int
+    replicates: int
+    segments: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of every interval and test."""
+
+    confidence: float
+    resamples: int
+    seed: int
+
+    def interval(self, differences: Values) -> Interval:
+        """Of the mean of [replicates, users]."""
+        return crossed_interval(differences, confidence=self.confidence, resamples=self.resamples, seed=self.seed)
+
+
+def results_of(
+    cells: Sequence[Cell],
+    *,
+    measures: Sequence[str],
+    costs: Mapping[str, float],
+    segments: pl.DataFrame,
+    statistics: Statistics,
+) -> Results:
+    """Compare the cells. measures: names; costs: of arms, in samples; segments: user_id, segment, a row each."""
+    arms = arms_of(cells)
+    curve = random_curve(arms)
+    pairs = [(arm, random) for arm in arms if arm.method != RANDOM for random in curve if random.size == arm.size]
+    measured = {name: Measured(cells, name) for name in measures}
+    differences = {name: _differences(pairs, of, name, statistics) for name, of in measured.items()}
+    losses = measured[LOSS]
+    valid = Measured(cells, LOSS, valid=True) if all(cell.has_valid() for cell in cells) else None
+    masks = {
+        str(name): losses.users[USER].is_in(table[USER].implode()).to_numpy()
+        for (name,), table in segments.group_by(SEGMENT, maintain_order=True)
+    }
+    results = [
+        ArmResult(
+            arm=arm.name,
+            method=arm.method,
+            size=arm.size,
+            label_tokens=arm.label_tokens,
+            means={name: float(of.of(arm.name, of.replicates(arm.name)).mean()) for name, of in measured.items()},
+            differences={name: differences[name][arm.name] for name in measures},
+            valid=None if valid is None else float(paired(arm, random, valid).mean()),
+            equivalent=_equivalent(arm, curve, losses, statistics),
+            cost=costs.get(arm.name, 0.0),
+            segments={
+                name: statistics.interval(paired(arm, random, losses, mask))
+                for name, mask in masks.items()
+                if mask.sum() > 1
+            },
+        )
+        for arm, random in pairs
+    ]
+    return Results(
+        tuple(sorted(results, key=lambda result: result.differences[LOSS].mean)),
+        tuple((arm.size, float(losses.of(arm.name, losses.replicates(arm.name)).mean())) for arm in curve),
+        len(losses.users),
+        len(losses.replicates(curve[0].name)),
+        {name: int(mask.sum()) for name, mask in masks.items()},
+    )
+
+
+def random_curve(arms: Sequence[Arm]) -> list[Arm]:
+    """Random's arms by size, one of each."""
+    by_size = {arm.size: arm for arm in reversed(arms) if arm.method == RANDOM}
+    return [by_size[size] for size in sorted(by_size)]
+
+
+def paired(arm: Arm, random: Arm, measured: Measured, users: NDArray[np.bool_] | None = None) -> Values:
+    """The arm's values less Random's, [replicates, users]. Both are draws of their own, so any pairing would do."""
+    replicates = measured.replicates(arm.name, random.name)
+    return measured.of(arm.name, replicates, users) - measured.of(random.name, replicates, users)
+
+
+def _differences(
+    pairs: Sequence[tuple[Arm, Arm]], measured: Measured, measure: str, statistics: Statistics
+) -> dict[str, Difference]:
+    values = {arm.name: paired(arm, random, measured) for arm, random in pairs}
+    p_values = [p_over_replicates(array.mean(axis=1)) for array in values.values()]
+    corrected = holm(p_values)
+    return {
+        name: Difference(
+            mean=float(array.mean()),
+            interval=statistics.interval(array),
+            p=p,
+            holm=adjusted,
+            verdict=_verdict(float(array.mean()), adjusted, measure, confidence=statistics.confidence),
+            to_settle=replicates_to_settle(array.mean(axis=1), confidence=statistics.confidence),
+        )
+        for (name, array), p, adjusted in zip(values.items(), p_values, corrected, strict=True)
+    }
+
+
+def _verdict(mean: float, p: float | None, measure: str, *, confidence: float) -> str | None:
+    """By p over replicates, corrected for the number of arms: p over users alone speaks of no other selection."""
+    if p is None:
+        return None
+    if p > 1 - confidence:
+        return "not distinguishable"
+    return "better" if (mean < 0) == (measure == LOSS) else "worse"
+
+
+def _equivalent(arm: Arm, curve: Sequence[Arm], losses: Measured, statistics: Statistics) -> EquivalentInterval:
+    replicates = losses.replicates(arm.name, *(random.name for random in curve))
+    return equivalent_interval(
+        [random.size for random in curve],
+        np.array([losses.of(random.name, replicates) for random in curve]),
+        losses.of(arm.name, replicates),
+        confidence=statistics.confidence,
+        resamples=statistics.resamples,
+        seed=statistics.seed,
+    )

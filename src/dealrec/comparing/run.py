@@ -1,0 +1,105 @@
+"""The replicates, one after the other or several at a time; what is finished of them is kept."""
+
+import json
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import active_children, get_context
+from pathlib import Path
+
+from dealrec.comparing.replicates import replicate_config
+from dealrec.config import Config
+from dealrec.engine.manifest import read_manifest
+from dealrec.engine.runner import LOCK, opened, run
+from dealrec.engine.stage import Progress, Silent, link_folder
+from dealrec.engine.workers import end_with
+from dealrec.errors import ConfigError
+from dealrec.stages.context import Stage
+from dealrec.stages.pipeline import results
+
+SETTINGS = "comparison-config.json"
+SHARED = ("data", "warmstart")  # of all replicates: what is the same whatever is selected
+NOT_NEEDED = ("export", "compare")
+MAY_CHANGE = {"compare", "select", "pool", "fidelity"}  # sections that add cells, or make other ones
+
+
+def run_replicates(config: Config, run_dir: Path, *, progress: Progress) -> list[Path]:
+    """Bring every replicate up to date up to its evaluation; their folders.
+
+    Raises ConfigError for a folder of another configuration.
+    """
+    with opened(run_dir):
+        _refuse_other(config, run_dir)
+        folders = [run_dir / f"replicate-{number}" for number in range(config.compare.replicates)]
+        configs = [replicate_config(config, number) for number in range(len(folders))]
+        run(configs[0], folders[0], [s for s in _stages(configs[0]) if s.name in SHARED], progress=progress)
+        for folder in folders[1:]:
+            _share(folders[0], folder)
+        if config.compare.workers == 1 or len(folders) == 1:
+            for number, (settings, folder) in enumerate(zip(configs, folders, strict=True)):
+                progress.say(f"replicate {number + 1} of {len(folders)} ...")
+                run(settings, folder, _stages(settings), progress=progress)
+        else:
+            _in_processes(configs, folders, config.compare.workers, progress)
+    return folders
+
+
+def _stages(config: Config) -> tuple[Stage, ...]:
+    return tuple(stage for stage in results(config) if stage.name not in NOT_NEEDED)
+
+
+def _share(source: Path, folder: Path) -> None:
+    """Have a replicate go on from what all have in common, as hard links."""
+    folder.mkdir(exist_ok=True)
+    for name in SHARED:
+        ours, theirs = (read_manifest(place / name) for place in (folder, source))
+        if ours is None or theirs is None or ours.fingerprint != theirs.fingerprint:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            part = folder / f"{name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            link_folder(source / name, part)
+            part.rename(folder / name)
+    (folder / LOCK).touch()  # it is a run directory
+
+
+def _in_processes(configs: list[Config], folders: list[Path], workers: int, progress: Progress) -> None:
+    context = get_context("spawn")
+    with (
+        progress.bar("replicates", len(folders)) as advance,
+        ProcessPoolExecutor(min(workers, len(folders)), context, initializer=end_with, initargs=(os.getpid(),)) as pool,
+    ):
+        futures = [pool.submit(_replicate, *pair) for pair in zip(configs, folders, strict=True)]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                advance()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in active_children():
+                child.terminate()
+            raise
+
+
+def _replicate(config: Config, folder: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)  # many threads would only wait for each other
+    run(config, folder, _stages(config), progress=Silent())
+
+
+def _refuse_other(config: Config, run_dir: Path) -> None:
+    """Raise ConfigError where the cells that are there are of other settings than those that may differ in a series."""
+    path = run_dir / SETTINGS
+    fixed = config.model_dump(mode="json", exclude=MAY_CHANGE)
+    if not path.exists():
+        staging = path.with_suffix(".tmp")
+        staging.write_text(json.dumps(fixed, indent=2) + "\n")
+        staging.rename(path)
+        return
+    there = json.loads(path.read_text())
+    changed = sorted(name for name in {*fixed, *there} if fixed.get(name) != there.get(name))
+    if changed:
+        raise ConfigError(
+            f"{run_dir} holds a comparison under another configuration: {', '.join(changed)} differ",
+            "Choose another --run-dir; methods, budgets and replicates may be added to this one.",
+        )

@@ -1,0 +1,44 @@
+"""Results in words."""
+
+from dealrec.columns import LOSS
+from dealrec.comparing.results import ArmResult, Results
+from dealrec.evaluation.equivalents import Equivalent
+
+
+def sentence(arm: ArmResult, results: Results) -> str:
+    """An arm's verdict in words.
+
+    "512 by both-loss-drops are worth 5,200 random ones [3,900, 7,100], at the cost of 1,700": what a team can act on.
+    """
+    worth = " ".join(filter(None, [amount(arm.equivalent.point, arm.size), interval(arm)]))
+    text = f"{arm.size:,} by {arm.method} are worth {worth} random ones"
+    text += f", at the cost of {arm.cost:,.0f}" if arm.cost else ", at no cost"
+    loss = arm.differences[LOSS]
+    if loss.verdict is None:
+        return f"{text}; one replicate gets no verdict"
+    if loss.verdict != "not distinguishable":
+        return f"{text}; {loss.verdict} than Random (p {loss.holm:.2g} over {results.replicates} replicates)"
+    more = (
+        f"{loss.to_settle} replicates would settle it" if loss.to_settle else "more replicates would hardly settle it"
+    )
+    return f"{text}; not distinguishable from Random ({more})"
+
+
+def interval(arm: ArmResult) -> str:
+    """Of its equivalent; empty without replicates."""
+    low, high = arm.equivalent.low, arm.equivalent.high
+    return "" if low is None or high is None else f"[{amount(low, arm.size)}, {amount(high, arm.size)}]"
+
+
+def pays(arm: ArmResult) -> bool:
+    """Whether it is worth more than its budget and the samples that its scoring would have bought."""
+    return arm.equivalent.point.samples > arm.size + arm.cost and arm.equivalent.point.bound != "below"
+
+
+def amount(equivalent: Equivalent, size: int) -> str:
+    """In random samples; outside of what was measured how it compares with its end."""
+    if equivalent.bound == "above":
+        return f"above {equivalent.samples / size:.3g}x"
+    if equivalent.bound == "below":
+        return f"below {equivalent.samples:,.0f}"
+    return f"{equivalent.samples:,.0f}"

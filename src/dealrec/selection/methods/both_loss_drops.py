@@ -1,0 +1,20 @@
+"""Loss drops of recommender and surrogate by rank, as many of a target as validation has of it (arXiv 2510.00386)."""
+
+import polars as pl
+import torch
+
+from dealrec.columns import LOSS_DROP, SURROGATE_LOSS_DROP, TARGET, VALID_SHARE
+from dealrec.selection import mean_rank
+from dealrec.selection.methods.method import selection
+from dealrec.selection.methods.spread import Spread, spread_sample
+
+SIGNALS = (LOSS_DROP, SURROGATE_LOSS_DROP, TARGET, VALID_SHARE)
+
+
+def select(
+    signals: pl.DataFrame, budget: int, generator: torch.Generator, *, spread: Spread = "quota", share: float = 0.1
+) -> pl.DataFrame:
+    """The largest mean rank of the two. spread, share: see `spread_sample`."""
+    scores = mean_rank(signals[LOSS_DROP].to_torch(), signals[SURROGATE_LOSS_DROP].to_torch())
+    rows = spread_sample(signals, scores, budget, generator, spread=spread, share=share)
+    return selection(signals, rows, scores, "its loss falls when recommender and surrogate are tuned on validation")

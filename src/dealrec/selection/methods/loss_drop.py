@@ -1,0 +1,19 @@
+"""The recommender's loss drop, as many of a target as validation has of it (Train-on-Validation, arXiv 2510.00386)."""
+
+import polars as pl
+import torch
+
+from dealrec.columns import LOSS_DROP, TARGET, VALID_SHARE
+from dealrec.selection.methods.method import selection
+from dealrec.selection.methods.spread import Spread, spread_sample
+
+SIGNALS = (LOSS_DROP, TARGET, VALID_SHARE)
+
+
+def select(
+    signals: pl.DataFrame, budget: int, generator: torch.Generator, *, spread: Spread = "quota", share: float = 0.1
+) -> pl.DataFrame:
+    """The largest loss drop. spread, share: see `spread_sample`."""
+    scores = signals[LOSS_DROP].to_torch()
+    rows = spread_sample(signals, scores, budget, generator, spread=spread, share=share)
+    return selection(signals, rows, scores, "its loss falls when the recommender is tuned on validation")

@@ -1,0 +1,15 @@
+"""The samples that a selection can be of: those of training, and of validation to compare with."""
+
+import polars as pl
+
+from dealrec.columns import SAMPLE
+from dealrec.engine.run_directory import read_table
+from dealrec.stages.context import Context
+
+FILES = ("data/samples-train.parquet", "data/samples-valid.parquet")
+
+
+def selectable(context: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The samples of training, and those of validation, whose ids here go on where those of training end."""
+    train, valid = (read_table(context.input(name)) for name in FILES)
+    return train, valid.with_columns(pl.col(SAMPLE) + len(train))

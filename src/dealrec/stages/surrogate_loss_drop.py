@@ -1,0 +1,48 @@
+"""Surrogate loss drop: how far each sample's loss falls when the surrogate is tuned for a moment on validation.
+
+Train-on-Validation (Jain, Montanari and Sasoglu, arXiv 2510.00386), on the surrogate: influence on the validation risk
+with the inverse Hessian taken by actual training.
+"""
+
+import polars as pl
+
+from dealrec.columns import SAMPLE, SURROGATE_LOSS, SURROGATE_LOSS_DROP
+from dealrec.config.arms import replicate_seed
+from dealrec.engine.run_directory import read_table, write_table
+from dealrec.stages import surrogate, surrogate_loss
+from dealrec.stages.context import Context, Stage
+from dealrec.stages.validation_draw import draw_validation
+
+
+def run(context: Context) -> None:
+    """The loss of the surrogate as it was trained, less its loss once it is tuned."""
+    import torch
+
+    from dealrec.surrogate import train
+
+    settings, seed = context.config.surrogate_loss_drop, replicate_seed(context.config)
+    before = read_table(context.input("surrogate_loss/scores.parquet"))
+    model = surrogate.trained(context)
+    valid = surrogate.units(context, "valid")
+    drawn = draw_validation(context, len(valid), settings.validation_samples)
+    options = surrogate.training_settings(context.config) | {
+        "max_epochs": settings.epochs,
+        "learning_rate": settings.learning_rate,
+        "batch_size": settings.batch_size,
+    }
+    train(model, valid.take(torch.tensor(drawn)), None, **options, seed=seed)
+    after = surrogate_loss.target_losses(context, model).numpy()
+    scores = before.select(SAMPLE, (pl.col(SURROGATE_LOSS) - pl.Series(after)).alias(SURROGATE_LOSS_DROP))
+    write_table(context.out / "scores.parquet", scores, key=SAMPLE)
+    context.facts |= {"validation_samples": len(drawn)}
+
+
+STAGE = Stage(
+    "surrogate_loss_drop",
+    1,
+    run,
+    (*surrogate_loss.STAGE.inputs, "data/samples-valid.parquet", "surrogate_loss/scores.parquet"),
+    (*surrogate_loss.STAGE.settings, "surrogate_loss_drop", "surrogate.dropout"),
+    surrogate.module_files,
+    surrogate.STAGE.machine,
+)

@@ -1,0 +1,185 @@
+"""The comparison of methods on a tiny LLM, from the command line to the page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from dealrec.comparing.outcome import compare
+from dealrec.comparing.replicates import labels, replicate_config
+from dealrec.comparing.run import run_replicates
+from dealrec.config import Config
+from dealrec.config.arms import arms, replicate_seed
+from dealrec.config.files import load
+from dealrec.engine.stage import Silent
+from dealrec.errors import ConfigError
+from dealrec.stages import finetune
+from dealrec.stages.recommenders import training
+from tests.conftest import Cli, write_small_config
+
+RAISES = "SIGNALS = ()\n\n\ndef select(signals, budget, generator):\n    raise KeyError('no such column')\n"
+FIRST = '''"""The first."""
+
+import polars as pl
+
+SIGNALS = ("history_length",)
+
+
+def select(signals, budget, generator, *, turned: bool = False):
+    rows = (signals.reverse() if turned else signals)[:budget]
+    return rows.select("sample_id", pl.col("history_length").alias("score"), pl.lit("first").alias("reason"))
+'''
+SETTINGS: dict[str, Any] = {
+    "select": {"method": "surrogate-loss-drop", "budget": 6},
+    "pool": {"size": 20},
+    "compare": {
+        "methods": ["influence", "loss-drop", "validation", "first.py", "raises.py"],
+        "replicates": 2,
+        "random_sizes": [1, 2],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Path:
+    folder = tmp_path_factory.mktemp("compared")
+    path = write_small_config(folder, tiny_llm, **SETTINGS)
+    (folder / "first.py").write_text(FIRST)
+    (folder / "raises.py").write_text(RAISES)
+    compare(load(path), folder / "run", progress=Silent())
+    return folder
+
+
+def content(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run" / "comparison.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_every_method_has_a_cell_in_each_replicate_and_one_that_fails_is_named(compared: Path) -> None:
+    cells = pl.read_parquet(compared / "run" / "comparison.parquet")
+    names = {"selected", "influence", "loss-drop", "validation", "first", "random-x1", "random-x2"}
+    assert {(arm, replicate) for arm in names for replicate in (0, 1)} == set(
+        cells.select("arm", "replicate").iter_rows()
+    )
+    assert set(cells.filter(pl.col("arm") == "random-x2")["size"]) == {12}
+    assert set(cells.filter(pl.col("arm") != "random-x2")["size"]) == {6}
+    assert cells["loss"].is_finite().all()
+    assert cells["valid_loss"].is_finite().all()
+    assert (cells["label_tokens"] > 6).all()
+    shown = content(compared)
+    assert "failed with KeyError: 'no such column'" in shown["failures"]["raises"]
+    assert [point["size"] for point in shown["curve"]] == [6, 12]
+
+
+def test_replicates_share_the_data_and_nothing_that_is_drawn(compared: Path) -> None:
+    first, second = (compared / "run" / f"replicate-{number}" for number in (0, 1))
+    assert (first / "data/items.parquet").samefile(second / "data/items.parquet")
+    for name in ("surrogate/model.safetensors", "select/random-x1.parquet", "surrogate_loss_drop/scores.parquet"):
+        assert (first / name).read_bytes() != (second / name).read_bytes()
+    users = [pl.read_parquet(folder / "evaluate/selected/per_user.parquet")["user_id"] for folder in (first, second)]
+    assert users[0].equals(users[1])
+
+
+def test_an_arm_is_compared_with_random_of_its_size(compared: Path) -> None:
+    shown = content(compared)
+    arm = next(arm for arm in shown["arms"] if arm["arm"] == "loss-drop")
+
+    def means(name: str) -> list[float]:
+        folders = [compared / "run" / f"replicate-{number}" / "evaluate" / name for number in (0, 1)]
+        return [float(pl.read_parquet(folder / "per_user.parquet")["loss"].mean()) for folder in folders]  # type: ignore[arg-type]
+
+    expected = sum(means("loss-drop")) / 2 - sum(means("random-x1")) / 2
+    assert arm["differences"]["loss"]["mean"] == pytest.approx(expected)
+    assert arm["cost"] > 0
+    assert next(arm for arm in shown["arms"] if arm["arm"] == "validation")["cost"] == 0
+    assert set(arm["segments"]) <= set(shown["segments"])
+
+
+def test_nothing_is_computed_twice_and_what_is_added_is_computed_alone(
+    compared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    train = training.train_on
+
+    def watched(context: Any, name: str, *rest: Any, **options: Any) -> None:
+        trained.append(name)
+        train(context, name, *rest, **options)
+
+    monkeypatch.setattr(finetune, "train_on", watched)
+    config = load(compared / "config.yaml")
+    run_replicates(config, compared / "run", progress=Silent())
+    assert trained == []
+    more = config.model_copy(update={"compare": config.compare.model_copy(update={"random_sizes": [1, 2, 3]})})
+    run_replicates(more, compared / "run", progress=Silent())
+    assert trained == ["random-x3"] * 2
+    run_replicates(config, compared / "run", progress=Silent())
+
+
+def test_another_configuration_is_refused(compared: Path) -> None:
+    other = load(compared / "config.yaml", ["finetune.epochs=2"])
+    with pytest.raises(ConfigError, match=r"another configuration: finetune differ.*Choose another"):
+        run_replicates(other, compared / "run", progress=Silent())
+
+
+def test_the_command_shows_a_table_a_page_and_json(compared: Path, cli: Cli) -> None:
+    status, out, err = cli("compare", compared / "config.yaml", "--run-dir", compared / "run")
+    assert status == 0, err
+    for text in (
+        "In random samples: 2 replicates",
+        "surrogate-loss-drop are worth",
+        "raises selected nothing",
+        "Random",
+    ):
+        assert text in out
+    page = (compared / "run" / "comparison.html").read_text()
+    assert "<svg" in page
+    assert page.count("<circle") == 5  # an arm each
+    assert "KeyError" in page
+    status, out, _ = cli("compare", compared / "config.yaml", "--run-dir", compared / "run", "--json")
+    assert json.loads(out)["replicates"] == 2
+    assert "arms" in json.loads(out)
+
+
+def test_one_replicate_gets_no_verdict(tmp_path: Path, tiny_llm: Path) -> None:
+    path = write_small_config(tmp_path, tiny_llm, **SETTINGS)
+    config = load(path, ["compare.replicates=1", "compare.methods=[most-recent]", "evaluate.ranking_users=0"])
+    outcome = compare(config, tmp_path / "run", progress=Silent())
+    assert [arm.differences["loss"].verdict for arm in outcome.results.arms] == [None, None]
+    assert "one replicate gets no verdict" in (tmp_path / "run" / "comparison.html").read_text()
+
+
+def test_workers_come_to_the_same(compared: Path, tmp_path: Path) -> None:
+    config = load(compared / "config.yaml", ["compare.workers=2", "compare.methods=[influence]"])
+    run_replicates(config, tmp_path / "run", progress=Silent())
+    name = "replicate-1/evaluate/selected/per_user.parquet"
+    ours, theirs = (pl.read_parquet(folder / name) for folder in (tmp_path / "run", compared / "run"))
+    assert ours["loss"].to_list() == pytest.approx(theirs["loss"].to_list(), abs=1e-6)
+
+
+def test_the_arms_of_a_replicate() -> None:
+    settings = {
+        "select": {"method": "loss-drop", "budget": 0.1},
+        "compare": {
+            "methods": ["loss-drop", {"method": "loss-drop", "options": {"spread": "top"}}, "dir/mine.py"],
+            "random_sizes": [1, 8, 16],
+            "budgets": [0.02],
+        },
+    }
+    config = Config.model_validate(settings)
+    expected = {
+        "selected": ("loss-drop", 0.1),
+        "random-x1": ("random", 0.1),
+        "random-x8": ("random", 0.8),  # 16 times the budget is more than there is
+        "loss-drop-spread-top": ("loss-drop", 0.1),
+        "mine": ("dir/mine.py", 0.1),
+        "random@0.02": ("random", 0.02),
+        "loss-drop@0.02": ("loss-drop", 0.02),
+        "loss-drop-spread-top@0.02": ("loss-drop", 0.02),
+        "mine@0.02": ("dir/mine.py", 0.02),
+    }
+    assert {name: (arm.method, arm.budget) for name, arm in arms(replicate_config(config, 0)).items()} == expected
+    assert labels(config)["mine@0.02"] == "mine"
+    seeds = [{arm.seed for arm in arms(replicate_config(config, number)).values()} for number in (0, 1)]
+    assert not seeds[0] & seeds[1]
+    assert replicate_seed(replicate_config(config, 0)) == config.seed

@@ -1,0 +1,185 @@
+"""The signals that stages compute, against what they are by definition, on a tiny LLM."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from dealrec.config import Config
+from dealrec.config.files import load
+from dealrec.config.presets import PRESETS
+from dealrec.engine.manifest import read_manifest
+from dealrec.engine.runner import run
+from dealrec.engine.stage import Silent
+from dealrec.errors import ConfigError
+from dealrec.stages import loss, loss_drop, surrogate, surrogate_loss
+from dealrec.stages.context import Context
+from dealrec.stages.methods import signals_of
+from dealrec.stages.pipeline import stages, stages_until
+from dealrec.stages.signals import data_signals
+from tests.conftest import Cli, write_small_config
+
+SETTINGS: dict[str, Any] = {
+    "select": {"method": "both-loss-drops", "budget": 6},
+    "pool": {"size": 20, "method": "random"},
+    "loss_drop": {"shard_size": 7, "validation_samples": 30},
+    "surrogate_loss_drop": {"validation_samples": 30},
+    "surrogate": {"dropout": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def selected(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Path:
+    folder = tmp_path_factory.mktemp("signals")
+    path = write_small_config(folder, tiny_llm, **SETTINGS)
+    config = load(path)
+    run(config, folder / "run", stages_until(config, "export"), progress=Silent())
+    return folder
+
+
+def table(folder: Path, name: str) -> pl.DataFrame:
+    return pl.read_parquet(folder / "run" / name)
+
+
+def context_of(folder: Path, out: Path, *inputs: str) -> Context:
+    (out / "stage").mkdir(parents=True, exist_ok=True)
+    config = load(folder / "config.yaml")
+    return Context("stage", config, Silent(), folder / "run", out / "stage", ("data", "surrogate", "pool", *inputs))
+
+
+def test_only_the_stages_of_the_signals_that_are_read_run(selected: Path) -> None:
+    folders = {path.parent.name for path in (selected / "run").glob("*/manifest.json")}
+    computed = {"surrogate", "surrogate_loss", "surrogate_loss_drop", "warmstart", "pool", "loss", "loss_drop"}
+    assert folders == {"data", *computed, "select", "export"}
+    influence = Config.model_validate({"select": {"method": "influence"}})
+    names = [stage.name for stage in stages(influence)]
+    assert names[:4] == ["data", "surrogate", "influence", "warmstart"]
+    assert "pool" not in names
+
+
+def test_loss_drop_is_the_loss_of_all_target_tokens_before_less_after(selected: Path, tmp_path: Path) -> None:
+    from dealrec.stages.recommenders import kinds
+
+    before = table(selected, "loss/details.parquet")
+    pool = table(selected, "pool/pool.parquet")
+    assert before["sample_id"].to_list() == pool["sample_id"].to_list()
+    drop = table(selected, "loss_drop/scores.parquet")["loss_drop"]
+    context = context_of(selected, tmp_path, "warmstart", "loss")
+    kind = kinds.kind(context.config)
+    untuned = loss.candidate_losses(context, kind.start(context))
+    assert before["loss"].to_list() == pytest.approx(untuned["loss"].to_list(), abs=1e-6)
+    again = context_of(selected, tmp_path / "again", "warmstart", "loss")
+    loss_drop.run(again)
+    tuned = kind.fine_tuned(again, again.shard("tuned"))
+    after = loss.candidate_losses(context_of(selected, tmp_path / "after", "warmstart"), tuned)
+    expected = (untuned["loss"] - after["loss"]) * untuned["tokens"]
+    assert drop.to_list() == pytest.approx(expected.to_list(), abs=1e-4)
+    assert (drop.to_numpy() > 0).mean() > 0.5  # what is like validation is learnt
+
+
+def test_the_surrogate_s_loss_is_that_of_the_target_alone(selected: Path, tmp_path: Path) -> None:
+    from dealrec.surrogate import draw_negatives
+    from dealrec.surrogate.losses import unit_losses
+    from dealrec.surrogate.units import batch
+
+    context = context_of(selected, tmp_path)
+    model = surrogate.trained(context)
+    losses = surrogate_loss.target_losses(context, model)
+    units = surrogate.units(context, "train", whole=False)
+    negatives = draw_negatives(units, n_items=model.n_items, per_position=64, seed=context.config.seed)
+    with torch.no_grad():
+        alone = [
+            float(unit_losses(model, batch(units, negatives, torch.tensor([i])), loss="sampled-softmax"))
+            for i in range(5)
+        ]
+    assert losses[:5].tolist() == pytest.approx(alone, abs=1e-5)
+    assert table(selected, "surrogate_loss/scores.parquet")["surrogate_loss"].to_list() == pytest.approx(
+        losses.tolist()
+    )
+
+
+def test_the_surrogate_s_drop_is_largest_where_validation_has_the_targets(selected: Path) -> None:
+    drop = table(selected, "surrogate_loss_drop/scores.parquet")
+    items = table(selected, "data/items.parquet")
+    train = table(selected, "data/samples-train.parquet").join(drop, on="sample_id")
+    valid = table(selected, "data/samples-valid.parquet")["target"].unique()
+    assert len(drop) == len(train)
+    assert len(items) == 30
+    there = train["target"].is_in(valid.implode())
+    assert train.filter(there)["surrogate_loss_drop"].mean() > train.filter(~there)["surrogate_loss_drop"].mean()  # type: ignore[operator]
+
+
+def test_what_follows_from_the_data(selected: Path, tmp_path: Path) -> None:
+    train, valid = data_signals(context_of(selected, tmp_path))
+    samples, held_out = (table(selected, f"data/samples-{part}.parquet") for part in ("train", "valid"))
+    assert train["history_length"].to_list() == [len(history) for history in samples["history"]]
+    assert valid["sample_id"].to_list() == [len(samples) + i for i in range(len(held_out))]
+    first = samples.row(0, named=True)
+    assert train["train_share"][0] == (samples["target"] == first["target"]).sum() / len(samples)
+    assert train["valid_share"][0] == (held_out["target"] == first["target"]).sum() / len(held_out)
+    times = table(selected, "data/interactions-train.parquet").sort("user_id", "position").group_by("user_id").last()
+    by_user = dict(zip(times["user_id"], times["timestamp"], strict=True))
+    assert train["timestamp"].to_list() == [by_user[user] for user in samples["user_id"]]
+
+
+def test_selected_and_candidates_have_the_signals_and_a_reason(selected: Path) -> None:
+    chosen, candidates = table(selected, "select/selected.parquet"), table(selected, "select/candidates.parquet")
+    columns = ["sample_id", "rank", "loss_drop", "surrogate_loss_drop", "overall", "reason"]
+    assert chosen.columns == candidates.columns == columns
+    assert sorted(chosen["rank"]) == [1, 2, 3, 4, 5, 6]
+    assert chosen.sort("rank")["overall"].is_sorted(descending=True)
+    assert len(candidates) == 20
+    assert candidates["overall"].null_count() == 0
+    assert candidates.drop_nulls("rank")["sample_id"].to_list() == chosen["sample_id"].to_list()
+    manifest = read_manifest(selected / "run" / "select")
+    assert manifest is not None
+    assert manifest.facts["method"] == "both-loss-drops"
+
+
+def test_few_validation_samples_are_warned_of_and_hardly_any_refused(selected: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(selected / "run" / "loss_drop")
+    assert manifest is not None
+    assert "tuned on 30 validation samples" in manifest.warnings[0]
+    config = load(selected / "config.yaml", ["data.split=time", "data.valid_share=0.01", "data.test_share=0.3"])
+    with pytest.raises(ConfigError, match=r"surrogate_loss_drop needs validation samples to aim at, at least 16"):
+        run(config, tmp_path / "run", stages_until(config, "select"), progress=Silent())
+
+
+def test_the_pool_s_method_must_not_need_the_pool() -> None:
+    config = Config.model_validate({"select": {"method": "loss-drop"}, "pool": {"method": "effort"}})
+    with pytest.raises(ConfigError, match=r"pool.method 'effort' needs effort, which is known of the pool alone"):
+        signals_of(config)
+
+
+def test_an_unknown_method_is_refused_with_the_nearest(cli: Cli, selected: Path, tmp_path: Path) -> None:
+    status, _, err = cli(
+        "run", selected / "config.yaml", "--run-dir", tmp_path / "run", "--set", "select.method=los-drop"
+    )
+    assert status == 2
+    assert "There is no method 'los-drop'. Did you mean loss-drop?" in err
+    status, _, err = cli("run", selected / "config.yaml", "--run-dir", tmp_path / "x", "--set", "select.method=no.py")
+    assert status == 2
+    assert "no Python file" in err
+
+
+def test_settings_of_earlier_versions_still_mean_the_same() -> None:
+    config = Config.model_validate({"effort": {"pool": 12, "shard_size": 3}})
+    assert (config.pool.size, config.effort.shard_size) == (12, 3)
+    for name in ("paper", "reference"):
+        preset = Config.model_validate(PRESETS[name])
+        assert preset.select.method == "dealrec"
+        assert preset.pool.size == 1.0
+        assert preset.influence.risk == "train"
+
+
+def test_methods_are_listed(cli: Cli) -> None:
+    status, out, _ = cli("methods", "--json")
+    assert status == 0
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert rows["dealrec"]["signals"] == ["influence", "effort"]
+    assert rows["dealrec"]["options"] == {"effort_weight": 0.3, "strata": 50, "hard_prune": 0.0}
+    status, out, _ = cli("methods")
+    assert "2510.00386" in out.replace("\n", "")
