@@ -24,6 +24,7 @@ TARGET: Final = "target"  # item id
 
 INFLUENCE: Final = "influence"
 EFFORT: Final = "effort"
+LOSS: Final = "loss"
 NORM: Final = "norm"  # gradient norm of the mean loss per target token
 TOKENS: Final = "tokens"  # target tokens
 OVERALL: Final = "overall"
@@ -33,13 +34,14 @@ HISTORY_LENGTH: Final = "history_length"  # items of the history
 TRAIN_SHARE: Final = "train_share"  # the share of the training samples that have this target
 VALID_SHARE: Final = "valid_share"  # the share of the validation samples that have this target
 LOSS_DROP: Final = "loss_drop"  # of the recommender: loss before less loss after a moment's tuning on validation
-ALIGNMENT: Final = "alignment"  # of the recommender: the gradient along the validation gradient (LESS)
 SURROGATE_LOSS: Final = "surrogate_loss"
 SURROGATE_LOSS_DROP: Final = "surrogate_loss_drop"
-SURROGATE_NORM: Final = "surrogate_norm"  # gradient norm (GraNd)
-SURROGATE_ERROR: Final = "surrogate_error"  # norm of prediction less target (EL2N)
-SURROGATE_STATE: Final = "surrogate_state"  # what the surrogate makes of the history: an array
-TEXT_EMBEDDING: Final = "text_embedding"  # of the target's title: an array
+
+# Which signals follow from the data; which are of the surrogate, of all samples, and which of the recommender, of the
+# pool: each of these a stage of its own, named so.
+OF_DATA: Final = (USER, HISTORY, TARGET, TIMESTAMP, HISTORY_LENGTH, TRAIN_SHARE, VALID_SHARE)
+OF_SURROGATE: Final = (INFLUENCE, SURROGATE_LOSS, SURROGATE_LOSS_DROP)
+OF_RECOMMENDER: Final = (LOSS, EFFORT, LOSS_DROP)
 
 SCORE: Final = "score"  # what a method of selection ranked a sample by, and why it took it
 REASON: Final = "reason"
@@ -73,5 +75,4 @@ EPOCH: Final = "epoch"
 TRAIN_LOSS: Final = "train_loss"
 VALID_NDCG: Final = "valid_ndcg"
 VALID_MRR: Final = "valid_mrr"  # mean reciprocal rank
-LOSS: Final = "loss"
 GENERATED: Final = "generated"  # title that the LLM wrote

@@ -13,7 +13,7 @@ import dealrec
 from tests.conftest import made_interactions, made_items
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of the made-up data; test_api reads them
-HEADLINE = "Selected 6 of 40 training samples (15%), from 12 candidates whose effort was scored."
+HEADLINE = "Selected 6 of 40 training samples (15%), from 12 candidates."
 
 
 class Page(HTMLParser):

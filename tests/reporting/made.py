@@ -159,6 +159,8 @@ def _scores(
     candidates = candidates.join(scored.select(SAMPLE, STRATUM), on=SAMPLE, how="left").sort(SAMPLE)
     picked = coverage_sample(overall, budget, strata=strata, seed=config.seed)
     ranked = scored[picked.numpy()].sort(OVERALL, descending=True).with_row_index(RANK, 1)
+    candidates = candidates.join(ranked.select(SAMPLE, RANK), on=SAMPLE, how="left")
+    candidates = candidates.select(SAMPLE, RANK, INFLUENCE, EFFORT, OVERALL, STRATUM)
     edges = stratum_edges(overall, strata=strata).tolist()
     ends = pl.DataFrame({STRATUM: range(strata), LOW: edges[:-1], HIGH: edges[1:]})
     for name, among in ((CANDIDATES, scored), (KEPT, ranked)):

@@ -77,7 +77,7 @@ def test_the_table_filters_sorts_and_turns_its_pages(browser: Any, run: Path) ->
 
     options = page.eval_on_selector_all("#state option", "all => all.map(one => one.textContent)")
     assert options == [
-        *("all", "kept (60)", "in a stratum but not drawn (130)", "dropped as one of the hardest (10)"),
+        *("all", "kept (60)", "not selected (130)", "dropped as one of the hardest (10)"),
         "not a candidate (800)",
     ]
     page.select_option("#state", "2")

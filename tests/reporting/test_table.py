@@ -94,7 +94,7 @@ def test_a_hundred_thousand_samples_stay_below_five_megabytes(tmp_path: Path) ->
     assert time.perf_counter() - start < 120  # a few seconds where nothing else runs
     source = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert 3.5e6 < len(source.encode()) < 5e6
-    assert "of the 100,000 training samples are in this page (2,000 kept; 6,192 in a stratum but not drawn; " in source
+    assert "of the 100,000 training samples are in this page (2,000 kept; 6,192 not selected; " in source
     assert source.count("<tr><td class") == 1_000
     assert "The first 1,000 of the 2,000 that were kept, by overall score" in source
 

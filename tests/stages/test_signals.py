@@ -36,7 +36,7 @@ def selected(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Path:
     folder = tmp_path_factory.mktemp("signals")
     path = write_small_config(folder, tiny_llm, **SETTINGS)
     config = load(path)
-    run(config, folder / "run", stages_until(config, "export"), progress=Silent())
+    run(config, folder / "run", stages_until(config, "report"), progress=Silent())
     return folder
 
 
@@ -53,7 +53,8 @@ def context_of(folder: Path, out: Path, *inputs: str) -> Context:
 def test_only_the_stages_of_the_signals_that_are_read_run(selected: Path) -> None:
     folders = {path.parent.name for path in (selected / "run").glob("*/manifest.json")}
     computed = {"surrogate", "surrogate_loss", "surrogate_loss_drop", "warmstart", "pool", "loss", "loss_drop"}
-    assert folders == {"data", *computed, "select", "export"}
+    later = {"select", "export", "finetune", "evaluate", "compare", "report"}
+    assert folders == {"data", *computed, *later}
     influence = Config.model_validate({"select": {"method": "influence"}})
     names = [stage.name for stage in stages(influence)]
     assert names[:4] == ["data", "surrogate", "influence", "warmstart"]
@@ -137,6 +138,21 @@ def test_selected_and_candidates_have_the_signals_and_a_reason(selected: Path) -
     manifest = read_manifest(selected / "run" / "select")
     assert manifest is not None
     assert manifest.facts["method"] == "both-loss-drops"
+
+
+def test_the_report_and_the_terminal_show_the_signals_of_the_method(selected: Path, cli: Cli) -> None:
+    page = (selected / "run" / "report" / "report.html").read_text()
+    for text in ('data-column="loss_drop"', 'data-column="surrogate_loss_drop"', "its loss falls when", "not selected"):
+        assert text in page
+    assert 'data-column="stratum"' not in page
+    status, out, _ = cli("run", selected / "config.yaml", "--run-dir", selected / "run")
+    assert status == 0
+    assert "from 20 candidates by both-loss-drops" in out
+    status, out, err = cli("report", "--compare", selected / "run", selected / "run", "--out", selected / "two.html")
+    assert status == 0, err
+    status, _, err = cli("export", selected / "run", "--to", "jsonl", "--out", selected / "exported")
+    assert status == 0, err
+    assert len((selected / "exported" / "train.jsonl").read_text().splitlines()) == 6
 
 
 def test_few_validation_samples_are_warned_of_and_hardly_any_refused(selected: Path, tmp_path: Path) -> None:

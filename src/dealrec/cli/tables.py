@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dealrec.cli.json_output import print_json
-from dealrec.columns import EFFORT, HISTORY, INFLUENCE, ITEM, OVERALL, RANK, SAMPLE, STRATUM, TARGET, TITLE
+from dealrec.columns import HISTORY, INFLUENCE, ITEM, OVERALL, RANK, REASON, SAMPLE, STRATUM, TARGET, TITLE
 from dealrec.config import Config
 from dealrec.engine.manifest import Manifest
 from dealrec.engine.run_directory import read_table
@@ -123,26 +123,35 @@ def show_outcomes(outcomes: Sequence[Outcome], run_dir: Path, config: Config, *,
 def _show_selection(console: Console, run_dir: Path, outcomes: Sequence[Outcome]) -> None:
     facts = next(outcome.manifest.facts for outcome in outcomes if outcome.stage == "select")
     selected = read_table(run_dir / "select" / "selected.parquet").sort(RANK)
-    strata = read_table(run_dir / "select" / "strata.parquet")
+    path = run_dir / "select" / "strata.parquet"
+    strata = read_table(path) if STRATUM in selected.columns else None
+    signals = [name for name in selected.columns if name not in (SAMPLE, RANK, OVERALL, STRATUM, REASON)]
     rows = selected.head(SHOWN_SAMPLES).join(
         read_table(run_dir / "data" / "samples-train.parquet"), on=SAMPLE, how="left", maintain_order="left"
     )
     items = read_table(run_dir / "data" / "items.parquet")
     titles = dict(zip(items[ITEM].to_list(), items[TITLE].to_list(), strict=True))
+    among = f" in {facts['strata_in_use']} strata" if strata is not None else f" by {facts['method']}"
     title = (
-        f"Selected: {facts['budget']:,} of {facts['samples']:,} samples, from {facts['pool']:,} candidates in"
-        f" {facts['strata_in_use']} strata; the highest overall scores"
+        f"Selected: {facts['budget']:,} of {facts['samples']:,} samples, from {facts['pool']:,} candidates{among};"
+        " the highest overall scores"
     )
-    table = table_of(
-        ">#", "last of the history -> target", ">influence", ">effort", ">overall", "kept because", title=title
-    )
+    scored = (f">{name}" for name in (*signals, OVERALL))
+    table = table_of(">#", "last of the history -> target", *scored, "kept because", title=title)
     for row in rows.iter_rows(named=True):
-        stratum = strata.row(by_predicate=pl.col(STRATUM) == row[STRATUM], named=True)
         last, target = (cut(titles[item], TITLE_WIDTH) for item in (row[HISTORY][-1], row[TARGET]))
-        reason = f"stratum {row[STRATUM]}: {stratum['kept']} of {stratum['candidates']} kept"
-        scores = (f"{row[INFLUENCE]:.2e}", number(row[EFFORT]), f"{row[OVERALL]:.3f}")  # columns to be compared
-        table.add_row(str(row[RANK]), Text(f"{last} -> {target}"), *scores, reason)
+        scores = (f"{row[name]:.2e}" if name == INFLUENCE else number(row[name]) for name in signals)
+        table.add_row(
+            str(row[RANK]), Text(f"{last} -> {target}"), *scores, f"{row[OVERALL]:.3f}", Text(_reason(row, strata))
+        )
     console.print(table)
+
+
+def _reason(row: dict[str, Any], strata: pl.DataFrame | None) -> str:
+    if strata is None:
+        return str(row[REASON])
+    stratum = strata.row(by_predicate=pl.col(STRATUM) == row[STRATUM], named=True)
+    return f"stratum {row[STRATUM]}: {stratum['kept']} of {stratum['candidates']} kept"
 
 
 def _show_results(console: Console, results: dict[str, Any], config: Config) -> None:

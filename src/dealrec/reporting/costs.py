@@ -26,6 +26,7 @@ class Share:
     """Selecting (its stages and those of its signals) against fine-tuning the selected arm; seconds, as shown."""
 
     words: str
+    stages: str
     selection: tuple[str, str]
     finetuning: tuple[str, str]
     ratio: tuple[str, str]
@@ -71,6 +72,7 @@ def share(run: Run[Config]) -> Share | None:
     kind, joint = ("wall", "CPU")[clock], " of" if ratio[clock].endswith("%") else ""
     return Share(
         words=f"Selecting cost {ratio[clock]}{joint} the {kind} time of fine-tuning on what was selected.",
+        stages=", ".join(selecting),
         selection=(seconds(selection[0]), seconds(selection[1])),
         finetuning=(seconds(finetuning[0]), seconds(finetuning[1])),
         ratio=(ratio[0], ratio[1]),

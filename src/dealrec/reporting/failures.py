@@ -28,6 +28,7 @@ FEW_DRAWN = (
     "Lower select.strata: the fewer strata, the more evenly the candidates are drawn from. A larger select.budget"
     " covers more, too."
 )
+FEW_PREFERRED = "The method prefers others; a larger select.budget covers more, and so may another select.method."
 OF_CEILING = 0.5  # of the most that the noise of retraining allows
 
 
@@ -99,25 +100,28 @@ def uncovered(run: Run[Config], spreads: Sequence[Spread], reach: Sequence[Group
     if not run.has("select"):
         return
     groups = {group.name: place for place, group in enumerate(reach)}
-    budget = reach[groups["selected"]].samples
+    budget, strata = reach[groups["selected"]].samples, run.config.select.method == "dealrec"
     for spread in spreads:
         by_remedy: dict[str, list[str]] = {}
         for bucket in spread.categories or spread.buckets:
-            share, pool, selected = (bucket.shares[groups[name]] for name in ("all", "pool", "selected"))
+            candidates = "pool" if "pool" in groups else "all"  # a method of no recommender's signal has no pool
+            share, pool, selected = (bucket.shares[groups[name]] for name in ("all", candidates, "selected"))
             if budget * share < EXPECTED or selected > MISSING * share:
                 continue
             line = (
                 f"{cut(bucket.label, LABEL_WIDTH)}: {percent(share)} of all samples, but {percent(selected)} of the"
                 f" selected ({percent(pool)} of the candidates)"
             )
-            by_remedy.setdefault(FEW_CANDIDATES if pool <= MISSING * share else FEW_DRAWN, []).append(line)
+            drawn = FEW_DRAWN if strata else FEW_PREFERRED
+            by_remedy.setdefault(FEW_CANDIDATES if pool <= MISSING * share else drawn, []).append(line)
         name = f"Uncovered: {spread.name[:1].lower()}{spread.name[1:]}"
         for remedy, lines in by_remedy.items():
             if spread.categories:  # there may be hundreds; of ranges there are few
                 more = [f"and {len(lines) - NAMED:,} more"] if len(lines) > NAMED else []
                 lines = ["; ".join([*lines[:NAMED], *more])]
             yield from (Note("select", f"{spread.name}, {line}.", name, remedy) for line in lines)
-    yield from _empty_strata(run)
+    if strata:
+        yield from _empty_strata(run)
 
 
 def _empty_strata(run: Run[Config]) -> Iterator[Note]:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from dealrec.columns import EFFORT, HISTORY, INFLUENCE, RANK, SAMPLE, TARGET, USER
+from dealrec.columns import HISTORY, RANK, SAMPLE, TARGET, USER
 from dealrec.config import Config
 from dealrec.data.catalogue import Catalogue
 from dealrec.engine.run_directory import Run
 from dealrec.formats import number
 from dealrec.reporting.page import headline
 from dealrec.reporting.results import results
-from dealrec.reporting.table import HISTORY_SHOWN
+from dealrec.reporting.table import HISTORY_SHOWN, score_columns
 from dealrec.reporting.templates import render
 
 SHOWN = 10
@@ -24,7 +24,9 @@ def sentences(run: Run[Config]) -> list[str]:
 
 def notebook_html(run: Run[Config]) -> str:
     """A piece of HTML without colours and scripts of its own, so that it goes with a light page and with a dark one."""
-    content = {"sentences": sentences(run), "folder": str(run.folder), "rows": list(_best_samples(run))}
+    signals = score_columns(run.table("select/selected.parquet"))[:-1] if run.has("select") else []
+    rows = list(_best_samples(run))
+    content = {"sentences": sentences(run), "folder": str(run.folder), "signals": signals, "rows": rows}
     return render("notebook.html.jinja", content)
 
 
@@ -44,6 +46,5 @@ def _best_samples(run: Run[Config]) -> Iterator[dict[str, Any]]:
             "history": history,
             "earlier": len(row[HISTORY]) > HISTORY_SHOWN,
             "target": target,
-            "influence": number(row[INFLUENCE]),
-            "effort": number(row[EFFORT]),
+            "scores": [number(row[name]) for name in score_columns(selected)[:-1]],
         }

@@ -4,11 +4,13 @@
 (() => {
   const source = document.getElementById("table-data");
   if (!source) return;
-  const { rows, titles, reasons, states } = JSON.parse(source.textContent);
+  const { rows, titles, reasons, states, exponents } = JSON.parse(source.textContent);
+  const scores = Object.keys(exponents);
   const PAGE = 50, CUT = 60;
-  const SAMPLE = 0, USER = 1, HISTORY = 2, EARLIER = 3, TARGET = 4, REASON = 5, RANK = 9;
+  const SAMPLE = 0, USER = 1, HISTORY = 2, EARLIER = 3, TARGET = 4, REASON = 5, SCORES = 6, RANK = SCORES + scores.length;
   const by = (id) => document.getElementById(id);
   const table = by("sample-rows"), body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
+  const strata = heads.some((head) => head.dataset.column === "stratum");
   const search = by("search"), state = by("state");
   const collator = new Intl.Collator("en", { numeric: true });
 
@@ -20,10 +22,8 @@
     target: (row) => titles[row[TARGET]],
     why: (row) => reasons[row[REASON]][2],
     stratum: (row) => reasons[row[REASON]][1] ?? undefined,
-    influence: (row) => row[6] ?? undefined,
-    effort: (row) => row[7] ?? undefined,
-    overall: (row) => row[8] ?? undefined,
   };
+  scores.forEach((name, at) => { value[name] = (row) => row[SCORES + at] ?? undefined; });
 
   let matches = rows, column = null, down = false, page = 0, texts = null;
 
@@ -65,8 +65,8 @@
       cell("titles", ...earlier, ...row[HISTORY].map((place) => text(titles[place]))),
       cell("one", text(titles[row[TARGET]])),
       cell("why", value.why(row)),
-      cell("n", number(value.stratum(row))),
-      ...["influence", "effort", "overall"].map((name) => cell("n", number(value[name](row)))),
+      ...(strata ? [cell("n", number(value.stratum(row)))] : []),
+      ...scores.map((name) => cell("n", number(value[name](row)))),
     );
     return element;
   }
@@ -120,7 +120,7 @@
     button.type = "button";
     button.append(...head.childNodes);
     head.append(button);
-    const scored = ["influence", "effort", "overall", "history"].includes(head.dataset.column);
+    const scored = [...scores, "history"].includes(head.dataset.column);
     button.addEventListener("click", () => {
       const again = column === head.dataset.column;
       down = again ? !down : scored;

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from dealrec.columns import STRATUM
 from dealrec.config import Config
 from dealrec.engine.manifest import MANIFEST, Manifest, file_hash, write_manifest
 from dealrec.engine.run_directory import Run
@@ -54,10 +55,11 @@ def content(run: Run[Config]) -> dict[str, Any]:
     samples = run.table("data/samples-train.parquet")
     groups = coverage.sample_groups(run, samples)
     reach, spreads = coverage.reach(groups), coverage.spreads(run, groups)
-    paper = run.config.select.method == "dealrec"
-    pool = run.table("select/candidates.parquet") if paper and run.has("select") else None
+    pool = run.table("select/candidates.parquet") if run.has("select") else None
     evaluation, select = results.results(run), run.config.select
-    balance = failures.score_balance(pool, effort_weight=select.effort_weight) if pool is not None else None
+    balance = None
+    if pool is not None and STRATUM in pool.columns:
+        balance = failures.score_balance(pool, effort_weight=select.effort_weight)
     ways_to_fail = [
         *failures.effort_dominates(run, balance),
         *failures.uncovered(run, spreads, reach),

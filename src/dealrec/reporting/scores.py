@@ -2,11 +2,27 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 from markupsafe import Markup
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
-from dealrec.columns import CANDIDATES, EFFORT, HIGH, INFLUENCE, KEPT, LOW, OVERALL, STRATUM
+from dealrec.columns import (
+    CANDIDATES,
+    EFFORT,
+    HIGH,
+    INFLUENCE,
+    KEPT,
+    LOSS,
+    LOSS_DROP,
+    LOW,
+    OVERALL,
+    RANK,
+    SAMPLE,
+    STRATUM,
+    SURROGATE_LOSS,
+    SURROGATE_LOSS_DROP,
+)
 from dealrec.config import Config
 from dealrec.engine.run_directory import Run
 from dealrec.formats import Unit, percent
@@ -27,37 +43,44 @@ class Figure:
     note: str
 
 
+NOTES = {
+    EFFORT: "The candidates of the pool. The recommender's gradient norm for each.",
+    LOSS: "The candidates of the pool. The recommender's loss before fine-tuning.",
+    LOSS_DROP: "The candidates of the pool. How far that loss falls when it is tuned on validation samples.",
+    SURROGATE_LOSS: "All training samples. The surrogate's loss at the sample's target.",
+    SURROGATE_LOSS_DROP: "All training samples. How far that falls when it is tuned on validation samples.",
+}
+
+
 def figures(run: Run[Config], pool: pl.DataFrame | None) -> list[Figure]:
-    """Influence of all samples, effort and overall score of the pool, as far as the run has come."""
-    drawn = [_influence(run), _effort(run), _overall(run, pool)]
-    return [figure for figure in drawn if figure is not None]
+    """The signals that the run has, then the overall score of the candidates, as far as the run has come."""
+    signals = [name for name in (INFLUENCE, *NOTES) if run.has(name)]
+    drawn = [_signal(run, name) for name in signals]
+    return [figure for figure in (*drawn, _overall(run, pool)) if figure is not None]
 
 
-def _influence(run: Run[Config]) -> Figure | None:
-    if not run.has("influence"):
-        return None
-    values = run.table("influence/scores.parquet")[INFLUENCE].to_numpy()
+def _signal(run: Run[Config], name: str) -> Figure | None:
+    values = run.table(f"{name}/scores.parquet")
+    marked = values.head(0)
+    if run.has("select"):
+        marked = values.join(run.table("select/selected.parquet"), on=SAMPLE, how="semi")
+    note = _of_influence(run, values[name].to_numpy()) if name == INFLUENCE else NOTES[name]
+    return _figure(name, histogram(values[name].to_numpy(), marked[name].to_numpy()), summary(values[name]), note)
+
+
+def _of_influence(run: Run[Config], values: NDArray[np.float64]) -> str:
     positive = percent(float((values > 0).mean())) if len(values) else "none"
     risk = {"train": "training", "valid": "validation"}[run.config.influence.risk]
-    note = f"All training samples. Positive for {positive}: removing one of these would raise the {risk} risk."
-    return _plain(run, INFLUENCE, values, note)
-
-
-def _effort(run: Run[Config]) -> Figure | None:
-    if not run.has("effort"):
-        return None
-    values = run.table("effort/scores.parquet")[EFFORT].to_numpy()
-    return _plain(run, EFFORT, values, "The candidates of the pool. The recommender's gradient norm for each.")
-
-
-def _plain(run: Run[Config], name: str, values: ArrayLike, note: str) -> Figure | None:
-    marked = run.table("select/selected.parquet")[name].to_numpy() if run.has("select") else ()
-    return _figure(name, histogram(values, marked), summary(values), note)
+    return f"All training samples. Positive for {positive}: removing one of these would raise the {risk} risk."
 
 
 def _overall(run: Run[Config], pool: pl.DataFrame | None) -> Figure | None:
     if pool is None:
         return None
+    if STRATUM not in pool.columns:
+        marked = pool.drop_nulls(RANK)[OVERALL].to_numpy()
+        note = "The candidates. What the method ranked them by."
+        return _figure(OVERALL, histogram(pool[OVERALL].to_numpy(), marked), summary(pool[OVERALL]), note)
     strata = run.table("select/strata.parquet").sort(STRATUM)
     filled = strata.filter(pl.col(CANDIDATES) > 0)
     sampled = filled.filter(pl.col(KEPT) > 0)

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,12 @@ import polars as pl
 
 from dealrec.columns import (
     CANDIDATES,
-    EFFORT,
     HISTORY,
-    INFLUENCE,
     KEPT,
+    OF_SURROGATE,
     OVERALL,
     RANK,
+    REASON,
     SAMPLE,
     STRATUM,
     TARGET,
@@ -31,9 +31,9 @@ STATIC_ROOM = 800_000  # bytes of text in the rows that are there without the sc
 STATIC_ROWS = 1_000
 HISTORY_SHOWN = 3
 TEXT_KEPT = 200  # characters of a title or an id
-STATES = ("kept", "in a stratum but not drawn", "dropped as one of the hardest", "not a candidate")
-SCORES = (INFLUENCE, EFFORT, OVERALL)
+STATES = ("kept", "not selected", "dropped as one of the hardest", "not a candidate")
 _REST = len(STATES) - 1
+_LOWER, _OUTSIDE = -1, -2  # numbers of reasons beside those of a method
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,15 @@ class State:
 class Samples:
     """The table. data: what the script shows, as JSON that can stand in a script element; rows: shown without it.
 
-    Selected samples come first, then the candidates by overall score, then the others by influence. exponents: the
-    powers of ten in which the scores are given.
+    Selected samples come first, then the candidates by overall score, then the others. exponents: the powers of ten in
+    which the scores are given, by name. strata: whether the method has any.
     """
 
     data: str
     rows: list[dict[str, Any]]
     exponents: dict[str, int]
     states: tuple[State, ...]
+    strata: bool
 
     @property
     def total(self) -> int:
@@ -84,9 +85,9 @@ def samples_table(
     """The table of a run; None before there is a selection. pool: the `candidates` with their scores."""
     if pool is None:
         return None
-    table = _ordered(run, samples, pool)
-    reasons = _reasons(run)
-    units = {name: Unit.of(table[name].drop_nulls()) for name in SCORES}
+    reasons = _reasons(run, pool)
+    table = _ordered(run, samples, pool, reasons)
+    units = {name: Unit.of(table[name].drop_nulls()) for name in score_columns(pool)}
     titles = Catalogue.of(run.table("data/items.parquet")).titles
     data, states = _embed(_rows(table, reasons, units), titles, reasons, units, room)
     selected = table.filter(pl.col(RANK).is_not_null()).head(STATIC_ROWS)
@@ -94,10 +95,16 @@ def samples_table(
     counts = dict(totals.value_counts().iter_rows())
     return Samples(
         data,
-        list(_static(_rows(selected, reasons, units), titles, reasons)),
+        list(_static(_rows(selected, reasons, units), titles, reasons, units)),
         {name: unit.exponent for name, unit in units.items()},
         tuple(State(name, counts.get(place, 0), states[place]) for place, name in enumerate(STATES)),
+        STRATUM in pool.columns,
     )
+
+
+def score_columns(candidates: pl.DataFrame) -> list[str]:
+    """The signals of the method, then its overall score."""
+    return [name for name in candidates.columns if name not in (SAMPLE, RANK, STRATUM, REASON)]
 
 
 def script_json(content: Any) -> str:
@@ -110,39 +117,46 @@ def script_json(content: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _ordered(run: Run[Config], samples: pl.DataFrame, pool: pl.DataFrame) -> pl.DataFrame:
+def _ordered(
+    run: Run[Config], samples: pl.DataFrame, pool: pl.DataFrame, reasons: Mapping[int, Reason]
+) -> pl.DataFrame:
     """All samples with what is known of them, and the number of the reason."""
-    ranks = run.table("select/selected.parquet").select(SAMPLE, RANK)
-    table = (
-        samples.join(run.table("influence/scores.parquet"), on=SAMPLE, how="left")
-        .join(pool.select(SAMPLE, EFFORT, OVERALL, STRATUM), on=SAMPLE, how="left")
-        .join(ranks, on=SAMPLE, how="left")
-    )
-    strata = run.config.select.strata
-    reason = (
-        pl.when(pl.col(RANK).is_not_null())
-        .then(pl.col(STRATUM))
-        .when(pl.col(STRATUM).is_not_null())
-        .then(pl.col(STRATUM) + strata)
-        .when(pl.col(OVERALL).is_not_null())
-        .then(pl.lit(2 * strata))
-        .otherwise(pl.lit(2 * strata + 1))
-    )
-    table = table.with_columns(reason.cast(pl.Int64).alias("reason"))
-    order = {RANK: False, OVERALL: True, INFLUENCE: True, SAMPLE: False}
+    table = samples.join(pool, on=SAMPLE, how="left")
+    for name in score_columns(pool):
+        if name in OF_SURROGATE:  # which has scored all samples, the candidates or not
+            table = table.drop(name).join(run.table(f"{name}/scores.parquet"), on=SAMPLE, how="left")
+    kept = pl.col(RANK).is_not_null()
+    if STRATUM in pool.columns:
+        strata = run.config.select.strata
+        number = pl.col(STRATUM) + pl.when(kept).then(0).otherwise(strata)
+        hardest, outside = 2 * strata, 2 * strata + 1
+    else:
+        places = {reason.text: place for place, reason in reasons.items()}
+        number = pl.when(kept).then(pl.col(REASON).replace_strict(places, default=None)).otherwise(_LOWER)
+        number = pl.when(pl.col(OVERALL).is_not_null()).then(number)
+        hardest, outside = _LOWER, _OUTSIDE
+    rest = pl.when(pl.col(OVERALL).is_not_null()).then(hardest).otherwise(outside)
+    table = table.with_columns(number.fill_null(rest).cast(pl.Int64).alias("reason"))
+    scores = [name for name in score_columns(pool) if name in OF_SURROGATE]
+    order = {RANK: False, OVERALL: True, **dict.fromkeys(scores, True), SAMPLE: False}
     return table.sort(list(order), descending=list(order.values()), nulls_last=True)
 
 
-def _reasons(run: Run[Config]) -> dict[int, Reason]:
-    """By number: kept of a stratum, dropped of a stratum, the hardest, and those that are no candidates."""
+def _reasons(run: Run[Config], pool: pl.DataFrame) -> dict[int, Reason]:
+    """By number: why samples were kept, why candidates were not, and those that are no candidates."""
+    candidates = f"{run.facts('select')['pool']:,} candidates"
+    outside = Reason(_REST, None, f"not scored: not among the {candidates}")
+    if STRATUM not in pool.columns:
+        texts = pool[REASON].drop_nulls().unique(maintain_order=True).to_list()
+        reasons = {place: Reason(0, None, text) for place, text in enumerate(texts)}
+        return reasons | {_LOWER: Reason(1, None, "others were preferred"), _OUTSIDE: outside}
     strata, reasons = run.config.select.strata, {}
     for row in run.table("select/strata.parquet").iter_rows(named=True):
         place, kept, held = row[STRATUM], row[KEPT], row[CANDIDATES]
         reasons[place] = Reason(0, place, f"stratum {place}: {kept:,} of {held:,} kept")
         reasons[place + strata] = Reason(1, place, f"not drawn: stratum {place} kept {kept:,} of {held:,}")
     reasons[2 * strata] = Reason(2, None, "dropped as one of the hardest (select.hard_prune)")
-    candidates = f"{run.facts('select')['pool']:,} candidates"
-    reasons[2 * strata + 1] = Reason(_REST, None, f"not scored: not among the {candidates}")
+    reasons[2 * strata + 1] = outside
     return reasons
 
 
@@ -175,7 +189,7 @@ def _embed(
         new = [item for item in dict.fromkeys([*row[HISTORY], row[TARGET]]) if item not in places]
         places |= {item: len(places) + number for number, item in enumerate(new)}
         new_texts = [script_json(cut(titles.get(item, str(item)), TEXT_KEPT)) for item in new]
-        line = script_json(_fields(row, places))
+        line = script_json(_fields(row, places, units))
         room -= sum(len(part.encode()) + 1 for part in (line, *new_texts))
         if room < 0:
             break
@@ -190,7 +204,7 @@ def _embed(
     return f'{{"titles":[{",".join(texts)}],"rows":[{",".join(lines)}],{script_json(legend)[1:]}', counts
 
 
-def _fields(row: Mapping[str, Any], places: Mapping[Any, int]) -> list[Any]:
+def _fields(row: Mapping[str, Any], places: Mapping[Any, int], scores: Iterable[str]) -> list[Any]:
     """A row of the script's table; what is missing at its end is left out."""
     exact = isinstance(row[USER], int) and abs(row[USER]) < 2**53  # as far as a script's numbers go
     fields = [
@@ -200,7 +214,7 @@ def _fields(row: Mapping[str, Any], places: Mapping[Any, int]) -> list[Any]:
         row["earlier"],
         places[row[TARGET]],
         row["reason"],
-        *(_brief(row[name]) for name in SCORES),
+        *(_brief(row[name]) for name in scores),
         row[RANK],
     ]
     while fields[-1] is None:
@@ -217,7 +231,10 @@ def _brief(value: float | None) -> float | int | None:
 
 
 def _static(
-    rows: Iterator[dict[str, Any]], titles: Mapping[Any, str], reasons: Mapping[int, Reason]
+    rows: Iterator[dict[str, Any]],
+    titles: Mapping[Any, str],
+    reasons: Mapping[int, Reason],
+    units: Mapping[str, Unit],
 ) -> Iterator[dict[str, Any]]:
     """The selected samples as the page shows them without the script, as many as there is room for."""
     by_place, room = list(reasons.values()), STATIC_ROOM
@@ -237,5 +254,5 @@ def _static(
             "target": texts[-1],
             "why": reason.text,
             "stratum": reason.stratum,
-            "scores": [number(row[name]) for name in SCORES],
+            "scores": [number(row[name]) for name in units],
         }

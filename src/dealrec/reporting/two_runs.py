@@ -8,13 +8,14 @@ from typing import Any
 
 import polars as pl
 
-from dealrec.columns import EFFORT, HISTORY, INFLUENCE, OVERALL, SAMPLE, TARGET, USER
+from dealrec.columns import HISTORY, OF_SURROGATE, SAMPLE, TARGET, USER
 from dealrec.config import Config
 from dealrec.engine.run_directory import Run
 from dealrec.errors import RunDirectoryError
 from dealrec.evaluation.correlation import spearman
 from dealrec.reporting import costs, coverage, results
 from dealrec.reporting.results import Cell, Results
+from dealrec.reporting.table import score_columns
 from dealrec.reporting.templates import render
 
 ABSENT = "not there"
@@ -88,7 +89,7 @@ def matched_pair(first: Run[Config], second: Run[Config]) -> Pair:
     """Match the samples of two runs. Raises RunDirectoryError for a run without a selection of its settings."""
     runs = (first, second)
     for run in runs:
-        if not run.has("influence", "effort", "select"):
+        if not run.has("select"):
             reason = f" (what stands there {run.outdated['select']})" if "select" in run.outdated else ""
             raise RunDirectoryError(
                 f"{run.folder} holds no selection to compare{reason}",
@@ -158,10 +159,11 @@ def overlap(pair: Pair) -> Overlap:
 
 
 def correlations(pair: Pair) -> Iterator[Correlation]:
-    """Of influence over all samples that both have, of effort and overall score over the candidates of both."""
+    """Of the surrogate's signals over all samples that both have, of other scores over the candidates of both."""
     pools = [run.table("select/candidates.parquet") for run in pair.runs]
-    everything = [run.table("influence/scores.parquet") for run in pair.runs]
-    for name, (left, right) in {INFLUENCE: everything, EFFORT: pools, OVERALL: pools}.items():
+    for name in (name for name in score_columns(pools[0]) if name in pools[1].columns):
+        everything = name in OF_SURROGATE
+        left, right = [run.table(f"{name}/scores.parquet") for run in pair.runs] if everything else pools
         other = right.select(pl.col(SAMPLE).alias("other"), pl.col(name).alias("theirs"))
         table = pair.matched.join(left.select(SAMPLE, name), on=SAMPLE).join(other, on="other")
         value = spearman(table[name], table["theirs"]) if len(table) > 1 else None

@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dealrec.columns import OF_RECOMMENDER
 from dealrec.config import Config
 from dealrec.config.arms import arms
 from dealrec.engine.python_files import imported_files
 from dealrec.errors import ConfigError
-from dealrec.stages.signals import OF_RECOMMENDER
 
 if TYPE_CHECKING:
     from dealrec.selection.methods import Method
@@ -60,7 +60,7 @@ def signals_of(config: Config) -> frozenset[str]:
     if not reads_pool(signals):
         return signals
     drawn_by = method(config.pool.method).signals
-    if needless := OF_RECOMMENDER & frozenset(drawn_by):
+    if needless := frozenset(OF_RECOMMENDER) & frozenset(drawn_by):
         raise ConfigError(
             f"pool.method {config.pool.method!r} needs {', '.join(sorted(needless))}, which is known of the pool alone",
             "Choose a method of signals of the surrogate, or random: dealrec methods.",
@@ -70,4 +70,4 @@ def signals_of(config: Config) -> frozenset[str]:
 
 def reads_pool(signals: Iterable[str]) -> bool:
     """Whether any of the signals is the recommender's, and so known of the pool alone."""
-    return not OF_RECOMMENDER.isdisjoint(signals)
+    return not set(OF_RECOMMENDER).isdisjoint(signals)

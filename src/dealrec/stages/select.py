@@ -5,14 +5,27 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from dealrec.columns import CANDIDATES, HIGH, KEPT, LOW, OVERALL, RANK, REASON, SAMPLE, SCORE, STRATUM
+from dealrec.columns import (
+    CANDIDATES,
+    HIGH,
+    KEPT,
+    LOW,
+    OF_RECOMMENDER,
+    OF_SURROGATE,
+    OVERALL,
+    RANK,
+    REASON,
+    SAMPLE,
+    SCORE,
+    STRATUM,
+)
 from dealrec.config import Config
 from dealrec.config.arms import RANDOM, SEEDS, SELECTED, Arm, arms, selected_arms
 from dealrec.engine.run_directory import read_table, write_table
 from dealrec.errors import ConfigError, DealrecError
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.methods import method, method_files, reads_pool, signals_of
-from dealrec.stages.signals import DATA_FILES, OF_RECOMMENDER, OF_SURROGATE, data_signals, files_of, signal_table
+from dealrec.stages.signals import DATA_FILES, data_signals, files_of, signal_table
 
 if TYPE_CHECKING:
     from dealrec.selection.methods import Method
@@ -114,7 +127,7 @@ class Selector:
 
 def _scored(by: "Method") -> list[str]:
     """The signals of a method that are scores, as a stage computed them."""
-    return [name for name in by.signals if name in OF_SURROGATE | OF_RECOMMENDER]
+    return [name for name in by.signals if name in OF_SURROGATE + OF_RECOMMENDER]
 
 
 def _with_strata(table: pl.DataFrame, arm: Arm) -> pl.DataFrame:

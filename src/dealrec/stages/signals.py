@@ -5,21 +5,16 @@ from collections.abc import Iterable
 import polars as pl
 
 from dealrec.columns import (
-    EFFORT,
     HISTORY,
     HISTORY_LENGTH,
-    INFLUENCE,
     ITEM,
     ITEM_INDEX,
-    LOSS,
-    LOSS_DROP,
+    OF_DATA,
+    OF_RECOMMENDER,
+    OF_SURROGATE,
     SAMPLE,
-    SURROGATE_LOSS,
-    SURROGATE_LOSS_DROP,
     TARGET,
-    TIMESTAMP,
     TRAIN_SHARE,
-    USER,
     VALID_SHARE,
 )
 from dealrec.engine.run_directory import read_table
@@ -27,15 +22,12 @@ from dealrec.errors import DealrecError
 from dealrec.stages.context import Context
 from dealrec.stages.samples import FILES, selectable
 
-OF_SURROGATE = frozenset({INFLUENCE, SURROGATE_LOSS, SURROGATE_LOSS_DROP})  # of all samples; a stage each, so named
-OF_RECOMMENDER = frozenset({LOSS, EFFORT, LOSS_DROP})  # of the pool; a stage each
-OF_DATA = frozenset({USER, HISTORY, TARGET, TIMESTAMP, HISTORY_LENGTH, TRAIN_SHARE, VALID_SHARE})
 DATA_FILES = (*FILES, "data/items.parquet")
 
 
 def files_of(signals: Iterable[str]) -> tuple[str, ...]:
     """The tables in a run directory that the signals stand in, but for those that follow from the data."""
-    return tuple(f"{name}/scores.parquet" for name in sorted(signals) if name in OF_SURROGATE | OF_RECOMMENDER)
+    return tuple(f"{name}/scores.parquet" for name in sorted(signals) if name in OF_SURROGATE + OF_RECOMMENDER)
 
 
 def signal_table(context: Context, signals: Iterable[str], candidates: pl.DataFrame) -> pl.DataFrame:

@@ -10,16 +10,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dealrec import columns
-from dealrec.columns import REASON, SAMPLE, SCORE
+from dealrec.columns import OF_DATA, OF_RECOMMENDER, OF_SURROGATE, REASON, SAMPLE, SCORE
 from dealrec.errors import ConfigError, DealrecError
 
-SIGNALS: tuple[str, ...] = (
-    *(columns.USER, columns.HISTORY, columns.TARGET, columns.TIMESTAMP, columns.HISTORY_LENGTH),
-    *(columns.TRAIN_SHARE, columns.VALID_SHARE),
-    *(columns.INFLUENCE, columns.SURROGATE_LOSS, columns.SURROGATE_LOSS_DROP),
-    *(columns.LOSS, columns.EFFORT, columns.LOSS_DROP),
-)
+SIGNALS = OF_DATA + OF_SURROGATE + OF_RECOMMENDER
 
 
 @dataclass(frozen=True)
