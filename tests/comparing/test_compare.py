@@ -149,6 +149,24 @@ def test_one_replicate_gets_no_verdict(tmp_path: Path, tiny_llm: Path) -> None:
     assert "one replicate gets no verdict" in (tmp_path / "run" / "comparison.html").read_text()
 
 
+def test_an_arm_without_what_it_needs_is_left_out_and_named(tmp_path: Path, tiny_llm: Path) -> None:
+    path = write_small_config(tmp_path, tiny_llm, **SETTINGS)
+    changes = ["compare.replicates=1", "evaluate.ranking_users=0", "data.columns.timestamp=null"]
+    config = load(path, [*changes, "compare.methods=[most-recent, influence, {method: validation, budget: 41}]"])
+    outcome = compare(config, tmp_path / "run", progress=Silent())
+    assert "needs times that can be compared between users" in outcome.failures["most-recent"]
+    assert "above its 40 candidates" in outcome.failures["validation@41"]
+    assert {arm.arm for arm in outcome.results.arms} == {"selected", "influence"}
+
+
+def test_validation_samples_are_no_selection_of_a_run(tmp_path: Path, tiny_llm: Path, cli: Cli) -> None:
+    path = write_small_config(tmp_path, tiny_llm, select={"method": "validation"})
+    status, _, err = cli("run", path, "--run-dir", tmp_path / "run")
+    assert status == 2
+    assert "selects no training samples" in err
+    assert "compare.methods" in err
+
+
 def test_workers_come_to_the_same(compared: Path, tmp_path: Path) -> None:
     config = load(compared / "config.yaml", ["compare.workers=2", "compare.methods=[influence]"])
     run_replicates(config, tmp_path / "run", progress=Silent())

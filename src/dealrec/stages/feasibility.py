@@ -54,6 +54,11 @@ def check_data(config: Config, run_dir: Path) -> None:
             f"select.budget is {setting:,}, above the {n:,} training samples{later}", f"Set it to at most {n}."
         )
     budget = budget_count(config.select.budget, n)
+    if method(config.select.method).of_validation:
+        raise ConfigError(
+            f"select.method {config.select.method!r} selects no training samples, so there is nothing to export",
+            "It is an arm to compare with: name it in select.arms or compare.methods.",
+        )
     if not reads_pool(method(config.select.method).signals):
         return
     share = config.select.hard_prune if config.select.method == "dealrec" else 0.0

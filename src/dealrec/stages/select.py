@@ -18,6 +18,7 @@ from dealrec.columns import (
     SAMPLE,
     SCORE,
     STRATUM,
+    TIMESTAMP,
 )
 from dealrec.config import Config
 from dealrec.config.arms import RANDOM, SEEDS, SELECTED, Arm, arms, selected_arms
@@ -81,8 +82,8 @@ class Selector:
 
         by = method(arm.method)
         table = self._table(by)
-        budget = budget_count(arm.budget, len(self.samples))
-        if budget > len(table):
+        budget = arm.budget if isinstance(arm.budget, int) else budget_count(arm.budget, len(self.samples))
+        if budget > len(table) and arm.method != RANDOM:  # of which all samples will do
             raise ConfigError(
                 f"{by.name}: the budget means {budget:,} samples, above its {len(table):,} candidates",
                 "Raise pool.size or lower the budget.",
@@ -108,6 +109,12 @@ class Selector:
         return scores.join(selected.select(SAMPLE, *extra), on=SAMPLE, how="left").select(selected.columns)
 
     def _table(self, by: "Method") -> pl.DataFrame:
+        data = self.context.config.data
+        if TIMESTAMP in by.signals and (data.columns.timestamp is None or data.format == "dealrec"):
+            raise ConfigError(
+                f"{by.name} needs times that can be compared between users, and there are none",
+                "Name their column in data.columns.timestamp, or choose another method.",
+            )
         candidates = self.samples
         if by.of_validation:
             candidates = self.valid
