@@ -141,6 +141,19 @@ def test_the_command_shows_a_table_a_page_and_json(compared: Path, cli: Cli) -> 
     assert "arms" in json.loads(out)
 
 
+def test_a_dry_run_says_how_long_and_writes_nothing(compared: Path, tmp_path: Path, cli: Cli) -> None:
+    path = compared / "config.yaml"
+    status, out, err = cli("compare", path, "--run-dir", tmp_path / "new", "--dry-run", "--json")
+    assert status == 0, err
+    assert not (tmp_path / "new").exists()
+    shown = json.loads(out)
+    assert shown["replicates"] == 2
+    assert shown["seconds"] > 0
+    status, out, _ = cli("compare", path, "--run-dir", compared / "run", "--dry-run")
+    assert status == 0
+    assert "The other 1 replicates: 0.0 s of work. In all: about 0.0 s." in out  # all is there
+
+
 def test_one_replicate_gets_no_verdict(tmp_path: Path, tiny_llm: Path) -> None:
     path = write_small_config(tmp_path, tiny_llm, **SETTINGS)
     config = load(path, ["compare.replicates=1", "compare.methods=[most-recent]", "evaluate.ranking_users=0"])

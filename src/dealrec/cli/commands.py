@@ -204,19 +204,24 @@ def compare(
     config: ConfigPath,
     run_dir: Annotated[Path, typer.Option(help="Folder of the comparison; what is in it is gone on from.")],
     overrides: Overrides = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods of selection, in random samples.
 
     Trains every method's selection and random ones of several sizes, from several seeds; resumable.
     """
-    from dealrec.cli.comparison import show_comparison
+    from dealrec.cli.comparison import show_comparison, show_duration
     from dealrec.cli.progress import TerminalProgress
     from dealrec.comparing.outcome import compare as compare_methods
+    from dealrec.comparing.run import estimate_replicates
     from dealrec.config.files import load
 
-    outcome = compare_methods(load(config, overrides or ()), run_dir, progress=TerminalProgress())
-    show_comparison(outcome, json=as_json)
+    settings = load(config, overrides or ())
+    if dry_run:
+        show_duration(estimate_replicates(settings, run_dir, progress=TerminalProgress()), run_dir, as_json=as_json)
+    else:
+        show_comparison(compare_methods(settings, run_dir, progress=TerminalProgress()), json=as_json)
 
 
 @app.command()

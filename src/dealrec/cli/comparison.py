@@ -1,14 +1,17 @@
 """What the terminal shows of methods and of their comparison."""
 
+from pathlib import Path
+
 from rich.table import Table
 from rich.text import Text
 
 from dealrec.cli.json_output import print_json
-from dealrec.cli.tables import console, table_of
+from dealrec.cli.tables import console, show_estimates, table_of
 from dealrec.columns import LOSS
 from dealrec.comparing.outcome import Outcome, as_json
+from dealrec.comparing.run import Duration
 from dealrec.comparing.words import amount, interval, pays, sentence
-from dealrec.formats import difference
+from dealrec.formats import difference, seconds
 
 
 def show_comparison(outcome: Outcome, *, json: bool) -> None:
@@ -48,6 +51,18 @@ def _curve(outcome: Outcome) -> Table:
     for size, loss in outcome.results.curve:
         table.add_row(f"{size:,}", f"{loss:.4f}")
     return table
+
+
+def show_duration(duration: Duration, run_dir: Path, *, as_json: bool) -> None:
+    """What a comparison would take: the stages of its first replicate, then all."""
+    first, *others = duration.replicates
+    if as_json:
+        print_json({"run_dir": str(run_dir), "replicates": len(others) + 1, "seconds": duration.seconds})
+        return
+    show_estimates(first, run_dir / "replicate-0", as_json=False)
+    rest = sum(estimates.seconds for estimates in others)
+    more = f" The other {len(others)} replicates: {seconds(rest)} of work." if others else ""
+    console().print(f"This is the first replicate.{more} In all: about {seconds(duration.seconds)}.", soft_wrap=True)
 
 
 def show_methods(*, as_json: bool) -> None:

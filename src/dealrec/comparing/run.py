@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from dealrec.engine.runner import LOCK, opened, run
 from dealrec.engine.stage import Progress, Silent, link_folder
 from dealrec.engine.workers import end_with
 from dealrec.errors import ConfigError
+from dealrec.estimates import estimate
+from dealrec.estimates.plans import Plan
+from dealrec.estimates.results import Estimates
 from dealrec.stages.context import Stage
 from dealrec.stages.pipeline import results
 
@@ -42,6 +46,39 @@ def run_replicates(config: Config, run_dir: Path, *, progress: Progress) -> list
         else:
             _in_processes(configs, folders, config.compare.workers, progress)
     return folders
+
+
+@dataclass(frozen=True)
+class Duration:
+    """What a comparison is expected to take. replicates: of each that has work left, its estimate.
+
+    seconds: of all, with as many at a time as compare.workers says.
+    """
+
+    replicates: tuple[Estimates, ...]
+    seconds: float
+
+
+def estimate_replicates(config: Config, run_dir: Path, *, progress: Progress) -> Duration:
+    """Measure small pieces of the first replicate; another one takes as long, less what all share.
+
+    Nothing is written. A replicate that has been begun counts for what is missing of it.
+    """
+    if run_dir.exists():
+        _refuse_other(config, run_dir, write=False)
+    settings = replicate_config(config, 0)
+    first = estimate(settings, run_dir / "replicate-0", stages=_stages(settings), progress=progress)
+    whole = [first]
+    for number in range(1, config.compare.replicates):
+        folder = run_dir / f"replicate-{number}"
+        begun = [read_manifest(folder / stage.stage) is not None for stage in first.stages]
+        stages = [
+            replace(stage, plan=Plan.UP_TO_DATE if done or stage.stage in SHARED else Plan.WILL_RUN)
+            for stage, done in zip(first.stages, begun, strict=True)
+        ]
+        whole.append(replace(first, stages=stages))
+    workers = min(config.compare.workers, len(whole))
+    return Duration(tuple(whole), sum(estimates.seconds for estimates in whole) / workers)
 
 
 def _stages(config: Config) -> tuple[Stage, ...]:
@@ -87,11 +124,13 @@ def _replicate(config: Config, folder: Path) -> None:
     run(config, folder, _stages(config), progress=Silent())
 
 
-def _refuse_other(config: Config, run_dir: Path) -> None:
+def _refuse_other(config: Config, run_dir: Path, *, write: bool = True) -> None:
     """Raise ConfigError where the cells that are there are of other settings than those that may differ in a series."""
     path = run_dir / SETTINGS
     fixed = config.model_dump(mode="json", exclude=MAY_CHANGE)
     if not path.exists():
+        if not write:
+            return
         staging = path.with_suffix(".tmp")
         staging.write_text(json.dumps(fixed, indent=2) + "\n")
         staging.rename(path)

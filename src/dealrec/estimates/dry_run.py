@@ -29,14 +29,21 @@ FITTING = ("surrogate", "influence", "surrogate_loss", "surrogate_loss_drop", "l
 STATISTICS = "compare"  # it computes with one number of each user, so that random ones do as well
 
 
-def estimate(config: Config, run_dir: Path, *, until: str = "report", progress: Progress | None = None) -> Estimates:
+def estimate(
+    config: Config,
+    run_dir: Path,
+    *,
+    until: str = "report",
+    stages: Sequence[Stage] | None = None,
+    progress: Progress | None = None,
+) -> Estimates:
     """What `run` would do in `run_dir` up to the stage `until`, and what it would cost on this machine.
 
-    Nothing is written to `run_dir`, which need not exist. Stages that are up to date are not measured. Raises
+    stages: in the place of those up to `until`. Nothing is written to `run_dir`, which need not exist. Stages that are up to date are not measured. Raises
     DealrecError as `run` would before its first costly stage, and where a stage refuses to run in small.
     """
     start, progress, warnings = time.perf_counter(), progress or Silent(), list[str]()
-    plans = _plans(config, run_dir, stages_until(config, until))
+    plans = _plans(config, run_dir, stages or stages_until(config, until))
     with TemporaryDirectory(prefix="dealrec-") as name:
         folder = Path(name)
         estimates = [_data(config, folder, run_dir, plans[0], progress, warnings)]
@@ -104,8 +111,9 @@ def _in_small(piece: Piece, plan: Planned, progress: Progress) -> Estimate:
     axes = list(axes_of(plan.stage, piece.config, piece.counts, shards=plan.shards))
     figures = {key: value for axis in axes for key, value in axis.figures.items()}
     if name in ARMS:
-        figures["arms"] = sum(arm not in plan.shards for arm in arms_of(name, piece.config))
-        arms = figures["arms"] / ARMS[name]
+        missing = [n for arm, n in arms_of(name, piece.config, piece.counts).items() if arm not in plan.shards]
+        figures["arms"] = len(missing)
+        arms = sum(missing) / ARMS[name]
     run = partial(piece.cost, plan.stage)
     if name == STATISTICS:
         piece.stand_in_users()

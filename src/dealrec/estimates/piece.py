@@ -119,6 +119,7 @@ class Piece:
         if "influence.solver.max_iter" in settings:  # all iterations are wanted, however far it gets
             small |= {"influence.solver.tol": 1e-12, "influence.solver.allow_unconverged": True}
         small |= {name: max(settings[name], least) for name, least in CONVERGING.items() if name in settings}
+        small["select.arms"] = {}
         small["select.budget"] = small_budget(self.config, self.counts)
         config = self.config
         for name, value in (small | {name: size for name, size in sizes.items() if "." in name}).items():

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from dealrec.config import Config
-from dealrec.config.arms import BASE, fine_tunings
+from dealrec.config.arms import BASE, arms, fine_tunings
 from dealrec.estimates.scaling import Axis
 from dealrec.selection import budget_count
 from dealrec.stages.context import Stage
@@ -133,6 +133,12 @@ def small_budget(config: Config, counts: Mapping[str, int]) -> int:
     return min(budget_count(config.select.budget, counts[UNITS]), config.finetune.batch_size, SAMPLES)
 
 
-def arms_of(stage: str, config: Config) -> list[str]:
-    """Names of the arms for each of which a stage of `ARMS` does the same."""
-    return [BASE, *(tuning.name for tuning in fine_tunings(config))][2 - ARMS[stage] :]
+def arms_of(stage: str, config: Config, counts: Mapping[str, int]) -> dict[str, float]:
+    """Names of the arms for each of which a stage of `ARMS` does the same, and how many times it does so.
+
+    A training takes as long as its samples: an arm of twice the budget counts twice.
+    """
+    budget = budget_count(config.select.budget, counts[UNITS])
+    sizes = {name: budget_count(arm.budget, counts[UNITS]) / budget for name, arm in arms(config).items()}
+    trainings = {tuning.name: sizes[tuning.arm] for tuning in fine_tunings(config)}
+    return trainings if stage == "finetune" else {BASE: 1.0, **dict.fromkeys(trainings, 1.0)}
