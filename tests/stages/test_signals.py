@@ -20,7 +20,8 @@ from dealrec.stages.context import Context
 from dealrec.stages.methods import signals_of
 from dealrec.stages.pipeline import stages, stages_until
 from dealrec.stages.signals import data_signals
-from tests.conftest import Cli, write_small_config
+from dealrec.stages.validation_draw import cross_fitted
+from tests.conftest import Cli, made_interactions, write_small_config
 
 SETTINGS: dict[str, Any] = {
     "select": {"method": "both-loss-drops", "budget": 6},
@@ -74,7 +75,7 @@ def test_loss_drop_is_the_loss_of_all_target_tokens_before_less_after(selected: 
     assert before["loss"].to_list() == pytest.approx(untuned["loss"].to_list(), abs=1e-6)
     again = context_of(selected, tmp_path / "again", "warmstart", "loss")
     loss_drop.run(again)
-    tuned = kind.fine_tuned(again, again.shard("tuned"))
+    tuned = kind.fine_tuned(again, again.shard("tuned-0"))
     after = loss.candidate_losses(context_of(selected, tmp_path / "after", "warmstart"), tuned)
     expected = (untuned["loss"] - after["loss"]) * untuned["tokens"]
     assert drop.to_list() == pytest.approx(expected.to_list(), abs=1e-4)
@@ -199,3 +200,52 @@ def test_methods_are_listed(cli: Cli) -> None:
     assert rows["dealrec"]["options"] == {"effort_weight": 0.3, "strata": 50, "hard_prune": 0.0}
     status, out, _ = cli("methods")
     assert "2510.00386" in out.replace("\n", "")
+
+
+def test_a_final_selection_takes_from_all_interactions_and_tunes_on_no_sample_that_it_scores(
+    tmp_path: Path, tiny_llm: Path, cli: Cli
+) -> None:
+    path = write_small_config(tmp_path, tiny_llm, **SETTINGS)
+    status, out, err = cli(
+        "run",
+        path,
+        "--run-dir",
+        tmp_path / "run",
+        "--final",
+        "--set",
+        "data.samples_per_user=3",
+        "--set",
+        "pool.size=1.0",
+    )
+    assert status == 0, err
+    assert "nothing is left to test it on" in out
+    train, valid, test = (
+        pl.read_parquet(tmp_path / "run" / "data" / f"samples-{part}.parquet") for part in ("train", "valid", "test")
+    )
+    last = made_interactions().sort("user_id", "timestamp").group_by("user_id", maintain_order=True).last()
+    assert len(test) == 0
+    assert len(valid) == 40
+    assert valid["target"].to_list() == last["item_id"].to_list()  # the newest of each user, which was the test item
+    there = valid.join(train, on=["sample_id", "user_id", "target", "history"], how="semi")
+    assert len(there) == 40  # candidates themselves, under the same ids
+    assert len(train) == 3 * 40
+    manifests = {name: read_manifest(tmp_path / "run" / name) for name in ("surrogate", "loss_drop", "select")}
+    assert not (tmp_path / "run" / "finetune").exists()
+    assert manifests["surrogate"].facts["units"] == 80  # type: ignore[union-attr]
+    assert manifests["loss_drop"].facts["folds"] == 2  # type: ignore[union-attr]
+    assert "Final selection" in (tmp_path / "run" / "report" / "report.html").read_text()
+
+
+def test_no_sample_is_scored_by_a_model_that_was_tuned_on_it() -> None:
+    ids = pl.Series([10, 11, 12])
+    drops = [pl.Series([1.0, 2.0, 3.0]), pl.Series([10.0, 20.0, 30.0])]
+    scores = cross_fitted(drops, ids, [pl.Series([10]), pl.Series([11])])
+    assert scores.to_list() == [10.0, 2.0, (3.0 + 30.0) / 2]
+    assert cross_fitted(drops[:1], ids, [pl.Series([], dtype=pl.Int64)]).to_list() == [1.0, 2.0, 3.0]
+
+
+def test_influence_cannot_aim_at_samples_that_are_candidates(tmp_path: Path, tiny_llm: Path, cli: Cli) -> None:
+    path = write_small_config(tmp_path, tiny_llm)
+    status, _, err = cli("run", path, "--run-dir", tmp_path / "run", "--final")
+    assert status == 2
+    assert "cannot aim influence at the newest samples" in err

@@ -135,6 +135,7 @@ def prune(
     seed: int = 0,
     run_dir: str | Path | None = None,
     until: str = "export",
+    final: bool = False,
     progress: Progress | bool | None = None,
     **settings: Mapping[str, Any] | str,
 ) -> Pruned[TableT]:
@@ -147,9 +148,10 @@ def prune(
     with recommender="tiger".
     surrogate and settings: sections of the config as mappings, e.g. `pool={"size": 4096}`,
     `data={"split": "leave-last-out"}`. run_dir: where everything is kept, and resumed from; None: a new temporary
-    folder. until: last stage; "report" fine-tunes and evaluates too. progress: True: what goes on, on stderr or in the
-    notebook; False or None: warnings come as Python warnings, and nothing else is shown. Raises DealrecError for what
-    the caller can mend.
+    folder. until: last stage; "report" fine-tunes and evaluates too. final: select from all interactions, those of
+    validation and test too, to ship what is selected; nothing is evaluated. progress: True: what goes on, on stderr or
+    in the notebook; False or None: warnings come as Python warnings, and nothing else is shown. Raises DealrecError for
+    what the caller can mend.
 
     The pool of candidates is four times the budget unless `pool` says otherwise. In one process one call computes at a
     time and calls in other threads wait for it, since dropout draws from torch's global generator; that and other
@@ -165,7 +167,7 @@ def prune(
     paths = {name: folder / "input" / f"{name}.parquet" for name in kinds}
     files = {name: str(paths[name] if name in kinds else Path(str(tables[name])).resolve()) for name in tables}
     sections = _sections(settings, budget=budget, surrogate=surrogate, llm=llm)
-    sections["data"] = {**sections.get("data", {}), **files}
+    sections["data"] = {**sections.get("data", {}), **files, **({"final": True} if final else {})}
     config = parse({**sections, "seed": seed}, base=Path.cwd())
     if progress is True:
         from dealrec.cli.progress import TerminalProgress

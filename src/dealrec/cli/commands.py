@@ -88,6 +88,9 @@ def run(
     run_dir: RunDir,
     overrides: Overrides = None,
     until: Until = "report",
+    final: Annotated[
+        bool, typer.Option("--final", help="Select from all interactions, the newest too, to ship it; no evaluation.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -97,7 +100,8 @@ def run(
     """
     from dealrec.config.files import load
 
-    run_pipeline(load(config, overrides or ()), run_dir, until=until, dry=dry_run, as_json=as_json)
+    overrides = [*(overrides or []), *(["data.final=true"] if final else [])]
+    run_pipeline(load(config, overrides), run_dir, until=until, dry=dry_run, as_json=as_json)
 
 
 @app.command()

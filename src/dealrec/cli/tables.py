@@ -116,6 +116,11 @@ def show_outcomes(outcomes: Sequence[Outcome], run_dir: Path, config: Config, *,
     if "export" in complete:
         out.print(f"Training file: {run_dir / 'export' / 'train.jsonl'}", soft_wrap=True)
         out.print(f"For your trainer: dealrec export {shlex.quote(str(run_dir))} --to STACK", soft_wrap=True)
+    if config.data.final:
+        out.print(
+            "This selection is to be shipped: nothing is left to test it on. A run without --final has the verdict.",
+            soft_wrap=True,
+        )
     if "report" in complete:
         out.print(f"Report: {run_dir / 'report' / 'report.html'}", soft_wrap=True)
 

@@ -94,6 +94,13 @@ class DataConfig(Section):
         " users, so their timestamps must be comparable.",
     )
 
+    final: bool = Field(
+        False,
+        description="Select from all interactions, those of validation and test too, to ship what is selected: the test"
+        " part is then what signals aim at, no sample is scored by a model that was tuned on it, and nothing is"
+        " evaluated. `dealrec run --final` sets it.",
+    )
+
     @model_validator(mode="after")
     def _columns_go_with_the_split(self) -> Self:
         if self.split == "column" and self.columns.split is None and self.format != "dealrec":

@@ -10,14 +10,19 @@ _ROW, _FIRST, _STOP = "row", "first", "stop"  # a sample's history is the rows f
 
 
 def training_samples(
-    train: pl.DataFrame, *, samples_per_user: int, max_history: int, among: pl.DataFrame | None = None
+    train: pl.DataFrame,
+    *,
+    samples_per_user: int,
+    max_history: int,
+    among: pl.DataFrame | None = None,
+    newest: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Make samples of each user's last `samples_per_user` training items that have an item before them.
 
     train: user_id, item_id, position, in any order. among: the interactions that may be targets, a part of `train`;
-    None: all. Returns sample_id (Int64, 0..n-1, in the order of user and
-    position), user_id, history (the most recent `max_history` items at most, oldest first) and target, and the target's
-    timestamp where `train` has one.
+    None: all. newest: only the samples whose targets are among these, under the ids that they have among all. Returns
+    sample_id (Int64, 0..n-1, in the order of user and position), user_id, history (the most recent `max_history` items
+    at most, oldest first) and target, and the target's timestamp where `train` has one.
 
     >>> train = pl.DataFrame({USER: [1, 1, 1, 2], ITEM: [7, 8, 9, 7], POSITION: [0, 1, 2, 0]})
     >>> training_samples(train, samples_per_user=2, max_history=1).rows()
@@ -30,7 +35,11 @@ def training_samples(
         targets = targets.join(among, on=[USER, POSITION], how="semi", maintain_order="left")
     starts = ordered.group_by(USER).agg(pl.col(_ROW).min().alias(_FIRST))
     spans = targets.join(starts, on=USER, how="left", maintain_order="left").rename({ITEM: TARGET, _ROW: _STOP})
-    return _with_history(spans, ordered[ITEM], max_history=max_history)
+    samples = _with_history(spans, ordered[ITEM], max_history=max_history)
+    if newest is None:
+        return samples
+    place = spans.select(USER, POSITION).with_row_index(SAMPLE).join(newest, on=[USER, POSITION], how="semi")
+    return samples.filter(pl.col(SAMPLE).is_in(place[SAMPLE].implode()))
 
 
 def held_out_samples(earlier: pl.DataFrame, held_out: pl.DataFrame, *, max_history: int) -> pl.DataFrame:

@@ -123,6 +123,17 @@ def split_leave_last_out(interactions: pl.DataFrame) -> Splits:
     )
 
 
+def final(parts: Splits) -> Splits:
+    """All interactions for training; what was for testing, the newest, is what signals aim at; nothing is tested.
+
+    >>> log = pl.DataFrame({USER: [1, 1, 2, 2], ITEM: [7, 8, 7, 9], TIMESTAMP: [10, 20, 20, 30]})
+    >>> parts = final(split_by_time(log, valid_share=0.25, test_share=0.25))
+    >>> [part[TIMESTAMP].to_list() for part in (parts.train, parts.valid, parts.test)]
+    [[10, 20, 20, 30], [30], []]
+    """
+    return Splits(pl.concat([parts.train, parts.valid, parts.test]), parts.test, parts.test.head(0))
+
+
 def split_warm(train: pl.DataFrame, *, share: float) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The earliest `share` of the training interactions, for a warm start, and the later ones.
 

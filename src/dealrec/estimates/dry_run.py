@@ -39,8 +39,9 @@ def estimate(
 ) -> Estimates:
     """What `run` would do in `run_dir` up to the stage `until`, and what it would cost on this machine.
 
-    stages: in the place of those up to `until`. Nothing is written to `run_dir`, which need not exist. Stages that are up to date are not measured. Raises
-    DealrecError as `run` would before its first costly stage, and where a stage refuses to run in small.
+    stages: in the place of those up to `until`. Nothing is written to `run_dir`, which need not exist. Stages that are
+    up to date are not measured. Raises DealrecError as `run` would before its first costly stage, and where a stage
+    refuses to run in small.
     """
     start, progress, warnings = time.perf_counter(), progress or Silent(), list[str]()
     plans = _plans(config, run_dir, stages or stages_until(config, until))

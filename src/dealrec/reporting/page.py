@@ -88,8 +88,9 @@ def headline(run: Run[Config], samples: int) -> str:
     """What was selected of how many."""
     if run.has("select"):
         facts = run.facts("select")
+        final = "Final selection, of all interactions: s" if run.config.data.final else "S"
         return (
-            f"Selected {facts['budget']:,} of {facts['samples']:,} training samples"
+            f"{final}elected {facts['budget']:,} of {facts['samples']:,} training samples"
             f" ({percent(facts['budget'] / facts['samples'])}), from {facts['pool']:,} candidates."
         )
     return f"Nothing is selected yet of {samples:,} training samples."

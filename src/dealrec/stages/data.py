@@ -1,5 +1,6 @@
 """Data: interactions, items and samples of the three parts."""
 
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -43,14 +44,22 @@ def run(context: Context) -> None:
     in_catalogue = pl.col(ITEM).is_in(items[ITEM].implode())
     known = parts.map(lambda table: table.filter(in_catalogue))
     test = parts.test.with_columns(pl.when(in_catalogue).then(pl.col(ITEM)))
-    keep = {"samples_per_user": settings.samples_per_user, "max_history": settings.max_history}
+    train_samples = partial(
+        samples.training_samples, samples_per_user=settings.samples_per_user, max_history=settings.max_history
+    )
     earlier, later = splits.split_warm(parts.train, share=settings.warm_share)
     sample_tables = {
         "warm": samples.training_samples(earlier, samples_per_user=1, max_history=max(1, len(earlier))),
-        "train": samples.training_samples(parts.train, among=later, **keep),
+        "train": train_samples(parts.train, among=later),
         "valid": samples.held_out_samples(known.train, known.valid, max_history=settings.max_history),
         "test": samples.held_out_samples(pl.concat([known.train, known.valid]), test, max_history=settings.max_history),
     }
+    if settings.final:
+        parts, later = splits.final(parts), pl.concat([later, parts.valid, parts.test])
+        items = splits.catalogue(source.items, parts.train, restrict=settings.k_core > 0)
+        candidates = train_samples(parts.train, among=later)
+        newest = train_samples(parts.train, among=later, newest=parts.valid)
+        sample_tables |= {"train": candidates, "valid": newest, "test": candidates.head(0)}
     for part, table in {"train": parts.train, "valid": parts.valid, "test": parts.test}.items():
         write_table(context.out / f"interactions-{part}.parquet", table, key=[USER, POSITION])
     for part, table in sample_tables.items():

@@ -33,20 +33,12 @@ def check_data(config: Config, run_dir: Path) -> None:
             "No user has two training interactions, the last of them after the warm start, so there is no sample",
             "Check data.split, data.warm_share and filters.",
         )
-    targets = read_table(run_dir / "data" / "samples-test.parquet")[TARGET]
-    if not len(targets):
-        raise DataError("No user has both test items and earlier ones", "Check data.split, the shares and the filters.")
-    if not targets.count():
-        raise DataError(
-            "No test item of a user with earlier ones is in the items file or the training part",
-            "Check that ids are written alike in both files, and data.split.",
-        )
-    signals = signals_of(config)
-    if (
-        INFLUENCE in signals
-        and config.influence.risk == "valid"
-        and not len(read_table(run_dir / "data" / "samples-valid.parquet"))
-    ):
+    if config.data.final:
+        _check_final(config)
+    else:
+        _check_test(run_dir)
+    aims = INFLUENCE in signals_of(config) and config.influence.risk == "valid"
+    if aims and not len(read_table(run_dir / "data" / "samples-valid.parquet")):
         raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
     setting, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""
     if isinstance(setting, int) and setting > n:
@@ -72,6 +64,26 @@ def check_data(config: Config, run_dir: Path) -> None:
         raise ConfigError(
             f"All {config.select.selections} selections would be the same: select.budget takes all {pool:,} candidates",
             "Raise pool.size, lower select.budget, or set select.selections to 1.",
+        )
+
+
+def _check_test(run_dir: Path) -> None:
+    targets = read_table(run_dir / "data" / "samples-test.parquet")[TARGET]
+    if not len(targets):
+        raise DataError("No user has both test items and earlier ones", "Check data.split, the shares and the filters.")
+    if not targets.count():
+        raise DataError(
+            "No test item of a user with earlier ones is in the items file or the training part",
+            "Check that ids are written alike in both files, and data.split.",
+        )
+
+
+def _check_final(config: Config) -> None:
+    """What is selected from is what signals aim at: only those that are cross-fitted will do."""
+    if INFLUENCE in signals_of(config) and config.influence.risk == "valid":
+        raise ConfigError(
+            "A final selection cannot aim influence at the newest samples, which are candidates themselves",
+            "Choose a method of loss drops, which are cross-fitted, or set influence.risk to train.",
         )
 
 

@@ -26,15 +26,18 @@ def run(context: Context) -> None:
     write_table(context.out / "scores.parquet", losses.select(SAMPLE, LOSS), key=SAMPLE)
 
 
-def candidate_losses(context: Context, recommender: "Recommender") -> pl.DataFrame:
-    """sample_id, loss (mean over target tokens), tokens of every candidate; an interrupted run keeps its shards."""
+def candidate_losses(context: Context, recommender: "Recommender", *, shards: str = "") -> pl.DataFrame:
+    """sample_id, loss (mean over target tokens), tokens of every candidate; an interrupted run keeps its shards.
+
+    shards: what their names begin with, where a stage takes the losses of several models.
+    """
     pool = read_table(context.input("pool/pool.parquet"))
     samples = read_table(context.input("data/samples-train.parquet")).join(pool, on=SAMPLE, how="semi")
     size, paths = context.config.loss_drop.shard_size, []
     recommender.model.eval()
     starts = range(0, len(samples), size)
     for start in context.track(starts, f"shards of {size:,} samples"):
-        paths.append(context.shard(f"{start:08d}.parquet"))
+        paths.append(context.shard(f"{shards}{start:08d}.parquet"))
         if not paths[-1].exists():
             shard = samples[start : start + size]
             encoded = encode(recommender, shard)

@@ -18,24 +18,27 @@ from dealrec.stages import loss
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.recommenders import kinds
 from dealrec.stages.recommenders.training import train_on
-from dealrec.stages.validation_draw import draw_validation
+from dealrec.stages.validation_draw import cross_fitted, folds
 
 
 def run(context: Context) -> None:
     """Tune, and take the losses again."""
-    tuned = context.shard_once("tuned", partial(_tune, context))
-    after = loss.candidate_losses(context, kinds.kind(context.config).fine_tuned(context, tuned))
-    before = read_table(context.input("loss/details.parquet"))
-    table = before.join(after.select(SAMPLE, pl.col(LOSS).alias("after")), on=SAMPLE, validate="1:1")
-    drop = ((pl.col(LOSS) - pl.col("after")) * pl.col(TOKENS)).alias(LOSS_DROP)
-    write_table(context.out / "scores.parquet", table.select(SAMPLE, drop), key=SAMPLE)
-
-
-def _tune(context: Context, out: Path) -> None:
-    kind, settings, seed = kinds.kind(context.config), context.config.loss_drop, replicate_seed(context.config)
     valid = read_table(context.input("data/samples-valid.parquet"))
-    drawn = draw_validation(context, len(valid), settings.validation_samples)
-    context.facts["validation_samples"] = len(drawn)
+    before = read_table(context.input("loss/details.parquet"))
+    drawn, drops = folds(context, len(valid), context.config.loss_drop.validation_samples), []
+    for number, fold in enumerate(drawn):
+        tuned = context.shard_once(f"tuned-{number}", partial(_tune, context, valid[fold]))
+        recommender = kinds.kind(context.config).fine_tuned(context, tuned)
+        after = loss.candidate_losses(context, recommender, shards=f"after-{number}-")
+        drops.append((before[LOSS] - after[LOSS]) * before[TOKENS])
+    tuned_on = [valid[SAMPLE][fold] if context.config.data.final else valid[SAMPLE].head(0) for fold in drawn]
+    drop = cross_fitted(drops, before[SAMPLE], tuned_on).alias(LOSS_DROP)
+    write_table(context.out / "scores.parquet", before.select(SAMPLE, drop), key=SAMPLE)
+    context.facts |= {"validation_samples": sum(map(len, drawn)), "folds": len(drawn)}
+
+
+def _tune(context: Context, samples: pl.DataFrame, out: Path) -> None:
+    kind, settings, seed = kinds.kind(context.config), context.config.loss_drop, replicate_seed(context.config)
     tuning: TrainingConfig = context.config.finetune.model_copy(
         update={
             "epochs": settings.epochs,
@@ -45,8 +48,9 @@ def _tune(context: Context, out: Path) -> None:
         }
     )
     reload = partial(kind.fine_tuned, context, out)
-    start = kind.start(context)
-    train_on(context, "tuning", start, valid[drawn], out, settings=tuning, seed=seed, save=kind.save, reload=reload)
+    train_on(
+        context, out.stem, kind.start(context), samples, out, settings=tuning, seed=seed, save=kind.save, reload=reload
+    )
 
 
 _TUNING = ("learning_rate", "batch_size", "micro_batch_size", "warmup_share")
@@ -56,7 +60,7 @@ STAGE = Stage(
     1,
     run,
     (*loss.STAGE.inputs, "data/samples-valid.parquet", "loss/details.parquet"),
-    (*SEEDS, "loss_drop", *(f"finetune.{name}" for name in _TUNING), *kinds.SETTINGS),
+    (*SEEDS, "data.final", "loss_drop", *(f"finetune.{name}" for name in _TUNING), *kinds.SETTINGS),
     kinds.files,
     kinds.machine,
 )

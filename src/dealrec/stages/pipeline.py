@@ -62,6 +62,8 @@ def results(config: Config, *, beside: Collection[str] = ()) -> tuple[Stage, ...
         if any(name.startswith(f"{stage.name}/") for name in read):
             wanted.insert(0, stage)
             read |= {f"{name}/" for name in stage.inputs}
+    if config.data.final:  # there is nothing left to test on
+        return data.STAGE, *wanted, selection, export.STAGE
     return data.STAGE, *wanted, selection, export.STAGE, finetune.STAGE, evaluate.STAGE, compare.STAGE
 
 

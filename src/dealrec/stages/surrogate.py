@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from dealrec.columns import EPOCH, PARTS, TRAIN_LOSS, VALID_MRR, VALID_NDCG, Part
+from dealrec.columns import EPOCH, PARTS, SAMPLE, TRAIN_LOSS, VALID_MRR, VALID_NDCG, Part
 from dealrec.config import Config, SurrogateConfig
 from dealrec.config.arms import SEEDS, replicate_seed
 from dealrec.data.catalogue import Catalogue
@@ -32,7 +32,7 @@ def run(context: Context) -> None:
 
     from dealrec.surrogate import Epoch, train
 
-    train_units, valid = units(context, "train"), units(context, "valid")
+    train_units, valid = _training_units(context), units(context, "valid")
     if not len(valid):
         context.warn("there are no validation samples: all surrogate.max_epochs are trained and the last is kept")
     model = new_model(context)
@@ -55,6 +55,18 @@ def run(context: Context) -> None:
         )
     context.facts |= {"units": len(train_units), "epochs": len(history), "best_epoch": best.epoch}
     context.facts |= {"valid_ndcg@10": best.valid_ndcg, "device": str(next(model.parameters()).device)}
+
+
+def _training_units(context: Context) -> Units:
+    """All training units; in a final selection those that are older than what signals aim at, which scores them all."""
+    import torch
+
+    every = units(context, "train")
+    if not context.config.data.final:
+        return every
+    train, newest = (read_table(context.input(f"data/samples-{part}.parquet"))[SAMPLE] for part in ("train", "valid"))
+    older = (~train.is_in(newest.implode())).arg_true()
+    return every.take(torch.tensor(older.to_list()))
 
 
 def units(context: Context, part: Part, *, whole: bool | None = None) -> Units:
@@ -150,7 +162,7 @@ STAGE = Stage(
     run,
     ("data/samples-train.parquet", "data/items.parquet", "data/samples-valid.parquet"),
     (
-        *(*SEEDS, "data.max_history", "data.samples_per_user"),
+        *(*SEEDS, "data.max_history", "data.samples_per_user", "data.final"),
         *(f"surrogate.{name}" for name in SurrogateConfig.model_fields if name != "module"),
     ),
     module_files,

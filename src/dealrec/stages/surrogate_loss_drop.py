@@ -11,7 +11,7 @@ from dealrec.config.arms import replicate_seed
 from dealrec.engine.run_directory import read_table, write_table
 from dealrec.stages import surrogate, surrogate_loss
 from dealrec.stages.context import Context, Stage
-from dealrec.stages.validation_draw import draw_validation
+from dealrec.stages.validation_draw import cross_fitted, folds
 
 
 def run(context: Context) -> None:
@@ -22,19 +22,22 @@ def run(context: Context) -> None:
 
     settings, seed = context.config.surrogate_loss_drop, replicate_seed(context.config)
     before = read_table(context.input("surrogate_loss/scores.parquet"))
-    model = surrogate.trained(context)
+    valid_ids = read_table(context.input("data/samples-valid.parquet"))[SAMPLE]
     valid = surrogate.units(context, "valid")
-    drawn = draw_validation(context, len(valid), settings.validation_samples)
     options = surrogate.training_settings(context.config) | {
         "max_epochs": settings.epochs,
         "learning_rate": settings.learning_rate,
         "batch_size": settings.batch_size,
     }
-    train(model, valid.take(torch.tensor(drawn)), None, **options, seed=seed)
-    after = surrogate_loss.target_losses(context, model).numpy()
-    scores = before.select(SAMPLE, (pl.col(SURROGATE_LOSS) - pl.Series(after)).alias(SURROGATE_LOSS_DROP))
-    write_table(context.out / "scores.parquet", scores, key=SAMPLE)
-    context.facts |= {"validation_samples": len(drawn)}
+    drawn, drops = folds(context, len(valid), settings.validation_samples), []
+    for fold in drawn:
+        model = surrogate.trained(context)
+        train(model, valid.take(torch.tensor(fold)), None, **options, seed=seed)
+        drops.append(before[SURROGATE_LOSS] - pl.Series(surrogate_loss.target_losses(context, model).numpy()))
+    tuned_on = [valid_ids[fold] if context.config.data.final else valid_ids.head(0) for fold in drawn]
+    drop = cross_fitted(drops, before[SAMPLE], tuned_on).alias(SURROGATE_LOSS_DROP)
+    write_table(context.out / "scores.parquet", before.select(SAMPLE, drop), key=SAMPLE)
+    context.facts |= {"validation_samples": sum(map(len, drawn)), "folds": len(drawn)}
 
 
 STAGE = Stage(
@@ -42,7 +45,7 @@ STAGE = Stage(
     1,
     run,
     (*surrogate_loss.STAGE.inputs, "data/samples-valid.parquet", "surrogate_loss/scores.parquet"),
-    (*surrogate_loss.STAGE.settings, "surrogate_loss_drop", "surrogate.dropout"),
+    (*surrogate_loss.STAGE.settings, "surrogate_loss_drop", "surrogate.dropout", "data.final"),
     surrogate.module_files,
     surrogate.STAGE.machine,
 )

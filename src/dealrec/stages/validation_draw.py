@@ -1,10 +1,43 @@
 """The validation samples that a signal is tuned on."""
 
+from collections.abc import Sequence
+
+import polars as pl
+
 from dealrec.config.arms import replicate_seed
 from dealrec.errors import ConfigError
 from dealrec.stages.context import Context
 
 LEAST, ENOUGH = 16, 1024  # below the one a signal is refused, below the other it was seen to say little
+
+
+def folds(context: Context, there: int, wanted: int) -> list[list[int]]:
+    """The validation samples to tune on: one fold; two halves where they are candidates themselves (data.final).
+
+    Rows of `data/samples-valid.parquet`. What is tuned on a half scores the other, so that no sample is scored by a
+    model that was tuned on it.
+    """
+    drawn = draw_validation(context, there, wanted)
+    if not context.config.data.final:
+        return [drawn]
+    import torch
+
+    generator = torch.Generator().manual_seed(replicate_seed(context.config) + 1)
+    order = [drawn[place] for place in torch.randperm(len(drawn), generator=generator).tolist()]
+    return [sorted(order[::2]), sorted(order[1::2])]
+
+
+def cross_fitted(drops: Sequence[pl.Series], ids: pl.Series, tuned_on: Sequence[pl.Series]) -> pl.Series:
+    """Of each sample the mean of its drops by the models that were not tuned on it.
+
+    drops: of each fold, of all samples in the order of ids. tuned_on: of each fold the ids that it was tuned on; a fold
+    of samples that are no candidates holds none of them.
+    """
+    columns = [
+        pl.select(pl.when(ids.is_in(held.implode())).then(None).otherwise(drop)).to_series()
+        for drop, held in zip(drops, tuned_on, strict=True)
+    ]
+    return pl.select(pl.mean_horizontal(columns)).to_series()
 
 
 def draw_validation(context: Context, there: int, wanted: int) -> list[int]:
