@@ -11,6 +11,7 @@ from dealrec.formats import difference, listed, metric, number, percent
 
 FEW_USERS = 200
 AS_GOOD = "not distinguishable"  # as `dealrec.evaluation.verdict` has it
+ONE_DRAW = "one draw"  # as the comparison has it where one selection alone was trained on
 ALL_EQUAL = "all equal"
 NAMES = {
     LOSS: "Test loss",
@@ -66,7 +67,9 @@ class Results:
     def tone(self) -> str:
         """The verdicts in a word: better, worse, mixed; none without any."""
         outcomes = {verdict.outcome for verdict in self.verdicts}
-        return "none" if not outcomes else outcomes.pop() if outcomes in ({"better"}, {"worse"}) else "mixed"
+        if not outcomes or ONE_DRAW in outcomes:
+            return "none"
+        return outcomes.pop() if outcomes in ({"better"}, {"worse"}) else "mixed"
 
 
 def results(run: Run[Config]) -> Results | None:
@@ -147,15 +150,23 @@ def _verdict(name: str, arms: dict[str, Any], estimate: dict[str, Any]) -> Verdi
 def against_random(outcome: str) -> str:
     """An outcome in words.
 
-    >>> against_random("better"), against_random(AS_GOOD)
-    ('better than Random', 'not distinguishable from Random')
+    >>> against_random("better"), against_random(AS_GOOD), against_random(ONE_DRAW)
+    ('better than Random', 'not distinguishable from Random', 'one draw: no verdict')
     """
+    if outcome == ONE_DRAW:
+        return "one draw: no verdict"
     return f"{outcome} {'from' if outcome == AS_GOOD else 'than'} Random"
 
 
 def _summary(verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
         return "No random selection was fine-tuned, so there is nothing to compare the selected samples with."
+    if any(verdict.outcome == ONE_DRAW for verdict in verdicts):
+        first = verdicts[0]
+        return (
+            f"One selection against one draw is no verdict on the method; dealrec compare gives one. {first.measure}"
+            f" here: {first.detail}"
+        )
     parts = []
     for outcome in ("better", "worse", AS_GOOD):
         names = [verdict.measure for verdict in verdicts if verdict.outcome == outcome]

@@ -22,6 +22,7 @@ from dealrec.stages.evaluate import measures
 if TYPE_CHECKING:
     from dealrec.evaluation import Comparison
 
+ONE_DRAW = "one draw"  # in the place of a verdict: an interval over users alone says nothing of another selection
 Runs = list[list[str]]  # folders, [arms][trainings]
 
 
@@ -182,9 +183,11 @@ def _varied(config: Config) -> str:
 
 
 def _as_row(comparison: Comparison) -> dict[str, Any]:
+    from dealrec.evaluation.significance import FACTORS
+
     return {
         **asdict(comparison.difference),
-        "verdict": comparison.verdict,
+        "verdict": comparison.verdict if FACTORS[0] in comparison.difference.covers else ONE_DRAW,
         "p": {"users": asdict(comparison.users), "arms": None if comparison.arms is None else asdict(comparison.arms)},
     }
 
@@ -203,7 +206,7 @@ def _run_names(runs: Runs) -> list[str]:
 
 STAGE = Stage(
     "compare",
-    1,
+    2,
     run,
     ("evaluate",),
     ("seed", "evaluate.ks", "evaluate.confidence", "evaluate.resamples", "finetune.seeds", *ARMS),
