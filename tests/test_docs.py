@@ -217,7 +217,7 @@ def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tm
     from dealrec.engine.stage import Silent
     from dealrec.stages.pipeline import stages as declared
 
-    stages = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+    stages = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
     folder = tmp_path / "run"
     written = write_config(data={"columns": {"category": "kind"}})

@@ -123,7 +123,7 @@ def test_no_stage_calls_another() -> None:
     from dealrec.stages.pipeline import FIDELITY_STAGES
     from dealrec.stages.pipeline import stages as declared
 
-    stages = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+    stages = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
     modules = {stage.name for stage in (*stages, *FIDELITY_STAGES)}
     for name in modules:

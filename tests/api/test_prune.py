@@ -144,7 +144,7 @@ def run_until_data(config: Path, run_dir: Path) -> dict[str, Any]:
     from dealrec.engine.stage import Silent
     from dealrec.stages.pipeline import stages as declared
 
-    stages = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+    stages = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
     (outcome,) = run(load(config), run_dir, stages[:1], progress=Silent())
     return outcome.manifest.facts

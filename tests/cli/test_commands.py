@@ -16,7 +16,7 @@ from dealrec.stages import STAGE_NAMES
 from dealrec.stages.pipeline import stages as declared
 from tests.conftest import Cli
 
-STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
 Write = Callable[..., Path]
 

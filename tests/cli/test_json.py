@@ -15,7 +15,7 @@ from dealrec.stages.pipeline import FIDELITY_STAGES
 from dealrec.stages.pipeline import stages as declared
 from tests.conftest import Cli, made_interactions, made_items, small_settings
 
-STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
 Write = Callable[..., Path]
 CHECK = {"subsets": 4, "shares": [0.5], "groups": 3, "surrogates": 2, "workers": 1, "compared": [{"risk": "valid"}]}

@@ -20,7 +20,7 @@ from dealrec.errors import DataError
 from dealrec.stages.pipeline import stages as declared
 from tests.conftest import Cli, made_items
 
-STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
 LOG = "user_id:token\titem_id:token\ttimestamp:float\nu\t1\t1\nu\t2\t2\n"
 ITEMS = (

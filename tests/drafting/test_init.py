@@ -476,7 +476,7 @@ def test_pool_and_budget_go_with_the_size(tmp_path: Path, users: int, pool: floa
     first = save(rows, tmp_path / "a.parquet")
     second = save([{"item": i, "title": title(i)} for i in range(40)], tmp_path / "b.parquet")
     raw = yaml.safe_load(draft([first, second], folder=tmp_path).text)
-    assert (raw["effort"]["pool"], raw["select"]["budget"]) == (pool, budget)
+    assert (raw["pool"]["size"], raw["select"]["budget"]) == (pool, budget)
 
 
 def test_every_guess_has_its_reason_beside_it(cli: Cli, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def third(context: Context) -> None:
     (context.out / "d.txt").write_text(context.input("first/b.txt").read_text())
 
 
-PIPELINE = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+PIPELINE = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 STAGES = (
     Stage("first", 1, first, settings=("seed",)),
     Stage("second", 1, second, ("first/a.txt",), ("select.budget",)),

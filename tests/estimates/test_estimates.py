@@ -24,7 +24,7 @@ from dealrec.stages.pipeline import stages_until
 from tests.conftest import Cli, made_interactions, made_items, small_settings
 from tests.stages.test_recommenders import SMALL_TIGER
 
-STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from dealrec.estimates.scaling import Axis, scaled
 from dealrec.stages.pipeline import stages as declared
 from dealrec.stages.pipeline import stages_until
 
-STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
 Write = Callable[..., Path]
 Seconds = Callable[[Mapping[str, int]], float]

@@ -32,7 +32,7 @@ from dealrec.stages import pipeline as graph
 
 MakeRun = Callable[..., Path]
 DAY = 86_400
-PAPER = Config.model_validate({"select": {"method": "dealrec"}})
+PAPER = Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}})
 VERSIONS = {stage.name: stage.version for stage in graph.stages(PAPER)}
 SEQUENCES = {1: [1, 2, 3, 4], 2: [1, 2, 5], 3: [1, 3], 4: [2, 1]}
 STAGES = tuple(stage.name for stage in graph.results(PAPER))
@@ -53,7 +53,12 @@ FACTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def config() -> Config:
-    return Config.model_validate({"pool": {"size": 3}, "select": {"budget": 2, "strata": 2, "effort_weight": 0.5}})
+    return Config.model_validate(
+        {
+            "pool": {"size": 3, "method": "influence-strata"},
+            "select": {"budget": 2, "strata": 2, "effort_weight": 0.5},
+        }
+    )
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from dealrec.engine.settings import recorded
 from dealrec.selection import assign_strata, combine_scores, coverage_sample, stratum_edges, without_hardest
 from dealrec.stages.pipeline import results as declared
 
-RESULTS = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+RESULTS = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
 WORDS = ("Return", "of", "the", "King", "Night", "Garden", "Stone", "Glass", "River", "Blue", "Last", "Summer", "House")
 DAY = 86_400

@@ -159,7 +159,13 @@ def test_a_fidelity_check_of_these_scores(
 def test_a_leaky_split_and_shared_titles_are_told_once_with_their_shares(make_run: MakeRun) -> None:
     from dealrec.data.splits import LEAK
 
-    config = Config.model_validate({"data": {"split": "leave-last-out"}, "pool": {"size": 3}, "select": {"budget": 2}})
+    config = Config.model_validate(
+        {
+            "data": {"split": "leave-last-out"},
+            "pool": {"size": 3, "method": "influence-strata"},
+            "select": {"budget": 2, "method": "dealrec"},
+        }
+    )
     shared = "2 of 5 items share their title with another item"
     folder = make_run("data", titles={1: "The same", 4: "The same"}, warnings={"data": [LEAK, shared, "odd"]})
     train = pl.read_parquet(folder / "data" / "interactions-train.parquet")[TIMESTAMP].sort()
@@ -174,7 +180,13 @@ def test_a_leaky_split_and_shared_titles_are_told_once_with_their_shares(make_ru
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_places_in_each_user_s_sequence_are_no_times_that_could_leak(make_run: MakeRun, first: int) -> None:
-    config = Config.model_validate({"data": {"split": "leave-last-out"}, "pool": {"size": 3}, "select": {"budget": 2}})
+    config = Config.model_validate(
+        {
+            "data": {"split": "leave-last-out"},
+            "pool": {"size": 3, "method": "influence-strata"},
+            "select": {"budget": 2, "method": "dealrec"},
+        }
+    )
     folder = make_run("data")
     path = folder / "data" / "interactions-train.parquet"
     train = pl.read_parquet(path)

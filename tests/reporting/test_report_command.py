@@ -13,13 +13,15 @@ from dealrec.engine.manifest import read_manifest, write_manifest
 from dealrec.reporting.two_runs import Overlap, content, match, matched_pair, overlap
 from tests.reporting.made import made_run, opened_run
 
+PAPER = {"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}
+
 SIZES: dict[str, Any] = {"samples": 200, "items": 40, "budget": 20, "pool": 80}
 OTHER = Config.model_validate({"select": {"effort_weight": 2.0, "strata": 7}})
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return made_run(tmp_path / "first", Config(), **SIZES)
+    return made_run(tmp_path / "first", Config.model_validate(PAPER), **SIZES)
 
 
 def test_the_page_is_written_again_and_its_path_printed(cli: Any, run: Path, tmp_path: Path) -> None:
@@ -62,7 +64,9 @@ def test_two_runs_side_by_side(cli: Any, run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_beside_itself_differs_in_nothing(run: Path) -> None:
-    shown = content(matched_pair(opened_run(run, Config()), opened_run(run, Config())))
+    shown = content(
+        matched_pair(opened_run(run, Config.model_validate(PAPER)), opened_run(run, Config.model_validate(PAPER)))
+    )
     assert shown["settings"] == []
     assert shown["overlap"] == Overlap(20, 20, 20, 2.0)
     assert [one.spearman for one in shown["correlations"]] == pytest.approx([1.0, 1.0, 1.0])
@@ -72,8 +76,8 @@ def test_samples_of_other_data_are_matched_by_what_they_say(tmp_path: Path, run:
     first = pl.DataFrame({SAMPLE: [0, 1, 2], USER: [7, 8, 9], HISTORY: [[1], [1, 2], [3]], TARGET: [2, 3, 4]})
     second = pl.DataFrame({SAMPLE: [4, 5, 6], USER: ["9", "8", "7"], HISTORY: [[3], [1, 2], [12]], TARGET: [4, 9, 2]})
     assert match(first, second).rows() == [(2, 4)]
-    other = made_run(tmp_path / "second", Config(), **{**SIZES, "samples": 150})
-    pair = matched_pair(opened_run(run, Config()), opened_run(other, Config()))
+    other = made_run(tmp_path / "second", Config.model_validate(PAPER), **{**SIZES, "samples": 150})
+    pair = matched_pair(opened_run(run, Config.model_validate(PAPER)), opened_run(other, Config.model_validate(PAPER)))
     assert not pair.same_samples
     assert overlap(pair).both <= len(pair.matched)
     assert content(pair)["spreads"] == []

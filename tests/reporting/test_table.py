@@ -14,6 +14,8 @@ from dealrec.reporting import write_report
 from dealrec.reporting.table import STATES, Samples, samples_table, script_json
 from tests.reporting.made import made_run, opened_run
 
+PAPER = {"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}
+
 MakeRun = Callable[..., Path]
 MEBI = 2**20
 
@@ -66,7 +68,7 @@ def test_the_hardest_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_left_out_from_the_end_and_counted(tmp_path: Path) -> None:
-    config = Config()
+    config = Config.model_validate(PAPER)
     run = made_run(tmp_path / "run", config, samples=400, items=60, budget=20, pool=100)
     whole, every = table_of(run, config)
     part, some = table_of(run, config, room=len(whole.data) // 3)
@@ -87,7 +89,7 @@ def test_json_in_a_script_element_stays_in_it(text: str) -> None:
 
 
 def test_a_hundred_thousand_samples_stay_below_five_megabytes(tmp_path: Path) -> None:
-    config = Config()
+    config = Config.model_validate(PAPER)
     run = made_run(tmp_path / "run", config, samples=100_000, items=30_000, budget=2_000, pool=8_192)
     start = time.perf_counter()
     write_report(opened_run(run, config), tmp_path / "page.html")
@@ -100,7 +102,7 @@ def test_a_hundred_thousand_samples_stay_below_five_megabytes(tmp_path: Path) ->
 
 
 def test_titles_of_any_length_do_not_make_the_page_large(tmp_path: Path) -> None:
-    config = Config()
+    config = Config.model_validate(PAPER)
     hostile = ["<&>" * 5_000, *("\U0001f600" * 9_000 for _ in range(999))]
     sizes: dict[str, Any] = {"samples": 3_000, "items": 1_000, "budget": 1_500, "pool": 2_000}
     run = made_run(tmp_path / "run", config, **sizes, hostile=hostile)

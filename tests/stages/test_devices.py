@@ -28,7 +28,7 @@ from dealrec.stages.feasibility import check_processes
 from dealrec.stages.pipeline import stages as declared
 from dealrec.stages.pipeline import stages_until
 
-STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
 Gpus = Callable[..., None]
 GIB = 2**30

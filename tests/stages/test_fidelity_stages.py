@@ -23,7 +23,7 @@ from dealrec.stages.pipeline import FIDELITY_STAGES
 from dealrec.stages.pipeline import stages as declared
 from tests.conftest import Cli, made_interactions, made_items, small_settings
 
-STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
 pytestmark = pytest.mark.slow
 

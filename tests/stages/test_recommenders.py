@@ -19,7 +19,7 @@ from dealrec.errors import ConfigError, DealrecError
 from dealrec.stages.pipeline import stages as declared
 from tests.conftest import made_interactions, made_items
 
-STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
 SMALL_TIGER: dict[str, Any] = {
     "codes": {"levels": 2, "codes": 4, "epochs": 5},

@@ -17,7 +17,7 @@ from dealrec.stages.pipeline import FIDELITY_STAGES, stages_until
 from dealrec.stages.pipeline import stages as declared
 from tests.conftest import made_interactions, made_items, small_settings
 
-STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
 
 NAMES = [stage.name for stage in STAGES]
 

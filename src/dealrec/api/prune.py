@@ -199,9 +199,9 @@ def _sections(
     budget = budget if isinstance(budget, float) else operator.index(budget)
     sections["surrogate"] = dict(surrogate or {})
     sections["select"] = {**sections.get("select", {}), "budget": budget}
-    earlier = {"size": sections["effort"].pop("pool")} if "pool" in sections.get("effort", {}) else {}
-    size = min(1.0, 4.0 * budget) if isinstance(budget, float) else 4 * budget
-    sections["pool"] = {"size": size, **earlier, **sections.get("pool", {})}
+    if "pool" not in sections.get("effort", {}):  # where it was in earlier versions
+        size = min(1.0, 4.0 * budget) if isinstance(budget, float) else 4 * budget
+        sections["pool"] = {"size": size, **sections.get("pool", {})}
     usual = Config.model_fields["recommender"].default
     if llm is not None:
         sections["llm"] = dict(llm) if isinstance(llm, Mapping) else {"model": str(llm)}

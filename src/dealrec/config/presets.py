@@ -22,14 +22,14 @@ REFERENCE: dict[str, Any] = {
             "allow_unconverged": True,
         },
     },
-    "pool": {"size": 1.0},
+    "pool": {"size": 1.0, "method": "random"},
     "select": {"method": "dealrec", "effort_weight": 0.3, "strata": 50, "hard_prune": 0.1},
 }
 
 # As the paper has it: influence on the training risk, effort of every sample, and no fault of the release.
 PAPER: dict[str, Any] = {
     "influence": {"risk": "train"},
-    "pool": {"size": 1.0},
+    "pool": {"size": 1.0, "method": "random"},
     "select": {"method": "dealrec"},
 }
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dealrec.config.solvers import Section
 
@@ -30,7 +30,7 @@ class PoolConfig(Section):
 
     size: Budget = Field(0.1, description="Candidates: a count (at most all), or a share of the samples.")
     method: str = Field(
-        "influence-strata",
+        "surrogate-loss-drop",
         description="Method by which they are selected, of signals that need no recommender: see dealrec methods.",
     )
 
@@ -93,7 +93,7 @@ class SelectConfig(Section):
     """Selection of the samples that are worth fine-tuning on."""
 
     method: str = Field(
-        "dealrec",
+        "both-loss-drops",
         description="A method's name (dealrec methods shows them), or the path of a Python file with one of yours.",
     )
     budget: Budget = Field(0.02, description="Samples to select: a count, or a share of all training samples.")
@@ -114,12 +114,24 @@ class SelectConfig(Section):
     random_arms: int = Field(1, ge=0, description="Random selections of the same size to compare with.")
     arms: dict[str, ArmConfig] = Field({}, description="Further selections to compare with, by name.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_dealrec_choose_it(cls, values: Any) -> Any:
+        """Configs from before there were methods mean the paper's by its settings."""
+        own = {"effort_weight", "strata", "hard_prune"}
+        if isinstance(values, dict) and "method" not in values and own & values.keys():
+            return {"method": "dealrec", **values}
+        return values
+
 
 class CompareConfig(Section):
     """The comparison of methods: only for `dealrec compare`."""
 
     methods: list[str | ArmConfig] = Field(
-        ["dealrec", "influence", "surrogate-loss-drop", "importance-resampling", "most-recent", "validation"],
+        [
+            *("loss-drop", "surrogate-loss-drop", "dealrec", "influence"),
+            *("importance-resampling", "most-recent", "validation"),
+        ],
         description="Methods beside that of select: names, paths, or a method with budget and options.",
     )
     replicates: int = Field(

@@ -251,11 +251,11 @@ class Config(Settings):
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, values: Any) -> Any:
-        """effort.pool became pool.size."""
+        """effort.pool became pool.size; the pool was stratified by influence."""
         effort = values.get("effort") if isinstance(values, dict) else None
         if not isinstance(effort, dict) or "pool" not in effort:
             return values
-        pool = {"size": effort["pool"], **(values.get("pool") or {})}
+        pool = {"size": effort["pool"], "method": "influence-strata", **(values.get("pool") or {})}
         return {**values, "effort": {key: value for key, value in effort.items() if key != "pool"}, "pool": pool}
 
     def unread_sections(self) -> frozenset[str]:

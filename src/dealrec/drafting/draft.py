@@ -23,8 +23,8 @@ BUDGET, POOL = 1024, 4096
 _SHOWN = (
     *("seed", "data.format", "data.interactions", "data.items", "data.columns", "data.split"),
     *("data.min_rating", "data.k_core", "data.samples_per_user", "data.max_history", "llm.model"),
-    *("llm.prompt.max_items", "effort.pool"),
-    *("select.budget", "finetune.epochs", "finetune.learning_rate", "finetune.batch_size"),
+    *("llm.prompt.max_items", "pool.size"),
+    *("select.method", "select.budget", "finetune.epochs", "finetune.learning_rate", "finetune.batch_size"),
     *("finetune.micro_batch_size", "finetune.patience"),
 )
 
@@ -144,14 +144,16 @@ def _columns(roles: Roles) -> Iterator[Guess]:
 def _sizes(roles: Roles, choice: SplitChoice) -> Iterator[Guess]:
     yield Guess("data.split", choice.split, choice.reason)
     if choice.samples and not choice.samples["valid"]:
-        yield Guess("influence.risk", "train", "the split leaves no samples for validation")
+        none = "the split leaves no samples for validation"
+        yield Guess("select.method", "dealrec", f"{none}, which loss drops aim at")
+        yield Guess("influence.risk", "train", none)
     samples = choice.samples["train"] if choice.samples else roles.chosen["user"].profile.distinct
     of = f"{samples:,} training samples" if choice.samples else f"{samples:,} users or more"
     if samples >= MANY:
-        yield Guess("effort.pool", POOL, "4 times the budget, a usual pool")
+        yield Guess("pool.size", POOL, "4 times the budget, a usual pool")
         yield Guess("select.budget", BUDGET, f"as in the paper; {BUDGET / samples:.1%} of {of}")
     else:
-        yield Guess("effort.pool", 0.4, f"4 times the budget; of {of}")
+        yield Guess("pool.size", 0.4, f"4 times the budget; of {of}")
         yield Guess("select.budget", 0.1, f"of {of}; the share of the paper, 2 %, would be few")
 
 

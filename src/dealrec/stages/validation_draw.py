@@ -8,7 +8,7 @@ from dealrec.config.arms import replicate_seed
 from dealrec.errors import ConfigError
 from dealrec.stages.context import Context
 
-LEAST, ENOUGH = 16, 1024  # below the one a signal is refused, below the other it was seen to say little
+LEAST, ENOUGH = 16, 512  # below the one a signal is refused, below the other it was seen to say little
 
 
 def folds(context: Context, there: int, wanted: int) -> list[list[int]]:
