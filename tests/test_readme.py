@@ -55,17 +55,20 @@ def test_the_make_commands_are_run_by_the_gate() -> None:
 def test_the_commands_for_one_s_own_data_run_as_written(folder: Path, cli: Cli, tiny_llm: Path) -> None:
     """The first is a process of its own, as a shell starts it; the others are called here, with the same words."""
     own = [command for command in commands() if command.startswith("dealrec")]
-    names = ["init", "validate", "run", "run", "run", "status", *["export"] * 4, "fidelity"]
+    names = ["init", "validate", "run", "run", "run", "status", "compare", "run", *["export"] * 4, "fidelity"]
     assert [command.split()[1] for command in own] == names
     # The check on MovieLens takes half an hour; here it is the same command on the small data.
     less = ("subsets=4", "groups=2", "surrogates=1", "workers=1")
     small = f"fidelity config.yaml {' '.join(f'--set fidelity.{setting}' for setting in less)}"
     own[-1] = own[-1].replace("fidelity", small, 1)
+    own[6] += " --set compare.methods=[influence] --set compare.replicates=1 --set 'compare.random_sizes=[1, 2]'"
     first, *others = (command.replace("/models/my-llm", str(tiny_llm)) for command in own)
     shell(first)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     for name, section in small_settings(tiny_llm).items():  # what the user changes in it
         config[name] = {**config.get(name, {}), **section} if isinstance(section, dict) else section
+    config["effort"].pop("pool")
+    config["pool"]["size"] = 12
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     for command in others:
         status, _, err = cli(*shlex.split(command)[1:])
@@ -96,7 +99,7 @@ def test_the_python_of_the_readme_runs(folder: Path, tiny_llm: Path, capsys: pyt
     prune = prune.replace("/models/my-llm", str(tiny_llm)).replace("budget=1024", "budget=6")
     (folder / "script.py").write_text(prune)
     runpy.run_path("script.py", run_name="__main__")
-    assert "influence" in capsys.readouterr().out
+    assert "sample_id" in capsys.readouterr().out
     assert (folder / "train.jsonl").exists()
     assert (folder / "report.html").exists()
     given = "import torch\nper_sample_loss = lambda p, b: 0.5 * (p['w'] - b) ** 2\nparams = {'w': torch.ones(1)}\n"

@@ -16,6 +16,7 @@ from dealrec.engine.stage import Silent
 from dealrec.estimates.cuts import some_rows, spread, write_cut
 from dealrec.estimates.scales import ARMS, SCALES, TITLES, UNITS, WARM, axes_of
 from dealrec.estimates.scaling import Axis, scaled
+from dealrec.stages import STAGE_NAMES
 from dealrec.stages.pipeline import stages as declared
 from dealrec.stages.pipeline import stages_until
 
@@ -97,8 +98,7 @@ def test_every_axis_of_the_table_is_of_some_run(solver: str, recommender: str) -
     stopping = {"patience": 1}
     content = {"data": {"warm_share": 0.5}, "finetune": stopping, "warmstart": stopping, "recommender": recommender}
     config = Config.model_validate({**content, "influence": {"solver": {"kind": solver}}})
-    signals = ("surrogate_loss", "surrogate_loss_drop", "loss", "loss_drop")
-    every = declared(config, beside=signals)
+    every = declared(config, beside=STAGE_NAMES)
     assert {*SCALES, *ARMS} <= {stage.name for stage in every}
     for stage in every:
         names = [axis.name for axis in axes_of(stage, config, COUNTS)]

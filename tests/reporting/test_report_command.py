@@ -16,7 +16,7 @@ from tests.reporting.made import made_run, opened_run
 PAPER = {"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}
 
 SIZES: dict[str, Any] = {"samples": 200, "items": 40, "budget": 20, "pool": 80}
-OTHER = Config.model_validate({"select": {"effort_weight": 2.0, "strata": 7}})
+OTHER = Config.model_validate({**PAPER, "select": {"effort_weight": 2.0, "strata": 7}})
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def _check_final(config: Config) -> None:
     if INFLUENCE in signals_of(config) and config.influence.risk == "valid":
         raise ConfigError(
             "A final selection cannot aim influence at the newest samples, which are candidates themselves",
-            "Choose a method of loss drops, which are cross-fitted, or set influence.risk to train.",
+            "Choose a select.method and pool.method of loss drops, which are cross-fitted, or influence.risk train.",
         )
 
 

@@ -24,7 +24,8 @@ from dealrec.stages.validation_draw import cross_fitted, folds
 def run(context: Context) -> None:
     """Tune, and take the losses again."""
     valid = read_table(context.input("data/samples-valid.parquet"))
-    before = read_table(context.input("loss/details.parquet"))
+    pool = read_table(context.input("pool/pool.parquet"))
+    before = pool.join(read_table(context.input("loss/details.parquet")), on=SAMPLE, how="left").sort(SAMPLE)
     drawn, drops = folds(context, len(valid), context.config.loss_drop.validation_samples), []
     for number, fold in enumerate(drawn):
         tuned = context.shard_once(f"tuned-{number}", partial(_tune, context, valid[fold]))

@@ -15,6 +15,7 @@ from dealrec.data.catalogue import Catalogue
 from dealrec.devices import compute_device, fingerprint_parts
 from dealrec.engine.python_files import imported_files
 from dealrec.engine.run_directory import read_table, write_table
+from dealrec.errors import ConfigError
 from dealrec.stages.context import Context, Stage
 
 if TYPE_CHECKING:
@@ -58,15 +59,26 @@ def run(context: Context) -> None:
 
 
 def _training_units(context: Context) -> Units:
-    """All training units; in a final selection those that are older than what signals aim at, which scores them all."""
-    import torch
+    """All training units; in a final selection without the newest targets, which signals aim at.
 
-    every = units(context, "train")
+    A user's sequence ends before such a target; where a sample is a unit of its own, it is none.
+    """
+    from dealrec.surrogate import make_units
+
     if not context.config.data.final:
-        return every
-    train, newest = (read_table(context.input(f"data/samples-{part}.parquet"))[SAMPLE] for part in ("train", "valid"))
-    older = (~train.is_in(newest.implode())).arg_true()
-    return every.take(torch.tensor(older.to_list()))
+        return units(context, "train")
+    samples = read_table(context.input("data/samples-train.parquet"))
+    newest = set(read_table(context.input("data/samples-valid.parquet"))[SAMPLE])
+    sequences = Catalogue.of(read_table(context.input("data/items.parquet"))).sequences(samples)
+    whole = context.config.data.samples_per_user == 1
+    ends = {True: -1 if whole else 0, False: None}  # of a sequence with a newest target, and of others
+    older = [sequence[: ends[sample in newest]] for sample, sequence in zip(samples[SAMPLE], sequences, strict=True)]
+    older = [sequence for sequence in older if len(sequence) > 1]
+    if not older:
+        raise ConfigError(
+            "No training sample is older than those that a final selection aims at", "Raise data.samples_per_user."
+        )
+    return make_units(older, whole=whole)
 
 
 def units(context: Context, part: Part, *, whole: bool | None = None) -> Units:
