@@ -52,7 +52,10 @@ def test_each_stratum_gives_what_the_algorithm_says(values: list[float], budget:
     scores = tensor(values)
     drawn = coverage_sample(scores, budget, strata=strata, seed=seed)
     got = torch.bincount(assign_strata(scores, strata=strata)[drawn], minlength=strata).tolist()
-    assert got == algorithm_2(sizes_of(scores, strata=strata), min(budget, len(scores)))
+    sizes = sizes_of(scores, strata=strata)
+    expected = algorithm_2(sizes, min(budget, len(scores)))
+    # Among strata of one size chance decides which is visited first.
+    assert sorted(zip(sizes, got, strict=True)) == sorted(zip(sizes, expected, strict=True))
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)

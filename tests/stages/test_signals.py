@@ -143,7 +143,7 @@ def test_selected_and_candidates_have_the_signals_and_a_reason(selected: Path) -
 
 def test_the_report_and_the_terminal_show_the_signals_of_the_method(selected: Path, cli: Cli) -> None:
     page = (selected / "run" / "report" / "report.html").read_text()
-    for text in ('data-column="loss_drop"', 'data-column="surrogate_loss_drop"', "its loss falls when", "not selected"):
+    for text in ('data-column="loss_drop"', 'data-column="surrogate_loss_drop"', "no. 1 of its target", "not selected"):
         assert text in page
     assert 'data-column="stratum"' not in page
     status, out, _ = cli("run", selected / "config.yaml", "--run-dir", selected / "run")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from dealrec.columns import INFLUENCE
 from dealrec.config import Config
 from dealrec.config.arms import fine_tunings
 from dealrec.config.recommenders import RECOMMENDERS
@@ -13,6 +14,7 @@ from dealrec.engine.stage import Silent
 from dealrec.stages import data
 from dealrec.stages.context import Context
 from dealrec.stages.feasibility import check_feasible
+from dealrec.stages.methods import signals_of
 
 
 def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
@@ -27,7 +29,9 @@ def check(config: Config, *, warn: Callable[[str], None]) -> dict[str, int]:
         context = Context(stage.name, config, Silent(), Path(folder), out, stage.inputs)
         stage.run(context)
         warnings = check_feasible(config, Path(folder))
-        facts = dict(context.facts) | _influence_facts(replace(context, inputs=("data",)))
+        facts = dict(context.facts)
+        if INFLUENCE in signals_of(config):
+            facts |= _influence_facts(replace(context, inputs=("data",)))
     facts["fine_tunings"] = len(fine_tunings(config))
     setting = RECOMMENDERS[config.recommender].pretrained
     name = operator.attrgetter(setting)(config)

@@ -126,6 +126,10 @@ def test_a_quota_takes_the_best_of_each_target_as_validation_has_them(name: str,
     rows = {"sample_id": range(6), "target": [1, 1, 1, 2, 2, 3], "valid_share": [0.5] * 3 + [0.25] * 2 + [0.0]}
     table = pl.DataFrame({**rows, **scores})
     assert select(name, table, 4)["sample_id"].to_list() == [0, 1, 3, 5]
+    assert select(name, table, 4)["reason"].to_list() == [
+        *("no. 1 of its target, 50% of validation", "no. 2 of its target, 50% of validation"),
+        *("no. 1 of its target, 25% of validation", "no. 1 of its target, 0% of validation"),
+    ]
     assert select(name, table, 4, spread="top")["sample_id"].to_list() == [0, 1, 2, 3]
     assert sorted(select(name, table, 2, spread="best-share", share=0.3)["sample_id"]) == [0, 1]
 

@@ -5,7 +5,7 @@ import torch
 
 from dealrec.columns import INFLUENCE, TARGET, VALID_SHARE
 from dealrec.selection.methods.method import selection
-from dealrec.selection.methods.spread import Spread, spread_sample
+from dealrec.selection.methods.spread import Spread, spread_reasons, spread_sample
 
 SIGNALS = (INFLUENCE, TARGET, VALID_SHARE)
 
@@ -16,4 +16,4 @@ def select(
     """The largest influence. spread, share: see `spread_sample`."""
     scores = signals[INFLUENCE].to_torch()
     rows = spread_sample(signals, scores, budget, generator, spread=spread, share=share)
-    return selection(signals, rows, scores, "high influence")
+    return selection(signals, rows, scores, spread_reasons(signals, rows, spread=spread))

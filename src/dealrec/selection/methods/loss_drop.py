@@ -5,7 +5,7 @@ import torch
 
 from dealrec.columns import LOSS_DROP, TARGET, VALID_SHARE
 from dealrec.selection.methods.method import selection
-from dealrec.selection.methods.spread import Spread, spread_sample
+from dealrec.selection.methods.spread import Spread, spread_reasons, spread_sample
 
 SIGNALS = (LOSS_DROP, TARGET, VALID_SHARE)
 
@@ -16,4 +16,4 @@ def select(
     """The largest loss drop. spread, share: see `spread_sample`."""
     scores = signals[LOSS_DROP].to_torch()
     rows = spread_sample(signals, scores, budget, generator, spread=spread, share=share)
-    return selection(signals, rows, scores, "its loss falls when the recommender is tuned on validation")
+    return selection(signals, rows, scores, spread_reasons(signals, rows, spread=spread))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dealrec.columns import TARGET, VALID_SHARE
+from dealrec.formats import percent
 from dealrec.selection import best_share_sample, quota_sample
 from dealrec.selection.methods.method import top
 
@@ -36,3 +37,15 @@ def spread_sample(
     targets = signals.select(TARGET, VALID_SHARE).unique()
     shares = dict(zip(targets[TARGET].to_list(), targets[VALID_SHARE].to_list(), strict=True))
     return quota_sample(scores, signals[TARGET].to_torch(), shares, budget)
+
+
+def spread_reasons(signals: pl.DataFrame, rows: Tensor, *, spread: Spread) -> list[str]:
+    """Why each of the rows, in their order, was taken."""
+    if spread != "quota":
+        return ["among the highest scores"] * len(rows)
+    taken = signals.select(TARGET, VALID_SHARE)[rows.numpy()]
+    place = taken.select(pl.int_range(1, pl.len() + 1).over(TARGET)).to_series().to_list()
+    return [
+        f"no. {number} of its target, {percent(share)} of validation"
+        for number, share in zip(place, taken[VALID_SHARE].to_list(), strict=True)
+    ]
