@@ -21,7 +21,8 @@ def run(context: Context) -> None:
     from dealrec.surrogate import train
 
     settings, seed = context.config.surrogate_loss_drop, replicate_seed(context.config)
-    before = read_table(context.input("surrogate_loss/scores.parquet"))
+    samples = read_table(context.input("data/samples-train.parquet")).select(SAMPLE)
+    before = samples.join(read_table(context.input("surrogate_loss/scores.parquet")), on=SAMPLE, how="left")
     valid_ids = read_table(context.input("data/samples-valid.parquet"))[SAMPLE]
     valid = surrogate.units(context, "valid")
     options = surrogate.training_settings(context.config) | {
