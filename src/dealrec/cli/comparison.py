@@ -10,7 +10,7 @@ from dealrec.cli.tables import console, show_estimates, table_of
 from dealrec.columns import LOSS
 from dealrec.comparing.outcome import Outcome, as_json
 from dealrec.comparing.run import Duration
-from dealrec.comparing.words import amount, interval, pays, sentence
+from dealrec.comparing.words import amount, interval, pays, sentence, shown
 from dealrec.formats import difference, seconds
 
 
@@ -27,7 +27,7 @@ def show_comparison(outcome: Outcome, *, json: bool) -> None:
     for arm in results.arms:
         loss = arm.differences[LOSS]
         table.add_row(
-            Text(arm.arm),
+            Text(shown(arm)),
             f"{arm.size:,}",
             amount(arm.equivalent.point, arm.size),
             interval(arm),

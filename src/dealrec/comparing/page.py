@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dealrec.columns import LOSS
 from dealrec.comparing.results import ArmResult, Results
-from dealrec.comparing.words import amount, interval, pays, sentence
+from dealrec.comparing.words import amount, interval, pays, sentence, shown
 from dealrec.formats import difference
 from dealrec.reporting.equivalents import Row, draw_equivalents
 from dealrec.reporting.templates import render
@@ -49,7 +49,7 @@ def _row(arm: ArmResult) -> Row:
     point, low, high = arm.equivalent.point, arm.equivalent.low, arm.equivalent.high
     verdict = arm.differences[LOSS].verdict
     return Row(
-        name=arm.arm,
+        name=shown(arm),
         worth=point.samples,
         beyond=point.bound == "above",
         low=low.samples if low else None,
@@ -62,7 +62,7 @@ def _row(arm: ArmResult) -> Row:
 def _cells(arm: ArmResult, others: list[str], segments: list[str]) -> dict[str, object]:
     loss = arm.differences[LOSS]
     return {
-        "name": arm.arm,
+        "name": shown(arm),
         "size": arm.size,
         "tokens": arm.label_tokens,
         "worth": amount(arm.equivalent.point, arm.size),

@@ -2,6 +2,7 @@
 
 from dealrec.columns import LOSS
 from dealrec.comparing.results import ArmResult, Results
+from dealrec.config.arms import SELECTED
 from dealrec.evaluation.equivalents import Equivalent
 
 
@@ -22,6 +23,11 @@ def sentence(arm: ArmResult, results: Results) -> str:
         f"{loss.to_settle} replicates would settle it" if loss.to_settle else "more replicates would hardly settle it"
     )
     return f"{text}; not distinguishable from Random ({more})"
+
+
+def shown(arm: ArmResult) -> str:
+    """What an arm is called where people read: of the run's own its method."""
+    return arm.method if arm.arm == SELECTED else arm.arm
 
 
 def interval(arm: ArmResult) -> str:
