@@ -1,5 +1,5 @@
 """The command line: `commands` are its verbs; the rest is what a terminal shows and asks."""
 
-from dealrec.cli.commands import main
+from dealrec.cli.entry import main
 
 __all__ = ["main"]

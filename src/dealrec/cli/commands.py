@@ -5,10 +5,7 @@ Heavy imports happen inside the command that needs them, so that --help answers 
 """
 
 import json
-import os
 import shlex
-import sys
-import warnings
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +26,7 @@ from dealrec.cli.options import (
     Until,
 )
 from dealrec.cli.running import demo_config, run_pipeline
-from dealrec.errors import ConfigError, DealrecError
+from dealrec.errors import ConfigError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,8 +34,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-INTERRUPTED = 130  # exit status on Ctrl-C; typer turns the KeyboardInterrupt into it
 
 
 def _version(flag: bool) -> None:
@@ -320,25 +315,3 @@ def report(
         show_comparison(write_comparison(runs[0], runs[1], out), as_json=as_json)
     else:
         show_report(*rewrite_report(runs[0], out), as_json=as_json)
-
-
-def main() -> None:
-    """Entry point: errors become one line and an exit status."""
-    # Model code of third parties writes progress bars and advice to stderr, where ours belong.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    try:
-        app()
-    except DealrecError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except PermissionError as error:
-        typer.echo(f"error: {error.filename}: access is denied. Check who may read and write it.", err=True)
-        sys.exit(2)
-    except SystemExit as exit_:
-        if exit_.code == INTERRUPTED:
-            typer.echo("interrupted; run the same command again to resume", err=True)
-        raise

@@ -19,7 +19,7 @@ from dealrec.comparing.segments import segments_of
 from dealrec.comparing.words import sentence
 from dealrec.config import Config
 from dealrec.engine.manifest import read_manifest
-from dealrec.engine.run_directory import write_table
+from dealrec.engine.run_directory import write_table, write_text
 from dealrec.engine.stage import Progress
 from dealrec.stages.evaluate import measures
 
@@ -75,10 +75,7 @@ def compare(config: Config, run_dir: Path, *, progress: Progress) -> Outcome:
 
 
 def _write(outcome: Outcome, cells: list[Cell], config: Config) -> None:
-    content = json.dumps(as_json(outcome), indent=2) + "\n"
-    staging = outcome.run_dir / "comparison.json.tmp"
-    staging.write_text(content)
-    staging.rename(outcome.run_dir / "comparison.json")
+    write_text(outcome.run_dir / "comparison.json", json.dumps(as_json(outcome), indent=2) + "\n")
     write_table(outcome.run_dir / "comparison.parquet", _rows(cells, config), key=[ARM, REPLICATE, TRAINING])
 
 

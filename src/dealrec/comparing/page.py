@@ -5,6 +5,7 @@ from pathlib import Path
 from dealrec.columns import LOSS
 from dealrec.comparing.results import ArmResult, Results
 from dealrec.comparing.words import amount, interval, pays, sentence, shown
+from dealrec.engine.run_directory import write_text
 from dealrec.formats import difference
 from dealrec.reporting.equivalents import Row, draw_equivalents
 from dealrec.reporting.templates import render
@@ -40,9 +41,7 @@ def write_page(results: Results, path: Path, *, method: str, failures: dict[str,
         "confidence": confidence,
         "notes": [*NOTES, *(f"{arm} selected nothing: {reason}" for arm, reason in failures.items())],
     }
-    staging = path.with_suffix(".tmp")
-    staging.write_text(render("methods.html.jinja", content), encoding="utf-8")
-    staging.rename(path)
+    write_text(path, render("methods.html.jinja", content))
 
 
 def _row(arm: ArmResult) -> Row:

@@ -11,6 +11,7 @@ from pathlib import Path
 from dealrec.comparing.replicates import replicate_config
 from dealrec.config import Config
 from dealrec.engine.manifest import read_manifest
+from dealrec.engine.run_directory import write_text
 from dealrec.engine.runner import LOCK, opened, run
 from dealrec.engine.stage import Progress, Silent, link_folder
 from dealrec.engine.workers import end_with
@@ -131,9 +132,7 @@ def _refuse_other(config: Config, run_dir: Path, *, write: bool = True) -> None:
     if not path.exists():
         if not write:
             return
-        staging = path.with_suffix(".tmp")
-        staging.write_text(json.dumps(fixed, indent=2) + "\n")
-        staging.rename(path)
+        write_text(path, json.dumps(fixed, indent=2) + "\n")
         return
     there = json.loads(path.read_text())
     changed = sorted(name for name in {*fixed, *there} if fixed.get(name) != there.get(name))

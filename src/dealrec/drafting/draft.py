@@ -1,7 +1,9 @@
 """A first config for the user's files: settings from a look at them, each with the reason in a comment."""
 
+import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,10 +109,15 @@ def refuse_to_replace(out: Path) -> None:
 
 def write(drafted: Draft, out: Path, *, force: bool) -> None:
     """Write the config. Raises ConfigError if there is one already, unless `force`, or it cannot be written."""
+    staging = out.with_name(out.name + ".tmp")
     try:
-        with out.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(drafted.text)
+        staging.write_text(drafted.text, encoding="utf-8")
+        if not force and out.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        staging.rename(out)
     except OSError as error:
+        with suppress(OSError):
+            staging.unlink(missing_ok=True)
         raise ConfigError(f"Cannot write {out} ({error.strerror})", "Choose another place: --out.") from None
 
 

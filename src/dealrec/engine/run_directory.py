@@ -25,6 +25,18 @@ def write_table(path: Path, table: pl.DataFrame, *, key: str | Sequence[str]) ->
     staging.rename(path)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text, appearing at once under its name: what stood there stays until then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(path.name + ".tmp")
+    try:
+        staging.write_text(text, encoding="utf-8")
+        staging.rename(path)
+    except OSError:
+        staging.unlink(missing_ok=True)
+        raise
+
+
 def read_table(path: Path) -> pl.DataFrame:
     """The table that `write_table` wrote, sorted as it was. The path means itself, whatever characters are in it."""
     return pl.read_parquet(path, glob=False)

@@ -279,25 +279,26 @@ def _writable(run_dir: Path) -> Iterator[None]:
         run_dir.mkdir(parents=True, exist_ok=True)
         yield
     except Exception as error:
-        if (reason := _no_space(error)) is not None:
+        if (reason := no_space(error)) is not None:
             free = shutil.disk_usage(run_dir).free / 1e9
             raise RunDirectoryError(
                 f"Cannot write to {run_dir}: {reason} ({free:.1f} GB free)",
                 "Free some space or choose another --run-dir, then run again: complete stages are kept.",
             ) from error
         # filename is the run directory, what is in it, or the folder that could not be made for it
-        path = Path(getattr(error, "filename", None) or "?")
-        if isinstance(error, OSError) and (run_dir in (path, *path.parents) or path in run_dir.parents):
+        path, whole = Path(getattr(error, "filename", None) or "?").absolute(), run_dir.absolute()
+        if isinstance(error, OSError) and (whole in (path, *path.parents) or path in whole.parents):
             raise RunDirectoryError(f"Cannot use {run_dir}: {error.strerror}", "Choose another --run-dir.") from error
         raise
 
 
-def _no_space(error: BaseException | None) -> str | None:
+def no_space(error: BaseException | None) -> str | None:
     """Why the disk refused, if that is what is at the bottom of `error`; not every library keeps the errno."""
     reasons = {
         errno.ENOSPC: "No space left on device",
         errno.EDQUOT: "Disk quota exceeded",
         errno.EFBIG: "File too large",
+        errno.EROFS: "Read-only file system",
     }
     while error is not None:
         number = getattr(error, "errno", None)

@@ -6,7 +6,7 @@ from typing import Any
 from dealrec.columns import STRATUM
 from dealrec.config import Config
 from dealrec.engine.manifest import MANIFEST, Manifest, file_hash, write_manifest
-from dealrec.engine.run_directory import Run
+from dealrec.engine.run_directory import Run, write_text
 from dealrec.engine.runner import opened
 from dealrec.formats import percent
 from dealrec.reporting import costs, coverage, failures, notes, results, scores
@@ -25,8 +25,7 @@ def write_report(run: Run[Config], path: Path) -> list[Note]:
     The same run gives the same page.
     """
     page = content(run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render("page.html.jinja", page), encoding="utf-8")
+    write_text(path, render("page.html.jinja", page))
     warnings: list[Note] = page["warnings"]
     return warnings
 

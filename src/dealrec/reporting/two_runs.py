@@ -10,7 +10,7 @@ import polars as pl
 
 from dealrec.columns import HISTORY, OF_SURROGATE, SAMPLE, TARGET, USER
 from dealrec.config import Config
-from dealrec.engine.run_directory import Run
+from dealrec.engine.run_directory import Run, write_text
 from dealrec.errors import RunDirectoryError
 from dealrec.evaluation.correlation import spearman
 from dealrec.reporting import costs, coverage, results
@@ -70,8 +70,7 @@ def write_comparison(first: Run[Config], second: Run[Config], path: Path | None 
     pair = matched_pair(first, second)
     page = content(pair)
     target = path or first.folder / f"compared-with-{second.folder.resolve().name}.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render("comparison.html.jinja", page), encoding="utf-8")
+    write_text(target, render("comparison.html.jinja", page))
     shared: Overlap = page["overlap"]
     return {
         "page": str(target),
