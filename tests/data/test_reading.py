@@ -322,6 +322,15 @@ def test_a_shard_that_is_named_alone_is_told(tmp_path: Path) -> None:
         LOG.write_csv(tmp_path / name)
     assert "is one of 2 parts" in read_table(tmp_path / "log-00000-of-00002.csv").warnings[0]
     assert "is one of 2 parts" in read_table(tmp_path / "part-0000.csv").warnings[0]
+
+
+@pytest.mark.parametrize("names", [("log_1.csv", "log_2.csv"), ("log-2023.csv", "log-2024.csv")])
+def test_a_numbered_file_beside_its_like_is_told_of(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text("a,b\n1,2\n")
+    assert f"{names[0]} is one of 2 files called log" in read_table(tmp_path / names[0]).warnings[0]
+    (tmp_path / names[1]).unlink()
+    assert read_table(tmp_path / names[0]).warnings == ()
     LOG.write_csv(tmp_path / "log-00000-of-00001.csv")
     assert read_table(tmp_path / "log-00000-of-00001.csv").warnings == ()
 

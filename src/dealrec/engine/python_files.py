@@ -1,6 +1,7 @@
 """The user's own code behind a Python file: what it imports, followed without running it."""
 
 import ast
+import site
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from pathlib import Path
 def imported_files(path: Path) -> list[Path]:
     """The file, and the files of all modules that it imports, directly or not, sorted by name behind it.
 
-    Left out are the standard library and what is installed as a package; whatever is imported by a name that is made
-    while the code runs cannot be known. A file that is absent or is no Python is returned alone.
+    Left out are the standard library, what is installed as a package, and this one; whatever is imported by a name that
+    is made while the code runs cannot be known. A file that is absent or is no Python is returned alone.
     """
     files: dict[Path, None] = {path: None}
     queue = [path]
@@ -58,4 +59,10 @@ def _files_of(names: list[str], search: list[str]) -> Iterator[Path]:
         search = list(spec.submodule_search_locations)
 
 
-_INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+_FOLDERS: list[str | Path] = [
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    *site.getsitepackages(),
+    site.getusersitepackages(),
+    Path(__file__).parents[1],  # this package, which may be installed from its sources; its stages have versions
+]
+_INSTALLED = [Path(folder).resolve() for folder in _FOLDERS]

@@ -89,8 +89,16 @@ def sibling_note(path: Path) -> str | None:
         form = _VARIES.sub("#", path.name)
         count = sum(_VARIES.sub("#", part.name) == form for part in files_of(path.parent))
         pattern = f"part*{path.suffix}"
-    else:
-        return None
+    else:  # interactions_1.csv beside interactions_2.csv, log-2023.parquet beside log-2024.parquet
+        form = re.sub(r"\d+", "#", path.name)
+        count = sum(re.sub(r"\d+", "#", part.name) == form for part in files_of(path.parent))
+        pattern = form.replace("#", "*")
+        if "#" not in form or count < 2:
+            return None
+        return (
+            f"{path.name} is one of {count:,} files called {pattern}, and the others are not read: if they are parts of"
+            " one table, put them into a folder of their own and name the folder"
+        )
     if count < 2:
         return None
     return (
