@@ -215,9 +215,10 @@ def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tm
     from dealrec.config.files import load
     from dealrec.engine.runner import run
     from dealrec.engine.stage import Silent
+    from dealrec.stages import STAGE_NAMES
     from dealrec.stages.pipeline import stages as declared
 
-    stages = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
+    stages = declared(Config.model_validate({"select": {"method": "dealrec"}}), beside=STAGE_NAMES)
 
     folder = tmp_path / "run"
     written = write_config(data={"columns": {"category": "kind"}})

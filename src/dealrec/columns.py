@@ -36,11 +36,12 @@ VALID_SHARE: Final = "valid_share"  # the share of the validation samples that h
 LOSS_DROP: Final = "loss_drop"  # of the recommender: loss before less loss after a moment's tuning on validation
 SURROGATE_LOSS: Final = "surrogate_loss"
 SURROGATE_LOSS_DROP: Final = "surrogate_loss_drop"
+SURROGATE_ERROR: Final = "surrogate_error"  # norm of prediction less target (EL2N)
 
 # Which signals follow from the data; which are of the surrogate, of all samples, and which of the recommender, of the
 # pool: each of these a stage of its own, named so.
 OF_DATA: Final = (USER, HISTORY, TARGET, TIMESTAMP, HISTORY_LENGTH, TRAIN_SHARE, VALID_SHARE)
-OF_SURROGATE: Final = (INFLUENCE, SURROGATE_LOSS, SURROGATE_LOSS_DROP)
+OF_SURROGATE: Final = (INFLUENCE, SURROGATE_LOSS, SURROGATE_LOSS_DROP, SURROGATE_ERROR)
 OF_RECOMMENDER: Final = (LOSS, EFFORT, LOSS_DROP)
 
 SCORE: Final = "score"  # what a method of selection ranked a sample by, and why it took it

@@ -1,6 +1,7 @@
 """Each loss of each kind, position by position in plain Python."""
 
 import math
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dealrec.surrogate import LossName, Surrogate, make_units, per_sample_loss, unit_losses
+from dealrec.surrogate.losses import unit_errors
 from dealrec.surrogate.units import batch
 from tests.surrogate.conftest import LOSSES, MAX_LENGTH, N_ITEMS, batches_of, drawn, every_kind, every_loss, some_units
 
@@ -29,8 +31,27 @@ def position_loss(loss: LossName, scores: list[float], target: int, negatives: l
     return -math.log(math.exp(scores[target - 1]) / sum(math.exp(scores[item - 1]) for item in candidates))
 
 
+def position_error(loss: LossName, scores: list[float], target: int, negatives: list[int]) -> float:
+    """The norm of prediction less target; scores: of the items from 1."""
+    if loss == "bce":
+        predictions = [1 / (1 + math.exp(-scores[item - 1])) for item in (target, *negatives)]
+    else:
+        rivals = [item for item in negatives if item != target]
+        others = [item for item in range(1, len(scores) + 1) if item != target]
+        candidates = [target, *(rivals if loss == "sampled-softmax" else others)]
+        total = sum(math.exp(scores[item - 1]) for item in candidates)
+        predictions = [math.exp(scores[item - 1]) / total for item in candidates]
+    return math.sqrt((predictions[0] - 1) ** 2 + sum(p**2 for p in predictions[1:]))
+
+
 def slow_loss(
-    model: Surrogate, sequence: list[int], negatives: list[list[int]], hidden: list[bool], *, loss: LossName
+    model: Surrogate,
+    sequence: list[int],
+    negatives: list[list[int]],
+    hidden: list[bool],
+    *,
+    loss: LossName,
+    measure: Callable[[LossName, list[float], int, list[int]], float] = position_loss,
 ) -> float:
     """The mean over the items at places `hidden`: filled in by a cloze, predicted from what precedes by the others."""
     given = sequence
@@ -42,7 +63,7 @@ def slow_loss(
     for place in [place for place, hide in enumerate(hidden) if hide]:
         state = states[place if model.cloze else place - 1]
         scores = [sum(a * b for a, b in zip(state, vector, strict=True)) for vector in vectors]
-        losses.append(position_loss(loss, scores, sequence[place], negatives[place]))
+        losses.append(measure(loss, scores, sequence[place], negatives[place]))
     return sum(losses) / len(losses)
 
 
@@ -51,21 +72,25 @@ def slow_loss(
 @settings(deadline=None, max_examples=10, derandomize=True)
 @given(sequences=SEQUENCES, whole=st.booleans(), per_position=st.integers(1, 3))
 @torch.no_grad()
-def test_losses_match_plain_python(
+def test_losses_and_errors_match_plain_python(
     kind: str, loss: LossName, sequences: list[list[int]], whole: bool, per_position: int
 ) -> None:
     model, units = drawn(kind), make_units(sequences, whole=whole)
     order = [torch.arange(len(units))]
     batches = batches_of(model, units, per_position=per_position, order=order)
-    expected = []
+    expected, errors = [], []
     for sequence, start in zip(sequences, units.offsets.tolist(), strict=False):
         places = slice(start, start + len(sequence))
         hidden = [place == len(sequence) - 1 or (whole and place > 0) for place in range(len(sequence))]
         if batches.cloze is not None:
             hidden = batches.cloze.hidden[places].tolist()
-        expected.append(slow_loss(model, sequence, batches.negatives[places].tolist(), hidden, loss=loss))
+        rest = (model, sequence, batches.negatives[places].tolist(), hidden)
+        expected.append(slow_loss(*rest, loss=loss))
+        errors.append(slow_loss(*rest, loss=loss, measure=position_error))
     got = unit_losses(model, batches[0], loss=loss)
     torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-9)
+    got = unit_errors(model, batches[0], loss=loss)
+    torch.testing.assert_close(got, torch.tensor(errors, dtype=torch.float64), rtol=1e-6, atol=1e-9)
 
 
 def test_every_loss_is_tested() -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from dealrec.columns import OF_RECOMMENDER, OF_SURROGATE
 from dealrec.config import Config
 from dealrec.devices import compute_device
 from dealrec.engine.manifest import Manifest, thread_count
@@ -25,7 +26,7 @@ from dealrec.stages.feasibility import check_feasible
 from dealrec.stages.pipeline import stages_until
 
 # Tables by sample, and a model over the whole catalogue: what has been computed of these fits small runs as it is.
-FITTING = ("surrogate", "influence", "surrogate_loss", "surrogate_loss_drop", "loss", "effort", "loss_drop")
+FITTING = ("surrogate", *OF_SURROGATE, *OF_RECOMMENDER)
 STATISTICS = "compare"  # it computes with one number of each user, so that random ones do as well
 
 

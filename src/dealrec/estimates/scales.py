@@ -40,7 +40,7 @@ SCALES: Mapping[str, tuple[Axis, ...]] = {
         Axis("*epochs", per=WARM),
         Axis("*validation_samples", 1, 16),
     ),
-    **dict.fromkeys(("surrogate_loss", "surrogate_loss_drop"), (Axis(UNITS, 256, 768),)),
+    **dict.fromkeys(("surrogate_loss", "surrogate_loss_drop", "surrogate_error"), (Axis(UNITS, 256, 768),)),
     **dict.fromkeys(("loss", "effort"), (Axis(POOL, 2, SAMPLES),)),
     "loss_drop": (Axis(POOL, 2, SAMPLES, kept=True), Axis("loss_drop.validation_samples", 1, SAMPLES)),
     "finetune": (Axis("finetune.epochs"), Axis("finetune.validation_samples", 1, 8)),

@@ -20,6 +20,7 @@ from dealrec.columns import (
     RANK,
     SAMPLE,
     STRATUM,
+    SURROGATE_ERROR,
     SURROGATE_LOSS,
     SURROGATE_LOSS_DROP,
 )
@@ -47,6 +48,7 @@ NOTES = {
     EFFORT: "The candidates of the pool. The recommender's gradient norm for each.",
     LOSS: "The candidates of the pool. The recommender's loss before fine-tuning.",
     LOSS_DROP: "The candidates of the pool. How far that loss falls when it is tuned on validation samples.",
+    SURROGATE_ERROR: "All training samples. How far off the surrogate's prediction is.",
     SURROGATE_LOSS: "All training samples. The surrogate's loss at the sample's target.",
     SURROGATE_LOSS_DROP: "All training samples. How far that falls when it is tuned on validation samples.",
 }

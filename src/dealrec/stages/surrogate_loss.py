@@ -13,6 +13,8 @@ from dealrec.stages import surrogate
 from dealrec.stages.context import Context, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from dealrec.surrogate import Surrogate
@@ -26,24 +28,30 @@ def run(context: Context) -> None:
 
 
 def target_losses(context: Context, model: Surrogate) -> Tensor:
-    """Each sample's loss at its target, without dropout: [n], float64, on the CPU, in the order of the samples.
+    """Each sample's loss at its target: [n], as `at_targets` has it."""
+    from dealrec.surrogate.losses import unit_losses
 
-    The negatives are drawn once from the seed, so that two models' losses differ by the models alone.
+    return at_targets(context, model, unit_losses)
+
+
+def at_targets(context: Context, model: Surrogate, measure: Callable[..., Tensor]) -> Tensor:
+    """What is measured of each sample at its target, without dropout: [n], float64, on the CPU, in their order.
+
+    measure: (model, batch, loss=) -> [batch]. The negatives are drawn once from the seed, so that two models differ by
+    themselves alone.
     """
     import torch
-
-    from dealrec.surrogate.losses import unit_losses
 
     batches = surrogate.batches(context, model, "train", whole=False)
     model.eval()
     with torch.inference_mode():
         losses = [
-            unit_losses(model, batch, loss=context.config.surrogate.loss).double().cpu()
+            measure(model, batch, loss=context.config.surrogate.loss).double().cpu()
             for batch in context.track(batches, "batches")
         ]
     restored = batches.restore_order(torch.cat(losses))
     if not bool(torch.isfinite(restored).all()):
-        raise NonFinite(f"{context.name}: the surrogate's loss is NaN or infinite", "Lower its learning_rate.")
+        raise NonFinite(f"{context.name}: what the surrogate predicts is NaN or infinite", "Lower its learning_rate.")
     return restored
 
 

@@ -35,6 +35,20 @@ def unit_losses(model: Surrogate, batch: Batch, *, loss: LossName = "bce") -> Te
     return _sum_by_unit(losses * batch["weights"][rows, columns].to(losses.dtype), rows, len(batch["items"]))
 
 
+def unit_errors(model: Surrogate, batch: Batch, *, loss: LossName = "bce") -> Tensor:
+    """[B]: the mean over a unit's positions of the L2 norm of prediction less target (EL2N, Paul et al., NeurIPS 2021).
+
+    Predictions are the probabilities that the loss is of: of the target and each negative (bce), among target and
+    negatives (sampled-softmax), or over the catalogue.
+    """
+    rows, columns, logits = _logits(model, batch, loss=loss)
+    targets = batch["targets"][rows, columns]
+    classes = targets - 1 if loss == "softmax" else torch.zeros_like(targets)
+    predictions = logits.sigmoid() if loss == "bce" else logits.softmax(1)
+    errors = (predictions - functional.one_hot(classes, logits.shape[1])).norm(dim=1)
+    return _sum_by_unit(errors * batch["weights"][rows, columns].to(errors.dtype), rows, len(batch["items"]))
+
+
 def pseudo_unit_losses(model: Surrogate, batch: Batch, *, loss: LossName, seed: int) -> Tensor:
     """[B]: losses against labels that the model itself draws: E[g g^T] is the Gauss-Newton matrix of `unit_losses`.
 

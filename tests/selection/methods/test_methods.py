@@ -27,7 +27,10 @@ def candidates(n: int = N, seed: int = 0) -> pl.DataFrame:
         "history_length": draw.integers(1, 9, n),
         "train_share": np.bincount(targets, minlength=9)[targets] / n,
         "valid_share": np.linspace(0, 0.2, 9)[targets],
-        **{name: draw.normal(size=n) for name in ("influence", "surrogate_loss", "surrogate_loss_drop")},
+        **{
+            name: draw.normal(size=n)
+            for name in ("influence", "surrogate_loss", "surrogate_loss_drop", "surrogate_error")
+        },
         **{name: draw.normal(size=n) for name in ("loss", "effort", "loss_drop")},
     }
     return pl.DataFrame(table)
@@ -69,7 +72,11 @@ def test_any_method_takes_candidates_that_are_all_alike(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "column"), [("influence", "influence"), ("effort", "effort"), ("longest-history", "history_length")]
+    ("name", "column"),
+    [
+        *(("influence", "influence"), ("effort", "effort"), ("el2n", "surrogate_error")),
+        ("longest-history", "history_length"),
+    ],
 )
 def test_the_plain_top_is_that_of_its_column(name: str, column: str) -> None:
     table = candidates()

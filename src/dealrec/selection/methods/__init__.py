@@ -8,6 +8,7 @@ from dealrec.selection.methods import (
     ccs,
     dealrec,
     effort,
+    el2n,
     importance_resampling,
     influence,
     influence_quota,
@@ -38,6 +39,7 @@ _MODULES: tuple[ModuleType, ...] = (
     most_recent,
     importance_resampling,
     ccs,
+    el2n,
     middle_loss,
     longest_history,
 )
