@@ -211,20 +211,19 @@ def documented_columns() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.slow
 def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tmp_path: Path) -> None:
-    from dealrec.config import Config
     from dealrec.config.files import load
     from dealrec.engine.runner import run
     from dealrec.engine.stage import Silent
     from dealrec.stages import STAGE_NAMES
     from dealrec.stages.pipeline import stages as declared
 
-    stages = declared(Config.model_validate({"select": {"method": "dealrec"}}), beside=STAGE_NAMES)
-
     folder = tmp_path / "run"
     written = write_config(data={"columns": {"category": "kind"}})
     items = pl.read_parquet(written.with_name("items.parquet"))
     items.with_columns(kind=pl.lit("odd")).write_parquet(written.with_name("items.parquet"))
-    run(load(written), folder, stages, progress=Silent())
+    config = load(written)
+    stages = declared(config, beside=STAGE_NAMES)
+    run(config, folder, stages, progress=Silent())
     optional, described = {"rating"}, set[str]()
     for name, columns in documented_columns():
         head, braces, tail = name.replace("ARM", "base").partition("{")
