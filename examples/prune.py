@@ -26,7 +26,7 @@ def movielens() -> dict[str, Any]:
         "data": {"format": "recbole", "columns": {"title": "movie_title"}, "split": "leave-last-out"},
         "surrogate": {"loss": "bce", "negatives": 1, "max_epochs": 60, "patience": 5},
         "budget": 48,
-        "effort": {"pool": 96},
+        "pool": {"size": 96},
     }
 
 
@@ -57,9 +57,9 @@ def main() -> None:
 
     with pl.Config(tbl_rows=5, tbl_hide_dataframe_shape=True):
         print(f"{len(pruned.selected)} samples, the best first:")
-        print(pruned.selected.select("rank", "user_id", "target", "influence", "effort", "overall"))
-        print("Where in the range of scores they come from:")
-        print(pruned.selected.group_by("stratum").agg(pl.len(), pl.col("overall").mean()).sort("stratum"))
+        print(pruned.selected.select("rank", "user_id", "target", "loss_drop", "surrogate_loss_drop", "overall"))
+        print("Why these:")
+        print(pruned.selected["reason"].value_counts(sort=True))
 
     print("For your trainer:", pruned.export(given.out / "train.jsonl"))
     print("For TRL, with a config that trains on them:", pruned.export(given.out / "trl", to="trl", force=True))

@@ -126,8 +126,8 @@ def test_the_recipe_for_a_gpu_says_so_where_there_is_none(folder: Path, tiny_llm
 
 def test_the_reference_recipe_is_the_preset() -> None:
     given = yaml.safe_load(CONFIGS["reference"].read_text())
-    assert {name: given[name] for name in ("surrogate", "influence", "effort")} == {
-        name: REFERENCE[name] for name in ("surrogate", "influence", "effort")
+    assert {name: given[name] for name in ("surrogate", "influence", "pool")} == {
+        name: REFERENCE[name] for name in ("surrogate", "influence", "pool")
     }
     assert REFERENCE["select"].items() <= given["select"].items()
 
