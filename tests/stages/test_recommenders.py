@@ -169,6 +169,16 @@ def test_bigrec_starts_warm_from_an_adapter_of_the_earlier_part(
 
 
 @pytest.mark.slow
+def test_a_warm_start_takes_a_draw_of_the_earlier_part(write_config: Callable[..., Path], tmp_path: Path) -> None:
+    path = write_config(data={"warm_share": 0.5}, warmstart={"samples": 3})
+    outcomes = go(path, tmp_path / "run", until="warmstart")
+    training = json.loads((tmp_path / "run" / "warmstart" / "model" / "training.json").read_text())
+    assert outcomes[-1].manifest.facts["samples"] == training["samples"] == 3
+    assert training["epochs"] == 1
+    assert len(pl.read_parquet(tmp_path / "run" / "data" / "samples-warm.parquet")) > 3
+
+
+@pytest.mark.slow
 def test_a_given_adapter_is_where_effort_and_fine_tuning_start(
     write_config: Callable[..., Path], tmp_path: Path
 ) -> None:

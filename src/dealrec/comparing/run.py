@@ -1,11 +1,9 @@
 """The replicates, one after the other or several at a time; what is finished of them is kept."""
 
 import json
-import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import active_children, get_context
+from functools import partial
 from pathlib import Path
 
 from dealrec.comparing.replicates import replicate_config
@@ -14,7 +12,7 @@ from dealrec.engine.manifest import read_manifest
 from dealrec.engine.run_directory import write_text
 from dealrec.engine.runner import LOCK, opened, run
 from dealrec.engine.stage import Progress, Silent, link_folder
-from dealrec.engine.workers import end_with
+from dealrec.engine.workers import in_processes
 from dealrec.errors import ConfigError
 from dealrec.estimates import estimate
 from dealrec.estimates.plans import Plan
@@ -45,7 +43,9 @@ def run_replicates(config: Config, run_dir: Path, *, progress: Progress) -> list
                 progress.say(f"replicate {number + 1} of {len(folders)} ...")
                 run(settings, folder, _stages(settings), progress=progress)
         else:
-            _in_processes(configs, folders, config.compare.workers, progress)
+            calls = [partial(_replicate, *pair) for pair in zip(configs, folders, strict=True)]
+            with progress.bar("replicates", len(calls)) as advance:
+                in_processes("compare", calls, workers=config.compare.workers, advance=advance)
     return folders
 
 
@@ -98,24 +98,6 @@ def _share(source: Path, folder: Path) -> None:
             link_folder(source / name, part)
             part.rename(folder / name)
     (folder / LOCK).touch()  # it is a run directory
-
-
-def _in_processes(configs: list[Config], folders: list[Path], workers: int, progress: Progress) -> None:
-    context = get_context("spawn")
-    with (
-        progress.bar("replicates", len(folders)) as advance,
-        ProcessPoolExecutor(min(workers, len(folders)), context, initializer=end_with, initargs=(os.getpid(),)) as pool,
-    ):
-        futures = [pool.submit(_replicate, *pair) for pair in zip(configs, folders, strict=True)]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                advance()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in active_children():
-                child.terminate()
-            raise
 
 
 def _replicate(config: Config, folder: Path) -> None:

@@ -18,7 +18,7 @@ from dealrec.config.selection import (
     SurrogateLossDropConfig,
 )
 from dealrec.config.solvers import CGConfig, Section, SolverConfig
-from dealrec.config.training import FinetuneConfig, TrainingConfig
+from dealrec.config.training import FinetuneConfig, WarmStartConfig
 from dealrec.engine.settings import Settings
 
 
@@ -236,8 +236,8 @@ class Config(Settings):
     )
     llm: LLMConfig = Field(LLMConfig(), description="The LLM of BIGRec.")
     tiger: TIGERConfig = Field(TIGERConfig(), description="TIGER.")
-    warmstart: TrainingConfig = Field(
-        TrainingConfig(epochs=1), description="The warm start of BIGRec, where data.warm_share sets samples apart."
+    warmstart: WarmStartConfig = Field(
+        WarmStartConfig(), description="The warm start of BIGRec, where data.warm_share sets samples apart."
     )
     pool: PoolConfig = Field(PoolConfig(), description="Candidates of the recommender's signals.")
     effort: EffortConfig = Field(EffortConfig(), description="Effort scores.")

@@ -41,6 +41,18 @@ class TrainingConfig(Section):
         return self
 
 
+class WarmStartConfig(TrainingConfig):
+    """The warm start of BIGRec, on the earlier part of the training period."""
+
+    epochs: int = Field(1, ge=1, description="Passes over the samples.")
+    samples: int | None = Field(
+        None,
+        ge=1,
+        description="Samples of the earlier part, at most, drawn at random. Some hundreds teach how to answer and"
+        " little of what (a format warm-up). null: all.",
+    )
+
+
 class FinetuneConfig(TrainingConfig):
     """Fine-tuning of one adapter, or of the whole model, for each arm."""
 

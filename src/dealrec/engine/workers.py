@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -23,30 +23,40 @@ def in_parallel(context: Context, label: str, jobs: Mapping[str, Job], *, worker
     """Fill the folder of each job that is not there yet, in processes of one thread."""
     missing = {name: job for name, job in jobs.items() if not context.shard(name).exists()}
     quiet = replace(context, progress=Silent())
-    workers = min(workers, len(missing))
+    calls = [partial(_fill, quiet, name, job) for name, job in missing.items()]
     with context.progress.bar(f"{context.name}: {label}", len(missing)) as advance:
-        if workers <= 1:
-            for name, job in missing.items():
-                _fill(quiet, name, job)
-                advance()
+        if min(workers, len(missing)) > 1:
+            in_processes(context.name, calls, workers=workers, advance=advance)
             return
-        spawning = get_context("spawn")
-        with ProcessPoolExecutor(workers, spawning, initializer=end_with, initargs=(os.getpid(),)) as pool:
-            futures = [pool.submit(_fill, quiet, name, job) for name, job in missing.items()]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    advance()
-            except BrokenProcessPool:
-                raise DealrecError(
-                    f"{context.name}: a worker process was killed, probably for lack of memory",
-                    "Use fewer workers and run again: what is finished is kept.",
-                ) from None
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for child in active_children():  # or leaving would wait for the jobs that are running
-                    child.terminate()
-                raise
+        for call in calls:
+            call()
+            advance()
+
+
+def in_processes(name: str, calls: Sequence[Callable[[], None]], *, workers: int, advance: Callable[[], None]) -> None:
+    """Make picklable calls in as many processes at a time; what one raises ends all.
+
+    advance: called when a call has ended. Raises DealrecError, which calls the whole `name`, if a process was killed.
+    """
+    pool = ProcessPoolExecutor(
+        min(workers, len(calls)), get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)
+    )
+    with pool:
+        futures = [pool.submit(call) for call in calls]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                advance()
+        except BrokenProcessPool:
+            raise DealrecError(
+                f"{name}: a worker process was killed, probably for lack of memory",
+                "Use fewer workers and run again: what is finished is kept.",
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in active_children():  # or leaving would wait for the calls that are running
+                child.terminate()
+            raise
 
 
 def end_with(parent: int) -> None:

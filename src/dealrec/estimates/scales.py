@@ -75,7 +75,9 @@ def axes_of(stage: Stage, config: Config, counts: Mapping[str, int], *, shards: 
             yield replace(axis, **_candidates(stage, config, counts, shards))
             continue
         if axis.name in counts:
-            yield replace(axis, limit=counts[axis.name], figures={axis.name: counts[axis.name]})
+            drawn = settings.get("warmstart.samples") if axis.name == WARM else None
+            count = min(counts[axis.name], drawn or counts[axis.name])
+            yield replace(axis, limit=count, figures={axis.name: count})
             continue
         for name in settings:
             section, _, leaf = name.rpartition(".")

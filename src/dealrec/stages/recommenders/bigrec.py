@@ -116,7 +116,9 @@ def check(config: Config, run_dir: Path) -> list[str]:
 
 def warm_start(context: Context) -> None:
     """Fine-tune on the earlier part of the training period, where the settings set one apart."""
-    samples = read_table(context.input("data/samples-warm.parquet"))
+    samples, most = read_table(context.input("data/samples-warm.parquet")), context.config.warmstart.samples
+    if most is not None:
+        samples = samples.sample(min(most, len(samples)), seed=context.config.seed)
     context.facts["samples"] = len(samples)
     if len(samples):
         job = partial(_train_warm, samples=samples)
