@@ -1,4 +1,5 @@
-# make demo: the main job on MovieLens-100K.  make test: lint, types and all tests.  make quick: without the slow tests.
+# make demo: what selected samples are worth, on MovieLens-100K; then one run with an LLM.
+# make test: lint, types and all tests.  make quick: without the slow tests.
 # make test-exports: with the stacks.
 # make test-versions: quick tests with each Python that there is.  make package: what is published, and the demo with it;
 # DEMO_ARGS='--set select.budget=8 ...' makes it a smaller one.  make docs: the documentation, into site/, with its references
@@ -41,6 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: env
 	$(BIN)/dealrec demo --run-dir runs/demo
+	$(BIN)/dealrec demo --llm --run-dir runs/demo-llm
 
 test: lint types
 	$(PYTEST)

@@ -4,7 +4,7 @@
 
 Samples are drawn from the training samples and scored by several choices of parameters: SmolLM2-135M on
 MovieLens-100K with the demo's settings and, with --games, on Amazon Games (a folder of interactions.parquet and
-items.parquet); with --tiger the trained TIGER of a run directory of `dealrec demo --tiger`, all its candidates.
+items.parquet); with --tiger the trained TIGER of a run directory with effort for all samples (pool.size: 1.0).
 Printed, and written by --out:
 - the Spearman correlation of each two choices, 95 % bootstrap interval over samples;
 - what each costs: processor time by that of all adapters' norms and by that of a forward pass over the same batches.
@@ -139,7 +139,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=["movielens", "games", "tiger"])
     parser.add_argument("--games", type=Path, help="a folder with the tables of Amazon Games")
-    parser.add_argument("--tiger", type=Path, help="a finished run directory of dealrec demo --tiger")
+    parser.add_argument("--tiger", type=Path, help="a finished run directory with TIGER")
     parser.add_argument("--samples", type=int, default=400, help="of each data set, for the LLM")
     parser.add_argument("--influence", action="store_true", help="compute influence too")
     parser.add_argument("--timed", type=int, default=12, help="samples that are timed, for the LLM")
@@ -191,7 +191,7 @@ def check(case: Case) -> None:
 def demo_settings() -> Config:
     """The demo's settings."""
     folder = assets.fetch(progress=TerminalProgress())
-    return load(Path(assets.__file__).with_name("movielens.yaml"), base=folder)
+    return load(Path(assets.__file__).with_name("llm.yaml"), base=folder)
 
 
 def games_settings(folder: Path) -> Config:

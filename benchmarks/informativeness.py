@@ -26,7 +26,7 @@ from dealrec.cli.progress import TerminalProgress
 from dealrec.columns import EFFORT, HISTORY, INFLUENCE, LOSS, SAMPLE, TARGET, TOKENS
 from dealrec.config import Config
 from dealrec.config.files import load
-from dealrec.demo import TIGER, assets
+from dealrec.demo import assets
 from dealrec.engine.manifest import read_manifest
 from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import run
@@ -40,6 +40,28 @@ from dealrec.stages.recommenders.kinds import kind
 from dealrec.stages.recommenders.training import encode, mean_token_losses
 
 STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
+
+# A half of the interactions for the warm start; all test users, as TIGER ranks for them in seconds.
+TIGER = (
+    "recommender=tiger",
+    "data.warm_share=0.5",
+    "tiger.text_encoder=all-minilm-l6-v2",
+    "tiger.codes.codes=64",
+    "tiger.t5.dropout=0",
+    "tiger.max_items=10",
+    "tiger.max_epochs=15",
+    "pool.size=1.0",
+    "loss_drop.validation_samples=2048",
+    "loss_drop.epochs=2",
+    "loss_drop.shard_size=4096",
+    "loss_drop.batch_tokens=8192",
+    "finetune.learning_rate=0.001",
+    "evaluate.loss_users=null",
+    "evaluate.ranking_users=null",
+    "evaluate.batch_size=64",
+    "evaluate.batch_tokens=8192",
+    "evaluate.ks=[10,20]",
+)
 
 SEEDS = (1, 2)
 FALLS = "falls.jsonl"
@@ -73,9 +95,9 @@ def main() -> None:
 
 
 def demo_settings() -> Config:
-    """The demo's settings with TIGER."""
+    """TIGER on the data of the demo of an LLM."""
     folder = assets.fetch(progress=TerminalProgress(), llm=False, text_encoder=True)
-    return load(Path(assets.__file__).with_name("movielens.yaml"), TIGER, base=folder)
+    return load(Path(assets.__file__).with_name("llm.yaml"), TIGER, base=folder)
 
 
 def falls(context: Context, subsets: int, size: int) -> np.ndarray[Any, np.dtype[np.float64]]:

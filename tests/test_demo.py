@@ -17,7 +17,7 @@ def test_without_gguf_one_line_says_what_to_install(cli: Cli, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "gguf", None)
     monkeypatch.setattr(assets, "user_cache_path", lambda _: tmp_path)
     (tmp_path / "demo" / assets.MOVIELENS).mkdir(parents=True)
-    status, out, err = cli("demo", "--run-dir", tmp_path / "run")
+    status, out, err = cli("demo", "--llm", "--run-dir", tmp_path / "run")
     assert (status, out) == (2, "")
     (line,) = err.strip().splitlines()
     assert "package gguf" in line

@@ -103,7 +103,7 @@ def test_the_installed_package_finds_its_own_files(
     code = (
         "import sys, dealrec; from pathlib import Path; from dealrec.config.files import load\n"
         "folder = Path(dealrec.__file__).parent\n"
-        "print(folder, load(folder / 'demo' / 'movielens.yaml').select.budget)"
+        "print(folder, load(folder / 'demo' / 'llm.yaml').select.budget)"
     )
     told = python("-c", code, cwd=tmp_path, PYTHONPATH=str(built.site)).split()
     assert Path(told[0]).parent == built.site

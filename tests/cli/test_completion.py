@@ -40,7 +40,7 @@ def bash(words: str) -> list[str]:
     [
         ("dealrec in", ["init"]),
         ("dealrec run c.yaml --until e", ["effort", "export", "evaluate"]),
-        ("dealrec demo --until ", list(STAGE_NAMES)),
+        ("dealrec demo --llm --until ", list(STAGE_NAMES)),
         ("dealrec export runs/x --to l", ["llamafactory"]),
         ("dealrec export runs/x --to ", list(STACK_NAMES)),
         ("dealrec export runs/x --form ", list(FORM_NAMES)),

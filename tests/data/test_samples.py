@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dealrec.columns import HISTORY, ITEM, POSITION, SAMPLE, TARGET, TIMESTAMP, USER
-from dealrec.data.samples import held_out_samples, training_samples
+from dealrec.data.samples import Targets, held_out_samples, training_samples
 from dealrec.data.splits import Splits, with_positions
 
 Row = tuple[int, int, list[int], int]
@@ -69,40 +69,44 @@ def test_an_item_bought_again_stays_in_the_history() -> None:
 @pytest.mark.parametrize("item_type", [pl.Int64(), pl.String()])
 def test_no_samples_still_have_their_types(item_type: pl.DataType) -> None:
     empty = pl.DataFrame(schema={USER: pl.String(), ITEM: item_type, POSITION: pl.Int64()})
-    for samples in (
-        training_samples(empty, samples_per_user=1, max_history=3),
-        held_out_samples(empty, empty, max_history=3),
-    ):
-        assert dict(samples.schema) == {
-            SAMPLE: pl.Int64,
-            USER: pl.String,
-            HISTORY: pl.List(item_type),
-            TARGET: item_type,
-        }
+    types = {SAMPLE: pl.Int64(), USER: pl.String(), HISTORY: pl.List(item_type), TARGET: item_type}
+    assert dict(training_samples(empty, samples_per_user=1, max_history=3).schema) == types
+    assert dict(held_out_samples(empty, empty, max_history=3).schema) == types | {POSITION: pl.Int64()}
 
 
+@pytest.mark.parametrize("targets", ["first", "last", "all"])
 @given(earlier=COUNTS, later=COUNTS, max_history=st.integers(1, 9), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_held_out_samples_are_those_of_a_loop_over_users(
-    earlier: list[int], later: list[int], max_history: int, data: st.DataObject
+    targets: Targets, earlier: list[int], later: list[int], max_history: int, data: st.DataObject
 ) -> None:
+    """Of some held-out items nothing is known; they are in no history, and the target where there is no other."""
     first = logs(earlier)
-    second = [(user, item + 50, position + 50) for user, item, position in logs(later)]
-    expected: list[Row] = []
+    unknown = data.draw(st.sets(st.integers(0, 7)))
+    second = [(user, None if place in unknown else item + 50, place + 50) for user, item, place in logs(later)]
+    expected: list[tuple[object, ...]] = []
     for user in sorted({user for user, _, _ in second}):
-        history = [item for owner, item, _ in first if owner == user]
-        if history:
-            target = next(item for owner, item, _ in second if owner == user)
-            expected.append((len(expected), user, history[-max_history:], target))
-    shuffled = table(data.draw(st.permutations(first))), table(data.draw(st.permutations(second)))
-    assert held_out_samples(*shuffled, max_history=max_history).rows() == expected
+        own = sorted((row for row in second if row[0] == user), key=lambda row: row[2])
+        known = [row for row in own if row[1] is not None] or own
+        for chosen in {"first": known[:1], "last": known[-1:], "all": own}[targets]:
+            before = [row for row in [*first, *own] if row[0] == user and row[2] < chosen[2] and row[1] is not None]
+            history = [item for _, item, _ in sorted(before, key=lambda row: row[2])]
+            if history:
+                expected.append((len(expected), user, history[-max_history:], chosen[1], chosen[2]))
+    columns = {USER: pl.Int64, ITEM: pl.Int64, POSITION: pl.Int64}
+    held_out = pl.DataFrame(data.draw(st.permutations(second)), schema=columns, orient="row")
+    samples = held_out_samples(
+        table(data.draw(st.permutations(first))), held_out, max_history=max_history, targets=targets
+    )
+    assert samples.rows() == expected
 
 
 def test_a_held_out_item_of_null_is_a_target_only_where_the_user_has_no_other() -> None:
     earlier = table([(1, 5, 0), (2, 6, 0), (3, 7, 0)])
     held_out = pl.DataFrame({USER: [1, 1, 2, 2, 4], ITEM: [None, 8, None, None, 9], POSITION: [1, 2, 1, 2, 0]})
     samples = held_out_samples(earlier, held_out, max_history=50)
-    assert samples.rows() == [(0, 1, [5], 8), (1, 2, [6], None)]  # user 3 has nothing held out, user 4 nothing before
+    # User 3 has nothing held out, user 4 nothing before.
+    assert samples.rows() == [(0, 1, [5], 8, 2), (1, 2, [6], None, 1)]
 
 
 @given(data=st.data())

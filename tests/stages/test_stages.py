@@ -13,8 +13,11 @@ from dealrec.config import Config
 from dealrec.config.files import load
 from dealrec.engine.runner import State, run, states
 from dealrec.engine.stage import Silent
+from dealrec.stages.context import Context
 from dealrec.stages.pipeline import FIDELITY_STAGES, stages_until
 from dealrec.stages.pipeline import stages as declared
+from dealrec.stages.recommenders import kinds
+from dealrec.stages.recommenders.training import encode, mean_token_losses
 from tests.conftest import made_interactions, made_items, small_settings
 
 STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}, "pool": {"method": "influence-strata"}}))
@@ -321,6 +324,42 @@ def test_an_item_twice_at_one_time_is_no_target_after_itself(
     assert {row["user_id"]: (row["history"], row["target"]) for row in samples.to_dicts()} == targets
     warning = f"{dropped} interactions repeat earlier ones and are dropped: data.repeats is {repeats}"
     assert (warning in outcome.manifest.warnings) == (dropped > 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("targets", "counts"), [("last", [1, 1, 1]), ("all", [1, 2, 2])])
+def test_later_targets_are_predicted_from_all_before_them(
+    targets: str, counts: list[int], write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A new user has no first target; each list is ranked without what the user had, and of a user the mean counts."""
+    path = write_config(
+        data={"split": "column", "columns": {"split": "part"}, "targets": targets},
+        evaluate={"loss_users": None, "ranking_users": None, "ks": [30]},
+    )
+    rows = [(user, item, item, "train") for user in "abcdefgh" for item in range(3)]
+    rows += [(user, 3, 3, "valid") for user in "abcdefgh"]
+    rows += [("a", 4, 4, "test"), ("b", 5, 4, "test"), ("b", 6, 5, "test")]
+    rows += [("new", 7, 4, "test"), ("new", 99, 5, "test"), ("new", 8, 6, "test")]
+    names = ["user_id", "item_id", "timestamp", "part"]
+    pl.DataFrame(rows, schema=names, orient="row").write_parquet(path.parent / "interactions.parquet")
+    config = load(path, ["pool.size=8", "select.budget=4"])
+    run(config, tmp_path / "run", STAGES[: NAMES.index("evaluate") + 1], progress=Silent())
+    samples = pl.read_parquet(tmp_path / "run" / "data" / "samples-test.parquet")
+    assert samples.group_by("user_id", maintain_order=True).len()["len"].to_list() == counts
+    assert samples["history"].to_list()[-1] == [7]
+    per_user = pl.read_parquet(tmp_path / "run" / "evaluate" / "base" / "per_user.parquet")
+    assert per_user["user_id"].to_list() == ["a", "b", "new"]
+    # All items that a user has not had are ranked: the target is there, unless it is in no catalogue.
+    assert per_user["recall@30"].to_list() == [1, 1, 0.5 if targets == "all" else 1]
+    context = Context("evaluate", config, Silent(), tmp_path / "run", tmp_path, ("warmstart", "data"))
+    known = samples.drop_nulls("target")
+    recommender = kinds.kind(config).fine_tuned(context, None)
+    losses = mean_token_losses(recommender, encode(recommender, known), batch_tokens=2048)
+    means = (
+        known.with_columns(pl.Series("loss", losses.double().numpy())).group_by("user_id").agg(pl.col("loss").mean())
+    )
+    joined = per_user.join(means, on="user_id")
+    assert joined["loss"].to_list() == pytest.approx(joined["loss_right"].to_list(), rel=1e-5)
 
 
 @pytest.mark.slow

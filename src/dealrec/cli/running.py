@@ -1,7 +1,7 @@
 """What several commands share: the demo's settings, and a run or its estimate."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -9,14 +9,15 @@ if TYPE_CHECKING:
     from dealrec.config import Config
 
 
-def demo_config(overrides: list[str] | None, *, llm: bool = True, text_encoder: bool = False) -> "Config":
-    """The demo's settings; what they need is fetched, once."""
+def demo_config(name: Literal["compare", "llm"], overrides: list[str] | None, *, models: bool = True) -> "Config":
+    """The settings of a part of the demo; what they need is fetched, once. models: the LLM or the text encoder too."""
     from dealrec.cli.progress import TerminalProgress
     from dealrec.config.files import load
     from dealrec.demo.assets import fetch
 
+    llm, text_encoder = (models and name == part for part in ("llm", "compare"))
     assets = fetch(progress=TerminalProgress(), llm=llm, text_encoder=text_encoder)
-    return load(Path(__file__).parent.parent / "demo" / "movielens.yaml", overrides or (), base=assets)
+    return load(Path(__file__).parent.parent / "demo" / f"{name}.yaml", overrides or (), base=assets)
 
 
 def run_pipeline(config: "Config", run_dir: Path, *, until: str, dry: bool, as_json: bool) -> None:

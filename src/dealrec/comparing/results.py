@@ -149,6 +149,7 @@ def _differences(
     values = {arm.name: paired(arm, random, measured) for arm, random in pairs}
     p_values = [p_over_replicates(array.mean(axis=1)) for array in values.values()]
     corrected = holm(p_values)
+    of_each = 1 - (1 - statistics.confidence) / max(1, len(pairs))  # Bonferroni's: never less strict than Holm's
     return {
         name: Difference(
             mean=float(array.mean()),
@@ -156,7 +157,7 @@ def _differences(
             p=p,
             holm=adjusted,
             verdict=_verdict(float(array.mean()), adjusted, measure, confidence=statistics.confidence),
-            to_settle=replicates_to_settle(array.mean(axis=1), confidence=statistics.confidence),
+            to_settle=replicates_to_settle(array.mean(axis=1), confidence=of_each),
         )
         for (name, array), p, adjusted in zip(values.items(), p_values, corrected, strict=True)
     }

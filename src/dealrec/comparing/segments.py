@@ -11,13 +11,15 @@ from dealrec.engine.run_directory import read_table
 def segments_of(run_dir: Path) -> pl.DataFrame:
     """user_id, segment: short or long history (at the median), rare or popular target (likewise), cold target.
 
-    A cold target is of no training interaction; it is no rare one.
+    A cold target is of no training interaction; it is no rare one. Of a user with several targets the one in the middle
+    counts, by history and by interactions.
     """
     items = read_table(run_dir / "data/items.parquet").select(ITEM, TRAIN_COUNT)
     samples = read_table(run_dir / "data/samples-test.parquet").drop_nulls(TARGET)
     table = samples.join(items, left_on=TARGET, right_on=ITEM, how="left").with_columns(
         pl.col(HISTORY).list.len().alias(HISTORY_LENGTH)
     )
+    table = table.group_by(USER, maintain_order=True).agg(pl.col(HISTORY_LENGTH, TRAIN_COUNT).median())
     length, count = pl.col(HISTORY_LENGTH), pl.col(TRAIN_COUNT)
     warm = table.filter(count > 0)
     middle = warm[TRAIN_COUNT].median()

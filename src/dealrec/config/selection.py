@@ -28,7 +28,9 @@ Options = dict[str, bool | int | float | str]
 class PoolConfig(Section):
     """The candidates that signals of the recommender are computed for. Methods that need none see all samples."""
 
-    size: Budget = Field(0.1, description="Candidates: a count (at most all), or a share of the samples.")
+    size: Budget = Field(
+        0.1, description="Candidates: a count (at most all), or a share of the samples. 1.0: all, whatever the method."
+    )
     method: str = Field(
         "surrogate-loss-drop",
         description="Method by which they are selected, of signals that need no recommender: see dealrec methods.",

@@ -85,6 +85,12 @@ class DataConfig(Section):
         1, ge=1, description="The last N training items of a user become targets. 1: as in the paper."
     )
     max_history: int = Field(50, ge=1, description="Most recent items kept of a sample's history.")
+    targets: Literal["first", "last", "all"] = Field(
+        "first",
+        description="Which held-out items of a user are predicted, in validation and testing: the first, from what came"
+        " before the part; the last or all, each from all that came before it, the part's own items included, so that"
+        " new users count. With all, measures are means over a user's items.",
+    )
     warm_share: float = Field(
         0.0,
         ge=0,

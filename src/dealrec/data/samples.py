@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import polars as pl
 
 from dealrec.columns import HISTORY, ITEM, POSITION, SAMPLE, TARGET, TIMESTAMP, USER
 
+Targets = Literal["first", "last", "all"]
+
 _ROW, _FIRST, _STOP = "row", "first", "stop"  # a sample's history is the rows first, ..., stop - 1
+_TARGET = "may be a target"
 
 
 def training_samples(
@@ -42,22 +47,36 @@ def training_samples(
     return samples.filter(pl.col(SAMPLE).is_in(place[SAMPLE].implode()))
 
 
-def held_out_samples(earlier: pl.DataFrame, held_out: pl.DataFrame, *, max_history: int) -> pl.DataFrame:
-    """Make one sample of each user with held-out items and earlier ones; the target is the first held-out item.
+def held_out_samples(
+    earlier: pl.DataFrame, held_out: pl.DataFrame, *, max_history: int, targets: Targets = "first"
+) -> pl.DataFrame:
+    """Make samples whose targets are held-out items and whose histories are all that the user had before.
 
-    Both tables: user_id, item_id, position, in any order. A held-out item of null is none that can be recommended: it
-    is passed over, and is the target where the user has no other. Returns the columns of `training_samples`.
+    Both tables: user_id, item_id, position, in any order. targets: of each user the first held-out item, the last, or
+    all (Gusak et al., arXiv 2507.16289, compare these); held-out items before the target belong to its history. A
+    held-out item of null is none that can be recommended: it is in no history, and first and last pass it over where
+    the user has another. A target without history makes no sample. Returns the columns of `training_samples`, and the
+    target's position, in the order of user and position.
 
     >>> earlier = pl.DataFrame({USER: [1, 1], ITEM: [7, 8], POSITION: [0, 1]})
     >>> held_out = pl.DataFrame({USER: [1, 1, 1, 2], ITEM: [None, 9, 5, 7], POSITION: [2, 3, 4, 0]})
     >>> held_out_samples(earlier, held_out, max_history=50).rows()
-    [(0, 1, [7, 8], 9)]
+    [(0, 1, [7, 8], 9, 3)]
+    >>> held_out_samples(earlier, held_out, max_history=50, targets="all").rows()
+    [(0, 1, [7, 8], None, 2), (1, 1, [7, 8], 9, 3), (2, 1, [7, 8, 9], 5, 4)]
     """
-    ordered = earlier.sort(USER, POSITION).with_row_index(_ROW).with_columns(pl.col(_ROW).cast(pl.Int64))
-    histories = ordered.group_by(USER).agg(pl.col(_ROW).min().alias(_FIRST), (pl.col(_ROW).max() + 1).alias(_STOP))
-    targets = held_out.sort(USER, pl.col(ITEM).is_null(), POSITION).unique(USER, keep="first", maintain_order=True)
-    spans = targets.join(histories, on=USER, how="inner", maintain_order="left").rename({ITEM: TARGET})
-    return _with_history(spans, ordered[ITEM], max_history=max_history)
+    parts = [earlier.with_columns(pl.lit(False).alias(_TARGET)), held_out.with_columns(pl.lit(True).alias(_TARGET))]
+    ordered = pl.concat(parts, how="diagonal").sort(USER, POSITION)
+    known = ordered[ITEM].is_not_null().cast(pl.Int64)
+    ordered = ordered.with_columns((known.cum_sum() - known).alias(_STOP))
+    ordered = ordered.with_columns(pl.col(_STOP).min().over(USER).alias(_FIRST))
+    chosen = ordered.filter(_TARGET)
+    if targets != "all":
+        chosen = chosen.sort(USER, pl.col(ITEM).is_null(), POSITION, descending=[False, False, targets == "last"])
+        chosen = chosen.unique(USER, keep="first", maintain_order=True)
+    spans = chosen.filter(pl.col(_STOP) > pl.col(_FIRST)).rename({ITEM: TARGET})
+    samples = _with_history(spans, ordered[ITEM].drop_nulls(), max_history=max_history)
+    return samples.with_columns(spans[POSITION])
 
 
 def _with_history(spans: pl.DataFrame, items: pl.Series, *, max_history: int) -> pl.DataFrame:

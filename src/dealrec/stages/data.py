@@ -47,12 +47,13 @@ def run(context: Context) -> None:
     train_samples = partial(
         samples.training_samples, samples_per_user=settings.samples_per_user, max_history=settings.max_history
     )
+    held_out = partial(samples.held_out_samples, max_history=settings.max_history, targets=settings.targets)
     earlier, later = splits.split_warm(parts.train, share=settings.warm_share)
     sample_tables = {
         "warm": samples.training_samples(earlier, samples_per_user=1, max_history=max(1, len(earlier))),
         "train": train_samples(parts.train, among=later),
-        "valid": samples.held_out_samples(known.train, known.valid, max_history=settings.max_history),
-        "test": samples.held_out_samples(pl.concat([known.train, known.valid]), test, max_history=settings.max_history),
+        "valid": held_out(known.train, known.valid).drop(POSITION),
+        "test": held_out(pl.concat([known.train, known.valid]), test),
     }
     if settings.final:
         parts, later = splits.final(parts), pl.concat([later, parts.valid, parts.test])
@@ -84,7 +85,7 @@ def run(context: Context) -> None:
 
 
 def _data_facts(parts: Any, items: pl.DataFrame, sample_tables: dict[str, pl.DataFrame]) -> dict[str, int]:
-    users = parts.train[USER].n_unique()
+    users, tested = parts.train[USER].n_unique(), sample_tables["test"][USER].n_unique()
     return {
         "training_users": users,
         "users_too_short": parts.train.group_by(USER).len().filter(pl.col("len") < 2).height,
@@ -92,14 +93,14 @@ def _data_facts(parts: Any, items: pl.DataFrame, sample_tables: dict[str, pl.Dat
         **{f"{part}_interactions": len(getattr(parts, part)) for part in PARTS},
         **{f"{part}_samples": len(table) for part, table in sample_tables.items()},
         "test_items_not_in_catalogue": len(parts.test.join(items, on=ITEM, how="anti")),
-        "test_users_without_loss": sample_tables["test"][TARGET].null_count(),
-        "test_users_without_history": parts.test[USER].n_unique() - len(sample_tables["test"]),
+        "test_users_without_loss": tested - sample_tables["test"].drop_nulls(TARGET)[USER].n_unique(),
+        "test_users_without_history": parts.test[USER].n_unique() - tested,
     }
 
 
 STAGE = Stage(
     "data",
-    3,
+    4,
     run,
     settings=tuple(f"data.{name}" for name in DataConfig.model_fields if name not in ("interactions", "items")),
     outside=lambda config: iter(sources.files(config.data)),

@@ -59,13 +59,18 @@ def signals_of(config: Config) -> frozenset[str]:
     signals = frozenset(name for arm in arms(config).values() for name in method(arm.method).signals)
     if not reads_pool(signals):
         return signals
-    drawn_by = method(config.pool.method).signals
+    drawn_by = pool_method(config).signals
     if needless := frozenset(OF_RECOMMENDER) & frozenset(drawn_by):
         raise ConfigError(
             f"pool.method {config.pool.method!r} needs {', '.join(sorted(needless))}, which is known of the pool alone",
             "Choose a method of signals of the surrogate, or random: dealrec methods.",
         )
     return signals | frozenset(drawn_by)
+
+
+def pool_method(config: Config) -> "Method":
+    """The method that draws the pool; of a pool of all samples random, which needs no signals."""
+    return method("random" if config.pool.size == 1.0 and isinstance(config.pool.size, float) else config.pool.method)
 
 
 def reads_pool(signals: Iterable[str]) -> bool:

@@ -5,7 +5,7 @@ from dealrec.config import Config
 from dealrec.config.arms import SEEDS, replicate_seed
 from dealrec.engine.run_directory import write_table
 from dealrec.stages.context import Context, Stage
-from dealrec.stages.methods import method, method_files
+from dealrec.stages.methods import method_files, pool_method
 from dealrec.stages.signals import DATA_FILES, data_signals, files_of, signal_table
 
 
@@ -16,10 +16,9 @@ def run(context: Context) -> None:
     from dealrec.selection import budget_count
     from dealrec.selection.methods import chosen
 
-    settings = context.config.pool
-    by = method(settings.method)
+    by = pool_method(context.config)
     samples, valid = data_signals(context)
-    size = budget_count(settings.size, len(samples))
+    size = budget_count(context.config.pool.size, len(samples))
     generator = torch.Generator().manual_seed(replicate_seed(context.config))
     pool = chosen(by, signal_table(context, by.signals, samples), size, generator, options={}, valid=valid)
     write_table(context.out / "pool.parquet", pool.select(SAMPLE), key=SAMPLE)
@@ -28,5 +27,5 @@ def run(context: Context) -> None:
 
 def stage(config: Config) -> Stage:
     """It reads what its method does."""
-    signals = files_of(method(config.pool.method).signals)
+    signals = files_of(pool_method(config).signals)
     return Stage("pool", 1, run, (*DATA_FILES, *signals), (*SEEDS, "pool"), method_files)
