@@ -197,7 +197,8 @@ def fidelity(
     from dealrec.stages import fidelity as checks
     from dealrec.stages.pipeline import FIDELITY_STAGES
 
-    settings = load(config, overrides or ()) if config else demo_config("llm", ["surrogate.max_epochs=60", *(overrides or [])], models=False)
+    as_measured = ["surrogate.max_epochs=60", *(overrides or [])]  # docs/experiments.md, section 5
+    settings = load(config, overrides or ()) if config else demo_config("llm", as_measured, models=False)
     settings = checks.quick(settings) if quick else checks.full(settings)
     run_dir = run_dir or Path("runs/fidelity-quick" if quick else "runs/fidelity")
     outcomes = run_stages(settings, run_dir, FIDELITY_STAGES, progress=TerminalProgress())
