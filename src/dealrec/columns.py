@@ -34,6 +34,7 @@ HISTORY_LENGTH: Final = "history_length"  # items of the history
 TRAIN_SHARE: Final = "train_share"  # the share of the training samples that have this target
 VALID_SHARE: Final = "valid_share"  # the share of the validation samples that have this target
 LOSS_DROP: Final = "loss_drop"  # of the recommender: loss before less loss after a moment's tuning on validation
+ALIGNMENT: Final = "alignment"  # of the recommender: product of a sample's gradient with that of validation
 SURROGATE_LOSS: Final = "surrogate_loss"
 SURROGATE_LOSS_DROP: Final = "surrogate_loss_drop"
 SURROGATE_ERROR: Final = "surrogate_error"  # norm of prediction less target (EL2N)
@@ -42,7 +43,7 @@ SURROGATE_ERROR: Final = "surrogate_error"  # norm of prediction less target (EL
 # pool: each of these a stage of its own, named so.
 OF_DATA: Final = (USER, HISTORY, TARGET, TIMESTAMP, HISTORY_LENGTH, TRAIN_SHARE, VALID_SHARE)
 OF_SURROGATE: Final = (INFLUENCE, SURROGATE_LOSS, SURROGATE_LOSS_DROP, SURROGATE_ERROR)
-OF_RECOMMENDER: Final = (LOSS, EFFORT, LOSS_DROP)
+OF_RECOMMENDER: Final = (LOSS, EFFORT, LOSS_DROP, ALIGNMENT)
 
 SCORE: Final = "score"  # what a method of selection ranked a sample by, and why it took it
 REASON: Final = "reason"

@@ -15,7 +15,7 @@ from dealrec.engine.manifest import read_manifest
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Silent
 from dealrec.errors import ConfigError
-from dealrec.stages import loss, loss_drop, surrogate, surrogate_loss
+from dealrec.stages import alignment, loss, loss_drop, surrogate, surrogate_loss
 from dealrec.stages.context import Context
 from dealrec.stages.methods import signals_of
 from dealrec.stages.pipeline import stages, stages_until
@@ -80,6 +80,33 @@ def test_loss_drop_is_the_loss_of_all_target_tokens_before_less_after(selected: 
     expected = (untuned["loss"] - after["loss"]) * untuned["tokens"]
     assert drop.to_list() == pytest.approx(expected.to_list(), abs=1e-4)
     assert (drop.to_numpy() > 0).mean() > 0.5  # what is like validation is learnt
+
+
+def test_alignment_is_the_product_of_gradients_of_all_target_tokens(selected: Path, tmp_path: Path) -> None:
+    from dealrec.sequences import collate, sequence_losses
+    from dealrec.stages.recommenders import kinds
+    from dealrec.stages.recommenders.training import encode
+    from dealrec.stages.validation_draw import draw_validation
+
+    context = context_of(selected, tmp_path, "warmstart")
+    alignment.run(context)
+    scores = pl.read_parquet(context.out / "scores.parquet")
+    recommender = kinds.kind(context.config).start(context)
+    recommender.model.eval()
+    learnable = [value for value in recommender.model.parameters() if value.requires_grad]
+
+    def gradient(sample: pl.DataFrame) -> torch.Tensor:
+        loss = sequence_losses(recommender.model, collate(encode(recommender, sample), pad_id=recommender.pad_id)).sum()
+        return torch.cat([part.flatten() for part in torch.autograd.grad(loss, learnable)])
+
+    valid, train = (table(selected, f"data/samples-{part}.parquet") for part in ("valid", "train"))
+    drawn = valid[draw_validation(context, len(valid), 30)]
+    mean = torch.stack([gradient(drawn[i]) for i in range(len(drawn))]).mean(0)
+    tokens = table(selected, "loss/details.parquet")
+    assert scores["sample_id"].to_list() == tokens["sample_id"].to_list()
+    for row in scores[:5].join(tokens, on="sample_id").to_dicts():
+        expected = float(gradient(train[row["sample_id"]]) @ mean) * row["tokens"]
+        assert row["alignment"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
 def test_the_surrogate_s_loss_is_that_of_the_target_alone(selected: Path, tmp_path: Path) -> None:

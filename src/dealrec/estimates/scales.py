@@ -42,7 +42,10 @@ SCALES: Mapping[str, tuple[Axis, ...]] = {
     ),
     **dict.fromkeys(("surrogate_loss", "surrogate_loss_drop", "surrogate_error"), (Axis(UNITS, 256, 768),)),
     **dict.fromkeys(("loss", "effort"), (Axis(POOL, 2, SAMPLES),)),
-    "loss_drop": (Axis(POOL, 2, SAMPLES, kept=True), Axis("loss_drop.validation_samples", 1, SAMPLES)),
+    **dict.fromkeys(
+        ("loss_drop", "alignment"),
+        (Axis(POOL, 2, SAMPLES, kept=True), Axis("loss_drop.validation_samples", 1, SAMPLES)),
+    ),
     "finetune": (Axis("finetune.epochs"), Axis("finetune.validation_samples", 1, 8)),
     "evaluate": (
         Axis(TITLES, LEAST_TITLES, 256, once=True),

@@ -3,5 +3,17 @@
 # In order. Named here as well as by the stages, since the command line must answer before it can import them.
 STAGE_NAMES = (
     *("data", "surrogate", "influence", "surrogate_loss", "surrogate_loss_drop", "surrogate_error", "warmstart"),
-    *("pool", "loss", "effort", "loss_drop", "select", "export", "finetune", "evaluate", "compare", "report"),
+    *(
+        "pool",
+        "loss",
+        "effort",
+        "loss_drop",
+        "alignment",
+        "select",
+        "export",
+        "finetune",
+        "evaluate",
+        "compare",
+        "report",
+    ),
 )

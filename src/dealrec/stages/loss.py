@@ -1,6 +1,7 @@
 """The recommender's loss on the candidates, as it is before fine-tuning."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -13,6 +14,8 @@ from dealrec.stages.recommenders import kinds
 from dealrec.stages.recommenders.training import encode, mean_token_losses
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dealrec.recommenders.protocol import Recommender
     from dealrec.sequences import Encoded
 
@@ -27,9 +30,23 @@ def run(context: Context) -> None:
 
 
 def candidate_losses(context: Context, recommender: "Recommender", *, shards: str = "") -> pl.DataFrame:
-    """sample_id, loss (mean over target tokens), tokens of every candidate; an interrupted run keeps its shards.
+    """sample_id, loss (mean over target tokens), tokens of every candidate. shards: see `of_candidates`."""
+    measure = partial(mean_token_losses, recommender, batch_tokens=context.config.loss_drop.batch_tokens)
+    return of_candidates(context, recommender, LOSS, measure, shards=shards)
 
-    shards: what their names begin with, where a stage takes the losses of several models.
+
+def of_candidates(
+    context: Context,
+    recommender: "Recommender",
+    name: str,
+    measure: "Callable[[Sequence[Encoded]], Tensor]",
+    *,
+    shards: str = "",
+) -> pl.DataFrame:
+    """sample_id, what is measured of every candidate, and its target tokens; an interrupted run keeps its shards.
+
+    name: of the column. measure: samples -> [n], in their order. shards: what their names begin with, where a stage
+    measures several times.
     """
     pool = read_table(context.input("pool/pool.parquet"))
     samples = read_table(context.input("data/samples-train.parquet")).join(pool, on=SAMPLE, how="semi")
@@ -41,13 +58,13 @@ def candidate_losses(context: Context, recommender: "Recommender", *, shards: st
         if not paths[-1].exists():
             shard = samples[start : start + size]
             encoded = encode(recommender, shard)
-            losses = mean_token_losses(recommender, encoded, batch_tokens=context.config.loss_drop.batch_tokens)
-            table = shard.select(SAMPLE, pl.Series(LOSS, losses.double().numpy()), pl.Series(TOKENS, _tokens(encoded)))
+            values = pl.Series(name, measure(encoded).double().numpy())
+            table = shard.select(SAMPLE, values, pl.Series(TOKENS, _tokens(encoded)))
             write_table(paths[-1], table, key=SAMPLE)
     merged = merge_shards(paths, key=SAMPLE, expected=pool[SAMPLE])
-    if bad := merged.filter(~pl.col(LOSS).is_finite())[SAMPLE].to_list():
+    if bad := merged.filter(~pl.col(name).is_finite())[SAMPLE].to_list():
         raise NonFinite(
-            f"{context.name}: the loss is NaN or infinite for {len(bad)} samples, the first {bad[:5]}",
+            f"{context.name}: the {name} is NaN or infinite for {len(bad)} samples, the first {bad[:5]}",
             "Check the recommender's weights; for loss_drop lower loss_drop.learning_rate.",
         )
     return merged

@@ -9,6 +9,7 @@ from dealrec.engine.manifest import Manifest
 from dealrec.engine.runner import State, states
 from dealrec.errors import ConfigError
 from dealrec.stages import (
+    alignment,
     compare,
     data,
     effort,
@@ -57,6 +58,7 @@ def results(config: Config, *, beside: Collection[str] = ()) -> tuple[Stage, ...
         loss.STAGE,
         effort.STAGE,
         loss_drop.STAGE,
+        alignment.STAGE,
     )
     read = {*selection.inputs, *(f"{name}/" for name in beside), "warmstart/"}
     wanted: list[Stage] = []

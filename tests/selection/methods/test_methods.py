@@ -31,7 +31,7 @@ def candidates(n: int = N, seed: int = 0) -> pl.DataFrame:
             name: draw.normal(size=n)
             for name in ("influence", "surrogate_loss", "surrogate_loss_drop", "surrogate_error")
         },
-        **{name: draw.normal(size=n) for name in ("loss", "effort", "loss_drop")},
+        **{name: draw.normal(size=n) for name in ("loss", "effort", "loss_drop", "alignment")},
     }
     return pl.DataFrame(table)
 
@@ -125,6 +125,7 @@ def test_influence_over_its_strata() -> None:
         ("loss-drop", ["loss_drop"]),
         ("surrogate-loss-drop", ["surrogate_loss_drop"]),
         ("influence-quota", ["influence"]),
+        ("alignment", ["alignment"]),
         ("both-loss-drops", ["loss_drop", "surrogate_loss_drop"]),
     ],
 )

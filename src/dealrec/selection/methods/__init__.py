@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from dealrec.selection.methods import (
+    alignment,
     both_loss_drops,
     ccs,
     dealrec,
@@ -28,6 +29,7 @@ _MODULES: tuple[ModuleType, ...] = (
     both_loss_drops,
     loss_drop,
     surrogate_loss_drop,
+    alignment,
     influence_quota,
     influence,
     influence_strata,

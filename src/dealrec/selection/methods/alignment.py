@@ -1,0 +1,19 @@
+"""Alignment of gradients with validation, as many of a target as validation has of it (LESS, arXiv 2402.04333)."""
+
+import polars as pl
+import torch
+
+from dealrec.columns import ALIGNMENT, TARGET, VALID_SHARE
+from dealrec.selection.methods.method import selection
+from dealrec.selection.methods.spread import Spread, spread_reasons, spread_sample
+
+SIGNALS = (ALIGNMENT, TARGET, VALID_SHARE)
+
+
+def select(
+    signals: pl.DataFrame, budget: int, generator: torch.Generator, *, spread: Spread = "quota", share: float = 0.1
+) -> pl.DataFrame:
+    """The largest product with the validation gradient. spread, share: see `spread_sample`."""
+    scores = signals[ALIGNMENT].to_torch()
+    rows = spread_sample(signals, scores, budget, generator, spread=spread, share=share)
+    return selection(signals, rows, scores, spread_reasons(signals, rows, spread=spread))
