@@ -38,11 +38,12 @@ ALIGNMENT: Final = "alignment"  # of the recommender: product of a sample's grad
 SURROGATE_LOSS: Final = "surrogate_loss"
 SURROGATE_LOSS_DROP: Final = "surrogate_loss_drop"
 SURROGATE_ERROR: Final = "surrogate_error"  # norm of prediction less target (EL2N)
+SURROGATE_STATE: Final = "surrogate_state"  # the vector that scores the target
 
 # Which signals follow from the data; which are of the surrogate, of all samples, and which of the recommender, of the
 # pool: each of these a stage of its own, named so.
 OF_DATA: Final = (USER, HISTORY, TARGET, TIMESTAMP, HISTORY_LENGTH, TRAIN_SHARE, VALID_SHARE)
-OF_SURROGATE: Final = (INFLUENCE, SURROGATE_LOSS, SURROGATE_LOSS_DROP, SURROGATE_ERROR)
+OF_SURROGATE: Final = (INFLUENCE, SURROGATE_LOSS, SURROGATE_LOSS_DROP, SURROGATE_ERROR, SURROGATE_STATE)
 OF_RECOMMENDER: Final = (LOSS, EFFORT, LOSS_DROP, ALIGNMENT)
 
 SCORE: Final = "score"  # what a method of selection ranked a sample by, and why it took it

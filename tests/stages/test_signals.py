@@ -15,7 +15,7 @@ from dealrec.engine.manifest import read_manifest
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Silent
 from dealrec.errors import ConfigError
-from dealrec.stages import alignment, loss, loss_drop, surrogate, surrogate_loss
+from dealrec.stages import alignment, loss, loss_drop, surrogate, surrogate_loss, surrogate_state
 from dealrec.stages.context import Context
 from dealrec.stages.methods import signals_of
 from dealrec.stages.pipeline import stages, stages_until
@@ -128,6 +128,20 @@ def test_the_surrogate_s_loss_is_that_of_the_target_alone(selected: Path, tmp_pa
     assert table(selected, "surrogate_loss/scores.parquet")["surrogate_loss"].to_list() == pytest.approx(
         losses.tolist()
     )
+
+
+def test_the_surrogate_s_state_is_what_scores_the_target(selected: Path, tmp_path: Path) -> None:
+    context = context_of(selected, tmp_path)
+    surrogate_state.run(context)
+    states = pl.read_parquet(context.out / "scores.parquet")["surrogate_state"].to_torch()
+    model, samples = surrogate.trained(context), table(selected, "data/samples-train.parquet")
+    index = dict(table(selected, "data/items.parquet").select("item_id", "item_index").iter_rows())
+    assert len(states) == len(samples)
+    for row in samples[:5].to_dicts():
+        history = torch.tensor([[index[item] for item in row["history"]]])
+        with torch.no_grad():
+            expected = model.next_states(history, torch.tensor([history.shape[1]]))[0]
+        torch.testing.assert_close(states[row["sample_id"]], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_surrogate_s_drop_is_largest_where_validation_has_the_targets(selected: Path) -> None:

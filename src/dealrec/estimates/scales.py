@@ -40,7 +40,9 @@ SCALES: Mapping[str, tuple[Axis, ...]] = {
         Axis("*epochs", per=WARM),
         Axis("*validation_samples", 1, 16),
     ),
-    **dict.fromkeys(("surrogate_loss", "surrogate_loss_drop", "surrogate_error"), (Axis(UNITS, 256, 768),)),
+    **dict.fromkeys(
+        ("surrogate_loss", "surrogate_loss_drop", "surrogate_error", "surrogate_state"), (Axis(UNITS, 256, 768),)
+    ),
     **dict.fromkeys(("loss", "effort"), (Axis(POOL, 2, SAMPLES),)),
     **dict.fromkeys(
         ("loss_drop", "alignment"),

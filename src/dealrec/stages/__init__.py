@@ -2,7 +2,8 @@
 
 # In order. Named here as well as by the stages, since the command line must answer before it can import them.
 STAGE_NAMES = (
-    *("data", "surrogate", "influence", "surrogate_loss", "surrogate_loss_drop", "surrogate_error", "warmstart"),
+    *("data", "surrogate", "influence", "surrogate_loss", "surrogate_loss_drop", "surrogate_error"),
+    *("surrogate_state", "warmstart"),
     *(
         "pool",
         "loss",

@@ -28,6 +28,7 @@ from dealrec.stages import (
     surrogate_error,
     surrogate_loss,
     surrogate_loss_drop,
+    surrogate_state,
     warmstart,
 )
 from dealrec.stages.context import Stage
@@ -53,6 +54,7 @@ def results(config: Config, *, beside: Collection[str] = ()) -> tuple[Stage, ...
         surrogate_loss.STAGE,
         surrogate_loss_drop.STAGE,
         surrogate_error.STAGE,
+        surrogate_state.STAGE,
         warmstart.STAGE,
         pool.stage(config),
         loss.STAGE,

@@ -18,6 +18,7 @@ from dealrec.columns import (
     SAMPLE,
     SCORE,
     STRATUM,
+    SURROGATE_STATE,
     TIMESTAMP,
 )
 from dealrec.config import Config
@@ -133,8 +134,8 @@ class Selector:
 
 
 def _scored(by: "Method") -> list[str]:
-    """The signals of a method that are scores, as a stage computed them."""
-    return [name for name in by.signals if name in OF_SURROGATE + OF_RECOMMENDER]
+    """The signals of a method that are scores, as a stage computed them; a vector is none."""
+    return [name for name in by.signals if name in OF_SURROGATE + OF_RECOMMENDER and name != SURROGATE_STATE]
 
 
 def _with_strata(table: pl.DataFrame, arm: Arm) -> pl.DataFrame:

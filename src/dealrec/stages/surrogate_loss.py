@@ -35,10 +35,10 @@ def target_losses(context: Context, model: Surrogate) -> Tensor:
 
 
 def at_targets(context: Context, model: Surrogate, measure: Callable[..., Tensor]) -> Tensor:
-    """What is measured of each sample at its target, without dropout: [n], float64, on the CPU, in their order.
+    """What is measured of each sample at its target, without dropout: [n, ...], float64, on the CPU, in their order.
 
-    measure: (model, batch, loss=) -> [batch]. The negatives are drawn once from the seed, so that two models differ by
-    themselves alone.
+    measure: (model, batch, loss=) -> [batch, ...]. The negatives are drawn once from the seed, so that two models
+    differ by themselves alone.
     """
     import torch
 

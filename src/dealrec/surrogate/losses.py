@@ -49,6 +49,14 @@ def unit_errors(model: Surrogate, batch: Batch, *, loss: LossName = "bce") -> Te
     return _sum_by_unit(errors * batch["weights"][rows, columns].to(errors.dtype), rows, len(batch["items"]))
 
 
+def unit_states(model: Surrogate, batch: Batch) -> Tensor:
+    """[B, D]: the weighted mean over a unit's positions of the states that score their targets."""
+    rows, columns = batch["weights"].nonzero(as_tuple=True)
+    states: Tensor = model(batch["items"])[rows, columns]
+    weights = batch["weights"][rows, columns].to(states.dtype)
+    return states.new_zeros(len(batch["items"]), states.shape[1]).index_add(0, rows, states * weights.unsqueeze(1))
+
+
 def pseudo_unit_losses(model: Surrogate, batch: Batch, *, loss: LossName, seed: int) -> Tensor:
     """[B]: losses against labels that the model itself draws: E[g g^T] is the Gauss-Newton matrix of `unit_losses`.
 

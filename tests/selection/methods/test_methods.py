@@ -31,6 +31,7 @@ def candidates(n: int = N, seed: int = 0) -> pl.DataFrame:
             name: draw.normal(size=n)
             for name in ("influence", "surrogate_loss", "surrogate_loss_drop", "surrogate_error")
         },
+        "surrogate_state": draw.normal(size=(n, 3)),
         **{name: draw.normal(size=n) for name in ("loss", "effort", "loss_drop", "alignment")},
     }
     return pl.DataFrame(table)
@@ -67,6 +68,7 @@ def test_any_method_takes_candidates_that_are_all_alike(name: str) -> None:
         pl.lit(3).alias("target"),
         pl.lit(7).alias("timestamp"),
         pl.lit(2).alias("history_length"),
+        pl.Series("surrogate_state", np.ones((N, 3))),
     )
     assert len(select(name, alike)) == 7
 
@@ -117,6 +119,26 @@ def test_influence_over_its_strata() -> None:
     table = pl.DataFrame({"sample_id": range(6), "influence": [0.0, 0.01, 0.02, 0.5, 0.99, 1.0]})
     chosen_ids = select("influence-strata", table, 3, strata=3)["sample_id"].to_list()
     assert [len({0, 1, 2} & set(chosen_ids)), 3 in chosen_ids, len({4, 5} & set(chosen_ids))] == [1, True, 1]
+
+
+def test_of_each_cluster_of_users_the_nearest_to_its_centre() -> None:
+    states = [[0.0, 0.0], [0.0, 0.3], [0.0, 1.5], [9.0, 9.0], [9.0, 9.5], [9.0, 11.5]]  # centres at 0.6 and 10
+    table = pl.DataFrame({"sample_id": range(6), "surrogate_state": np.array(states)})
+    assert sorted(select("tf-dcon", table, 2)["sample_id"]) == [1, 4]
+    assert select("tf-dcon", table, 2)["score"].to_list() == pytest.approx([-0.3, -0.5])
+
+
+def test_half_are_active_users_and_half_of_each_cluster() -> None:
+    """The long histories lie in one cluster; of the two others, of very different size, one sample each."""
+    states = np.array([[0.0, 0.0]] * 20 + [[9.0, 0.0]] * 3 + [[0.0, 9.0]] * 40)
+    lengths = [0] * 23 + [0] * 38 + [10**6] * 2
+    table = pl.DataFrame({"sample_id": range(63), "history_length": lengths, "surrogate_state": states})
+    rows = select("recranker", table, 5, clusters=3)
+    active = rows.filter(pl.col("reason") == "an active user")["sample_id"].to_list()
+    assert {61, 62} <= set(active)
+    assert len(active) == 3
+    clusters = {int(i) // 20 if i < 20 else 1 if i < 23 else 2 for i in rows["sample_id"].to_list()[3:]}
+    assert len(clusters) == 2
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ from dealrec.selection.methods import (
     middle_loss,
     most_recent,
     random,
+    recranker,
     surrogate_loss_drop,
+    tf_dcon,
     validation,
 )
 from dealrec.selection.methods.method import Method, chosen, method_of, nearest
@@ -44,6 +46,8 @@ _MODULES: tuple[ModuleType, ...] = (
     el2n,
     middle_loss,
     longest_history,
+    tf_dcon,
+    recranker,
 )
 
 
