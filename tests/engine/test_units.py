@@ -137,3 +137,41 @@ def test_without_hard_links_units_are_copied(tmp_path: Path, monkeypatch: pytest
     assert go(tmp_path) == ["train 0", "train 1"]
     assert go(tmp_path, arms=3) == ["train 2"]
     assert (tmp_path / "train" / "0" / "model.txt").read_text() == "arm 0 of seed 0, 5 steps"
+
+
+def test_a_stage_costs_what_all_its_units_cost_whenever_they_were_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each training takes a second of the wall and two of the processor, by a clock that nothing else moves."""
+    now = [0.0, 0.0]
+    for module in ("stage", "measure"):
+        monkeypatch.setattr(f"dealrec.engine.{module}.clock", lambda: tuple(now))
+
+    def timed(context: Context[Study]) -> None:
+        def fill(folder: Path) -> None:
+            now[0] += 1
+            now[1] += 2
+            (folder / "model.txt").write_text("trained")
+
+        for arm in range(context.config.arms):
+            context.unit(f"{arm}", fill, without=("arms",), inputs=(f"draw/{arm}.txt",))
+            if arm == 2 and not (tmp_path / "mended").exists():
+                raise KeyboardInterrupt
+
+    stage = Stage[Study]("train", 1, timed, ("draw",), ("arms",))
+
+    def costs(arms: int) -> tuple[float, float, int]:
+        go(tmp_path / "run", stage=stage, arms=arms)
+        manifest = read_manifest(tmp_path / "run" / "train")
+        assert manifest is not None
+        assert set(manifest.unit_costs.values()) == {(1.0, 2.0)}
+        return manifest.wall_seconds, manifest.cpu_seconds, len(manifest.unit_costs)
+
+    assert costs(1) == (1, 2, 1)
+    assert costs(2) == (2, 4, 2)
+    with pytest.raises(KeyboardInterrupt):
+        costs(4)
+    (tmp_path / "mended").touch()
+    assert costs(4) == (4, 8, 4)
+    assert now == [4, 8]
+    assert costs(1) == (1, 2, 1)

@@ -25,7 +25,8 @@ class Manifest(BaseModel):
     """What is known of a complete stage. Only `outputs` and `fingerprint` decide whether it is up to date.
 
     config: the stage's settings in full. outside: names of the inputs `outside/0` and so on. units: the fingerprint of
-    each folder of the outcome that has one of its own.
+    each folder of the outcome that has one of its own; unit_costs: its wall and CPU seconds. wall_seconds, cpu_seconds:
+    of the whole outcome, units that were there before included.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -40,6 +41,7 @@ class Manifest(BaseModel):
     outputs: dict[str, str]
     sizes: dict[str, int]
     units: dict[str, str] = {}
+    unit_costs: dict[str, tuple[float, float]] = {}
     seed: int
     libraries: dict[str, str]
     device: str
@@ -74,13 +76,16 @@ def refuse_other_format(folder: Path) -> None:
         )
 
 
-def intact_units(folder: Path) -> dict[str, str]:
-    """The units of a stage's folder whose files are all there, each with its fingerprint; the stage may be damaged."""
+def intact_units(folder: Path) -> tuple[dict[str, str], dict[str, tuple[float, float]]]:
+    """The units of a stage's folder whose files are all there: the fingerprint and the cost of each.
+
+    The stage may be damaged.
+    """
     manifest = _read(folder)
     if manifest is None:
-        return {}
+        return {}, {}
     sizes = {unit: {k: v for k, v in manifest.sizes.items() if within(k, unit)} for unit in manifest.units}
-    return {unit: key for unit, key in manifest.units.items() if _intact(folder, sizes[unit])}
+    return {unit: key for unit, key in manifest.units.items() if _intact(folder, sizes[unit])}, manifest.unit_costs
 
 
 def _read(folder: Path) -> Manifest | None:

@@ -29,6 +29,12 @@ class Cost:
     peak_memory_bytes: int
 
 
+def clock() -> tuple[float, float]:
+    """Wall and CPU seconds, children that have ended included, since some moment in the past."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return time.perf_counter(), sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 class Meter:
     """Measures from its making to `read`. Where the system cannot reset the peak, it is that since the start."""
 
@@ -41,12 +47,13 @@ class Meter:
         with contextlib.suppress(OSError):
             _CLEAR.write_text("5")  # Linux: resets the high-water mark of this process
         _other_peaks.clear()
-        self._wall, self._cpu = time.perf_counter(), _cpu_seconds()
+        self._begun = clock()
 
     def read(self, *, device: str = "cpu") -> Cost:
         """The cost so far of what computed on `device`, as a manifest names it."""
         peak = _gpu_peak() if "cuda" in device else _peak_memory()
-        return Cost(time.perf_counter() - self._wall, _cpu_seconds() - self._cpu, max([peak, *_other_peaks]))
+        wall, cpu = (now - then for now, then in zip(clock(), self._begun, strict=True))
+        return Cost(wall, cpu, max([peak, *_other_peaks]))
 
 
 def peak_memory_of(work: Callable[[], Any], *, device: Any) -> int:
@@ -88,11 +95,6 @@ def _gpu_peak() -> int:
     import torch
 
     return torch.cuda.max_memory_allocated(compute_device())
-
-
-def _cpu_seconds() -> float:
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _peak_memory() -> int:

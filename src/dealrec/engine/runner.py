@@ -94,13 +94,16 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
         _prepare(part, fingerprint)
         outside = [str(dependency) for dependency in stage.outside(config)]  # now, as the origin was taken
         progress.say(f"{stage.name} ...")
-        earlier = intact_units(run_dir / stage.name)
-        context = Context(stage.name, config, progress, run_dir, part, stage.inputs, origin, earlier)
+        earlier, costs = intact_units(run_dir / stage.name)
+        context = Context(
+            stage.name, config, progress, run_dir, part, stage.inputs, origin, earlier, earlier_costs=costs
+        )
         meter = Meter()
         with reproducible():
             stage.run(context)
         device = str(context.facts.pop("device", "cpu"))
         cost = meter.read(device=device)
+        wall, cpu = (sum(context.unit_costs[name][place] for name in context.carried) for place in (0, 1))
         files = output_files(part)
         names = [path.relative_to(part).as_posix() for path in files]
         manifest = Manifest(
@@ -114,12 +117,13 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
             outputs=dict(zip(names, map(file_hash, files), strict=True)),
             sizes={name: path.stat().st_size for name, path in zip(names, files, strict=True)},
             units=context.units,
+            unit_costs=context.unit_costs,
             seed=config.seed,
             libraries=library_versions(),
             device=device,
             threads=thread_count(),
-            wall_seconds=round(cost.wall_seconds, 3),
-            cpu_seconds=round(cost.cpu_seconds, 3),
+            wall_seconds=round(cost.wall_seconds + wall, 3),
+            cpu_seconds=round(cost.cpu_seconds + cpu, 3),
             peak_memory_bytes=cost.peak_memory_bytes,
             facts=context.facts,
             warnings=context.warnings,

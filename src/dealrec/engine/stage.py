@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol
 
 from typing_extensions import TypeVar
 
+from dealrec.engine.measure import clock
 from dealrec.engine.settings import Settings
 
 SHARDS, UNITS = "shards", "units"  # folders of a stage that is not complete
@@ -74,7 +75,8 @@ class Origin:
 class Context(Generic[SettingsT]):
     """What a stage works with. It can read what it declared as inputs and write into its own folder, no more.
 
-    earlier: units by name of the stage's complete folder, `run_dir / name`, each with its fingerprint.
+    earlier: units by name of the stage's complete folder, `run_dir / name`, each with its fingerprint; earlier_costs:
+    their wall and CPU seconds. unit_costs: those of this run's units, carried: of those that it did not make itself.
     """
 
     name: str
@@ -88,6 +90,9 @@ class Context(Generic[SettingsT]):
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     units: dict[str, str] = field(default_factory=dict)
+    earlier_costs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    unit_costs: dict[str, tuple[float, float]] = field(default_factory=dict)
+    carried: list[str] = field(default_factory=list)
 
     def input(self, name: str) -> Path:
         """Path of an input such as `data/items.parquet`; a KeyError if the stage has not declared it."""
@@ -140,9 +145,17 @@ class Context(Generic[SettingsT]):
         folder = self.out / UNITS
         folder.mkdir(parents=True, exist_ok=True)
         unit = folder / f"{name}@{key[:16]}"
-        if key and self.earlier.get(name) == key:
+        cost = folder / f"{unit.name}.json"
+        if key and self.earlier.get(name) == key and not unit.exists():
             _fill_once(unit, lambda staging: link_folder(self.run_dir / self.name / name, staging))
-        _fill_once(unit, fill)
+            cost.write_text(json.dumps(self.earlier_costs.get(name, (0.0, 0.0))))
+        if unit.exists():
+            self.carried.append(name)
+        else:
+            begun = clock()
+            _fill_once(unit, fill)
+            cost.write_text(json.dumps([round(now - then, 3) for now, then in zip(clock(), begun, strict=True)]))
+        self.unit_costs[name] = tuple(json.loads(cost.read_text())) if cost.exists() else (0.0, 0.0)
         # Linked, not moved: whatever fails from here on, the unit is there for the next run.
         link_folder(unit, self.out / name)
         self.units[name] = key

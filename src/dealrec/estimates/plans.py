@@ -66,7 +66,7 @@ def _finished(config: Config, run_dir: Path, stage: Stage, complete: Mapping[str
         return frozenset()
     if stage.name in ARMS:
         with TemporaryDirectory(prefix="dealrec-") as out:
-            earlier = intact_units(run_dir / stage.name)
+            earlier, _ = intact_units(run_dir / stage.name)
             query = _UnitQuery(stage.name, config, Silent(), run_dir, Path(out), stage.inputs, origin, earlier)
             stage.run(query)
         return frozenset(query.units)

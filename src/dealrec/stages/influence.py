@@ -55,7 +55,7 @@ def run(context: Context) -> None:
     del solution["vector"], solution["seconds"]
     context.facts |= {"risk": settings.risk, "solver": settings.solver.kind, **solution}
     context.facts |= {"parameters": numbers, **memory}
-    context.facts |= {"share_positive": float((scores > 0).double().mean()), "device": str(influences.scores.device)}
+    context.facts |= {"share_positive": float((scores > 0).double().mean())}
 
 
 def chosen_parameters(model: Surrogate, globs: list[str]) -> dict[str, Tensor]:

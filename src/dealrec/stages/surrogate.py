@@ -55,7 +55,7 @@ def run(context: Context) -> None:
             " and influence says as much"
         )
     context.facts |= {"units": len(train_units), "epochs": len(history), "best_epoch": best.epoch}
-    context.facts |= {"valid_ndcg@10": best.valid_ndcg, "device": str(next(model.parameters()).device)}
+    context.facts["valid_ndcg@10"] = best.valid_ndcg
 
 
 def _training_units(context: Context) -> Units:
@@ -125,7 +125,9 @@ def new_model(context: Context) -> Surrogate:
     with torch.random.fork_rng():
         torch.manual_seed(replicate_seed(context.config))
         model = build(context.config.surrogate, len(items), max_history=context.config.data.max_history)
-    return model.to(compute_device())
+    device = compute_device()
+    context.facts["device"] = str(device)
+    return model.to(device)
 
 
 def build(settings: SurrogateConfig, n_items: int, *, max_history: int) -> Surrogate:
