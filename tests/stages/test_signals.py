@@ -168,6 +168,17 @@ def test_what_follows_from_the_data(selected: Path, tmp_path: Path) -> None:
     assert train["timestamp"].to_list() == [by_user[user] for user in samples["user_id"]]
 
 
+def test_selections_of_a_method_that_draws_nothing_are_said_to_be_the_same(selected: Path, tmp_path: Path) -> None:
+    from dealrec.stages import select
+
+    config = load(selected / "config.yaml", ["select.selections=2"])
+    inputs = select.stage(config).inputs
+    context = Context("select", config, Silent(), selected / "run", tmp_path, inputs)
+    select.run(context)
+    (warning,) = context.warnings
+    assert "all 2 selections are the same: both-loss-drops draws nothing" in warning
+
+
 def test_selected_and_candidates_have_the_signals_and_a_reason(selected: Path) -> None:
     chosen, candidates = table(selected, "select/selected.parquet"), table(selected, "select/candidates.parquet")
     columns = ["sample_id", "rank", "loss_drop", "surrogate_loss_drop", "overall", "reason"]

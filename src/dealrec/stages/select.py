@@ -67,7 +67,13 @@ def run(context: Context) -> None:
     if failures:
         context.facts["failures"] = failures
     if len(seeds) > 1:
-        context.facts["shared_by_two_selections"] = _mean_overlap([set(selections[name][SAMPLE]) for name in seeds])
+        shared = _mean_overlap([set(selections[name][SAMPLE]) for name in seeds])
+        context.facts["shared_by_two_selections"] = shared
+        if shared == 1:
+            context.warn(
+                f"all {len(seeds)} selections are the same: {context.config.select.method} draws nothing;"
+                " dealrec compare repeats from the surrogate on"
+            )
 
 
 class Selector:
