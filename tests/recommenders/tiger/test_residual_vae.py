@@ -95,6 +95,18 @@ def test_fitting_follows_from_the_seed_alone() -> None:
     assert not torch.equal(one.codebooks, other.codebooks)
 
 
+def test_fitting_follows_from_the_seed_alone_with_several_threads() -> None:
+    """Threads that add up gradients of one code in the order in which they come would make it another each time."""
+    threads, points = torch.get_num_threads(), torch.randn(1500, 384, generator=torch.Generator().manual_seed(0))
+    torch.set_num_threads(4)
+    try:
+        models = [fit(points, codes=16, epochs=4, seed=3) for _ in range(4)]
+    finally:
+        torch.set_num_threads(threads)
+    for model in models[1:]:
+        assert torch.equal(model.codebooks, models[0].codebooks)
+
+
 def test_codes_that_nobody_takes_come_back() -> None:
     model = ResidualVAE(2, levels=1, codes=4, latent=2, hidden=())
     points = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class ResidualVAE(nn.Module):
@@ -32,7 +33,7 @@ class ResidualVAE(nn.Module):
         for book in self.codebooks:
             nearest = torch.cdist(residual.detach(), book.detach()).argmin(1)
             codes.append(nearest)
-            vectors.append(book[nearest])
+            vectors.append(functional.embedding(nearest, book))  # backward, indexing would sum in any order
             residuals.append(residual)
             residual = residual - vectors[-1].detach()
         return torch.stack(codes, 1), torch.stack(vectors, 1), torch.stack(residuals, 1)
