@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 
+from dealrec.comparing import cells
 from dealrec.comparing.outcome import compare
 from dealrec.comparing.replicates import labels, replicate_config
 from dealrec.comparing.run import run_replicates
@@ -122,6 +124,18 @@ def test_another_configuration_is_refused(compared: Path) -> None:
         run_replicates(other, compared / "run", progress=Silent())
 
 
+def test_a_setting_that_a_comparison_does_not_know_yet_counts_as_its_default(compared: Path) -> None:
+    path = compared / "run" / "comparison-config.json"
+    settings = path.read_text()
+    written = json.loads(settings)
+    del written["data"]["targets"]
+    path.write_text(json.dumps(written))
+    run_replicates(load(compared / "config.yaml"), compared / "run", progress=Silent())
+    with pytest.raises(ConfigError, match="another configuration: data differ"):
+        run_replicates(load(compared / "config.yaml", ["data.targets=all"]), compared / "run", progress=Silent())
+    path.write_text(settings)
+
+
 def test_the_command_shows_a_table_a_page_and_json(compared: Path, cli: Cli) -> None:
     status, out, err = cli("compare", compared / "config.yaml", "--run-dir", compared / "run")
     assert status == 0, err
@@ -214,3 +228,22 @@ def test_the_arms_of_a_replicate() -> None:
     seeds = [{arm.seed for arm in arms(replicate_config(config, number)).values()} for number in (0, 1)]
     assert not seeds[0] & seeds[1]
     assert replicate_seed(replicate_config(config, 0)) == config.seed
+
+
+def test_a_sample_s_price_is_what_one_more_adds_whatever_other_arms_there_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Trainings of three seconds and a tenth of one a sample; of a GPU the wall counts."""
+    sizes = {"random-x1": 10, "random-x4": 40, "mine": 10}
+    costs = {name: (7 + 0.2 * size, 3 + 0.1 * size) for name, size in sizes.items()}
+    manifest = SimpleNamespace(device="cpu", unit_costs=costs, cpu_seconds=15.0, wall_seconds=50.0)
+    monkeypatch.setattr(cells, "read_manifest", lambda _folder: manifest)
+    those = [
+        cells.Cell(name, name.partition("-")[0], 0, 0, size, 0, tmp_path / "evaluate" / name)
+        for name, size in sizes.items()
+    ]
+    assert cells.seconds_per_sample(those, tmp_path) == pytest.approx(0.1)
+    assert cells.seconds_per_sample(those[:2], tmp_path) == pytest.approx(0.1)
+    assert cells.seconds_per_sample(those[1:], tmp_path) == pytest.approx(15 / 50)  # one size: the mean
+    manifest.device = "cuda:0"
+    assert cells.seconds_per_sample(those, tmp_path) == pytest.approx(0.2)

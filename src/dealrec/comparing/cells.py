@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from dealrec.columns import GENERATED
 from dealrec.config import Config
-from dealrec.config.arms import SELECTED, fine_tunings
+from dealrec.config.arms import RANDOM, SELECTED, fine_tunings
 from dealrec.engine.manifest import Manifest, read_manifest
 from dealrec.engine.run_directory import read_table
 from dealrec.stages.evaluate import VALID
@@ -71,7 +72,21 @@ def seconds(manifest: Manifest) -> float:
 
 
 def seconds_per_sample(cells: Sequence[Cell], run_dir: Path) -> float:
-    """What training on one more sample takes in a replicate."""
+    """What training on one more sample takes in a replicate: the slope of Random's trainings over their sizes.
+
+    What each training takes whatever its size, such as loading the model, is no price of a sample. With one size, or
+    where larger ones were no slower: the mean.
+    """
     manifest = read_manifest(run_dir / "finetune")
+    if manifest is None:
+        return 0.0
+    clock = 1 if manifest.device == "cpu" else 0
+    random = {cell.folder.name: cell.size for cell in cells if cell.method == RANDOM}
+    timed = [(size, manifest.unit_costs[name][clock]) for name, size in random.items() if name in manifest.unit_costs]
+    if len({size for size, _ in timed}) > 1:
+        sizes, seconds_ = (np.array(column, dtype=float) for column in zip(*timed, strict=True))
+        slope = float(np.polyfit(sizes, seconds_, 1)[0])
+        if slope > 0:
+            return slope
     trained = sum(cell.size for cell in cells)
-    return seconds(manifest) / trained if manifest and trained else 0.0
+    return seconds(manifest) / trained if trained else 0.0

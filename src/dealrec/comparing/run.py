@@ -5,6 +5,9 @@ import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from dealrec.comparing.replicates import replicate_config
 from dealrec.config import Config
@@ -107,6 +110,14 @@ def _replicate(config: Config, folder: Path) -> None:
     run(config, folder, _stages(config), progress=Silent())
 
 
+def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they were written down, those that there were not yet at their defaults."""
+    try:
+        return Config.model_validate(settings).model_dump(mode="json", exclude=MAY_CHANGE)
+    except ValidationError:
+        return settings
+
+
 def _refuse_other(config: Config, run_dir: Path, *, write: bool = True) -> None:
     """Raise ConfigError where the cells that are there are of other settings than those that may differ in a series."""
     path = run_dir / SETTINGS
@@ -116,7 +127,7 @@ def _refuse_other(config: Config, run_dir: Path, *, write: bool = True) -> None:
             return
         write_text(path, json.dumps(fixed, indent=2) + "\n")
         return
-    there = json.loads(path.read_text())
+    there = _with_defaults(json.loads(path.read_text()))
     changed = sorted(name for name in {*fixed, *there} if fixed.get(name) != there.get(name))
     if changed:
         raise ConfigError(

@@ -96,9 +96,11 @@ class TIGERConfig(Section):
     learning_rate: float = Field(5e-3, gt=0, description="Peak step size of the warm start.")
     batch_size: int = Field(256, ge=1, description="Positions per step of the warm start.")
     max_epochs: int = Field(100, ge=1, description="Passes of the warm start at most.")
-    patience: int = Field(10, ge=1, description="Epochs without a better validation NDCG@10 before it stops.")
+    patience: int = Field(10, ge=1, description="Epochs without a lower validation loss before it stops.")
     validation_samples: int = Field(
-        1000, ge=1, description="Validation samples that are ranked after each epoch, at most."
+        1000,
+        ge=1,
+        description="Validation samples, at most, whose loss is taken, and that are ranked, after each epoch.",
     )
 
 

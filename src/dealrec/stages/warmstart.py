@@ -11,7 +11,7 @@ def run(context: Context) -> None:
 
 STAGE = Stage(
     "warmstart",
-    1,
+    2,
     run,
     ("data/samples-warm.parquet", "data/samples-valid.parquet", "data/items.parquet"),
     ("seed", "data.warm_share", "warmstart", *kinds.SETTINGS),

@@ -217,3 +217,11 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ModelError, match="Delete it"):
         load_checkpoint(path)
+
+
+def test_the_best_epoch_has_the_lowest_validation_loss_whatever_its_ranking() -> None:
+    popular = Epoch(1, train_loss=4.8, valid_levels=(5.6, 5.8), valid_ndcg=0.05)
+    learnt = Epoch(2, train_loss=2.0, valid_levels=(3.9, 2.9), valid_ndcg=0.04)
+    assert max([popular, learnt], key=Epoch.quality) is learnt
+    alone = [Epoch(number, train_loss=1.0, valid_levels=(), valid_ndcg=None) for number in (1, 2)]
+    assert max(alone, key=Epoch.quality).epoch == 2

@@ -113,10 +113,13 @@ class Epoch:
     valid_ndcg: float | None
 
     def quality(self) -> tuple[float, float]:
-        """What is to be the greatest: NDCG, where it is equal the lower loss; without validation the latest."""
+        """What is to be the greatest: minus the validation loss, then NDCG; without validation the latest.
+
+        By NDCG the first epoch can look best: what beams recommend before anything is learnt is what is popular.
+        """
         if self.valid_ndcg is None:
             return float(self.epoch), 0.0
-        return self.valid_ndcg, -sum(self.valid_levels)
+        return -sum(self.valid_levels), self.valid_ndcg
 
 
 @dataclass(frozen=True)
@@ -148,10 +151,10 @@ def train(
     """Train `model` in place with AdamW and leave it at its best epoch; one Epoch for each that ran.
 
     learning_rate: reached after warmup_steps, from where it falls with the square root of the steps (as in T5), so
-    that no length of the training need be known. valid: samples to be ranked after each epoch; training ends after
-    `patience` epochs without a better NDCG@10. None: all epochs, the last is kept. start: an earlier run's
-    checkpoint, to go on from. keep: called with a checkpoint after each epoch. watch: shows an epoch's progress.
-    Order and dropout follow from `seed` and the epoch's number alone, so that a resumed run ends like an
+    that no length of the training need be known. valid: samples whose loss is taken, and that are ranked, after each
+    epoch; training ends after `patience` epochs without a lower loss. None: all epochs, the last is kept. start: an
+    earlier run's checkpoint, to go on from. keep: called with a checkpoint after each epoch. watch: shows an epoch's
+    progress. Order and dropout follow from `seed` and the epoch's number alone, so that a resumed run ends like an
     uninterrupted one. Raises NonFinite if the loss diverges.
     """
     if not len(examples):
