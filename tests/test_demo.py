@@ -25,6 +25,13 @@ def test_without_gguf_one_line_says_what_to_install(cli: Cli, monkeypatch: pytes
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [".lock", assets.MOVIELENS]
 
 
+def test_a_comparison_has_no_stage_to_stop_at(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "user_cache_path", lambda _: pytest.fail("something is fetched"))
+    status, _, err = cli("demo", "--until", "data")
+    assert status == 2
+    assert "Add --llm" in err
+
+
 def test_an_llm_that_was_converted_needs_no_gguf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     for name in (assets.MOVIELENS, assets.SMOLLM):
