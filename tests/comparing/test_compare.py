@@ -21,6 +21,8 @@ from dealrec.stages import finetune
 from dealrec.stages.recommenders import training
 from tests.conftest import Cli, write_small_config
 
+pytestmark = pytest.mark.slow  # whole comparisons
+
 RAISES = "SIGNALS = ()\n\n\ndef select(signals, budget, generator):\n    raise KeyError('no such column')\n"
 FIRST = '''"""The first."""
 
