@@ -146,15 +146,22 @@ class Context(Generic[SettingsT]):
         folder.mkdir(parents=True, exist_ok=True)
         unit = folder / f"{name}@{key[:16]}"
         cost = folder / f"{unit.name}.json"
-        if key and self.earlier.get(name) == key and not unit.exists():
-            _fill_once(unit, lambda staging: link_folder(self.run_dir / self.name / name, staging))
+
+        # The cost is written before the unit has its name, so that a kill in between has the unit made again.
+        def carry(staging: Path) -> None:
+            link_folder(self.run_dir / self.name / name, staging)
             cost.write_text(json.dumps(self.earlier_costs.get(name, (0.0, 0.0))))
+
+        def make(staging: Path) -> None:
+            begun = clock()
+            fill(staging)
+            cost.write_text(json.dumps([round(now - then, 3) for now, then in zip(clock(), begun, strict=True)]))
+
+        if key and self.earlier.get(name) == key:
+            _fill_once(unit, carry)
         if unit.exists():
             self.carried.append(name)
-        else:
-            begun = clock()
-            _fill_once(unit, fill)
-            cost.write_text(json.dumps([round(now - then, 3) for now, then in zip(clock(), begun, strict=True)]))
+        _fill_once(unit, make)
         self.unit_costs[name] = tuple(json.loads(cost.read_text())) if cost.exists() else (0.0, 0.0)
         # Linked, not moved: whatever fails from here on, the unit is there for the next run.
         link_folder(unit, self.out / name)
