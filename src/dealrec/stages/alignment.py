@@ -15,7 +15,7 @@ from dealrec.stages import loss
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.recommenders import kinds
 from dealrec.stages.recommenders.training import encode
-from dealrec.stages.validation_draw import cross_fitted, folds
+from dealrec.stages.validation_draw import candidates_of_folds, cross_fitted, folds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ def run(context: Context) -> None:
         measure = partial(_alignments, context, recommender, gradient)
         scores = loss.of_candidates(context, recommender, ALIGNMENT, measure, shards=f"{number}-").sort(SAMPLE)
         products.append(scores[ALIGNMENT] * scores[TOKENS])
-    aimed_at = [valid[SAMPLE][fold] if context.config.data.final else valid[SAMPLE].head(0) for fold in drawn]
+    aimed_at = candidates_of_folds(context, valid[SAMPLE], drawn)
     alignment = cross_fitted(products, scores[SAMPLE], aimed_at).alias(ALIGNMENT)
     write_table(context.out / "scores.parquet", scores.select(SAMPLE, alignment), key=SAMPLE)
     context.facts |= {"validation_samples": sum(map(len, drawn)), "folds": len(drawn)}

@@ -86,9 +86,8 @@ def _evaluate(context: Context, arm: str, loss_samples: pl.DataFrame, ranked: pl
         return
     recommended, written = _recommend(context, arm, recommender, ranked)
     # A list of recommendations is of a sample: to the metrics, that is a user.
-    of_sample = ranking_metrics(
-        recommended.rename({SAMPLE: USER}), _relevant(context, ranked).rename({SAMPLE: USER}), ks=settings.ks
-    )
+    recommended = recommended.rename({SAMPLE: USER})
+    of_sample = ranking_metrics(recommended, _relevant(context, ranked).rename({SAMPLE: USER}), ks=settings.ks)
     scores = ranked.join(of_sample, left_on=SAMPLE, right_on=USER, how="left")
     metrics = scores.group_by(USER, maintain_order=True).agg(pl.col(measures(settings)[1:]).mean())
     first = pl.DataFrame({USER: ranked[USER], GENERATED: written}).unique(USER, keep="first", maintain_order=True)
@@ -96,11 +95,7 @@ def _evaluate(context: Context, arm: str, loss_samples: pl.DataFrame, ranked: pl
     write_table(out / "per_user.parquet", per_user, key=USER)
     items = read_table(context.input("data/items.parquet"))
     trained_on = read_table(context.input("data/interactions-train.parquet"))
-    catalogue = (
-        catalogue_metrics(recommended.rename({SAMPLE: USER}), items, trained_on, ks=settings.ks)
-        if len(recommended)
-        else {}
-    )
+    catalogue = catalogue_metrics(recommended, items, trained_on, ks=settings.ks) if len(recommended) else {}
     _write_means(out, arm, per_user, settings, catalogue=catalogue)
 
 

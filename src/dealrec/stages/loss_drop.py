@@ -18,7 +18,7 @@ from dealrec.stages import loss
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.recommenders import kinds
 from dealrec.stages.recommenders.training import train_on
-from dealrec.stages.validation_draw import cross_fitted, folds
+from dealrec.stages.validation_draw import candidates_of_folds, cross_fitted, folds
 
 
 def run(context: Context) -> None:
@@ -32,7 +32,7 @@ def run(context: Context) -> None:
         recommender = kinds.kind(context.config).fine_tuned(context, tuned)
         after = loss.candidate_losses(context, recommender, shards=f"after-{number}-")
         drops.append((before[LOSS] - after[LOSS]) * before[TOKENS])
-    tuned_on = [valid[SAMPLE][fold] if context.config.data.final else valid[SAMPLE].head(0) for fold in drawn]
+    tuned_on = candidates_of_folds(context, valid[SAMPLE], drawn)
     drop = cross_fitted(drops, before[SAMPLE], tuned_on).alias(LOSS_DROP)
     write_table(context.out / "scores.parquet", before.select(SAMPLE, drop), key=SAMPLE)
     context.facts |= {"validation_samples": sum(map(len, drawn)), "folds": len(drawn)}

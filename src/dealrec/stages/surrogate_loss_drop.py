@@ -11,7 +11,7 @@ from dealrec.config.arms import replicate_seed
 from dealrec.engine.run_directory import read_table, write_table
 from dealrec.stages import surrogate, surrogate_loss
 from dealrec.stages.context import Context, Stage
-from dealrec.stages.validation_draw import cross_fitted, folds
+from dealrec.stages.validation_draw import candidates_of_folds, cross_fitted, folds
 
 
 def run(context: Context) -> None:
@@ -35,7 +35,7 @@ def run(context: Context) -> None:
         model = surrogate.trained(context)
         train(model, valid.take(torch.tensor(fold)), None, **options, seed=seed)
         drops.append(before[SURROGATE_LOSS] - pl.Series(surrogate_loss.target_losses(context, model).numpy()))
-    tuned_on = [valid_ids[fold] if context.config.data.final else valid_ids.head(0) for fold in drawn]
+    tuned_on = candidates_of_folds(context, valid_ids, drawn)
     drop = cross_fitted(drops, before[SAMPLE], tuned_on).alias(SURROGATE_LOSS_DROP)
     write_table(context.out / "scores.parquet", before.select(SAMPLE, drop), key=SAMPLE)
     context.facts |= {"validation_samples": sum(map(len, drawn)), "folds": len(drawn)}

@@ -27,6 +27,11 @@ def folds(context: Context, there: int, wanted: int) -> list[list[int]]:
     return [sorted(order[::2]), sorted(order[1::2])]
 
 
+def candidates_of_folds(context: Context, valid_ids: pl.Series, drawn: Sequence[Sequence[int]]) -> list[pl.Series]:
+    """Of each fold the ids that are candidates: all where validation samples are (data.final), else none."""
+    return [valid_ids[fold] if context.config.data.final else valid_ids.head(0) for fold in drawn]
+
+
 def cross_fitted(drops: Sequence[pl.Series], ids: pl.Series, tuned_on: Sequence[pl.Series]) -> pl.Series:
     """Of each sample the mean of its drops by the models that were not tuned on it.
 

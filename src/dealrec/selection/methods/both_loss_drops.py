@@ -5,8 +5,7 @@ import torch
 
 from dealrec.columns import LOSS_DROP, SURROGATE_LOSS_DROP, TARGET, VALID_SHARE
 from dealrec.selection import mean_rank
-from dealrec.selection.methods.method import selection
-from dealrec.selection.methods.spread import Spread, spread_reasons, spread_sample
+from dealrec.selection.methods.spread import Spread, spread_selection
 
 SIGNALS = (LOSS_DROP, SURROGATE_LOSS_DROP, TARGET, VALID_SHARE)
 
@@ -16,5 +15,4 @@ def select(
 ) -> pl.DataFrame:
     """The largest mean rank of the two. spread, share: see `spread_sample`."""
     scores = mean_rank(signals[LOSS_DROP].to_torch(), signals[SURROGATE_LOSS_DROP].to_torch())
-    rows = spread_sample(signals, scores, budget, generator, spread=spread, share=share)
-    return selection(signals, rows, scores, spread_reasons(signals, rows, spread=spread))
+    return spread_selection(signals, scores, budget, generator, spread=spread, share=share)

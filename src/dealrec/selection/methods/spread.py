@@ -9,7 +9,7 @@ from torch import Tensor
 from dealrec.columns import TARGET, VALID_SHARE
 from dealrec.formats import percent
 from dealrec.selection import best_share_sample, quota_sample
-from dealrec.selection.methods.method import top
+from dealrec.selection.methods.method import selection, top
 
 Spread = Literal["quota", "best-share", "top"]
 
@@ -49,3 +49,11 @@ def spread_reasons(signals: pl.DataFrame, rows: Tensor, *, spread: Spread) -> li
         f"no. {number} of its target, {percent(share)} of validation"
         for number, share in zip(place, taken[VALID_SHARE].to_list(), strict=True)
     ]
+
+
+def spread_selection(
+    signals: pl.DataFrame, scores: Tensor, budget: int, generator: torch.Generator, *, spread: Spread, share: float
+) -> pl.DataFrame:
+    """What a method returns that ranks by a score and spreads as `spread_sample` does."""
+    rows = spread_sample(signals, scores, budget, generator, spread=spread, share=share)
+    return selection(signals, rows, scores, spread_reasons(signals, rows, spread=spread))

@@ -4,8 +4,7 @@ import polars as pl
 import torch
 
 from dealrec.columns import SURROGATE_LOSS_DROP, TARGET, VALID_SHARE
-from dealrec.selection.methods.method import selection
-from dealrec.selection.methods.spread import Spread, spread_reasons, spread_sample
+from dealrec.selection.methods.spread import Spread, spread_selection
 
 SIGNALS = (SURROGATE_LOSS_DROP, TARGET, VALID_SHARE)
 
@@ -15,5 +14,4 @@ def select(
 ) -> pl.DataFrame:
     """The largest loss drop. spread, share: see `spread_sample`."""
     scores = signals[SURROGATE_LOSS_DROP].to_torch()
-    rows = spread_sample(signals, scores, budget, generator, spread=spread, share=share)
-    return selection(signals, rows, scores, spread_reasons(signals, rows, spread=spread))
+    return spread_selection(signals, scores, budget, generator, spread=spread, share=share)
