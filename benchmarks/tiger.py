@@ -146,8 +146,7 @@ def kept(path: Path, checkpoint: Checkpoint) -> None:
     epoch = checkpoint.epochs[-1]
     levels = " ".join(f"{loss:.3f}" for loss in epoch.valid_levels)
     Console(stderr=True).print(
-        f"epoch {epoch.epoch}: training loss {epoch.train_loss:.4f}, validation loss a level {levels},"
-        f" NDCG@10 {epoch.valid_ndcg:.4f}",
+        f"epoch {epoch.epoch}: training loss {epoch.train_loss:.4f}, validation loss a level {levels}",
         highlight=False,
         soft_wrap=True,
     )

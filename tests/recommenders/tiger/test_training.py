@@ -85,7 +85,6 @@ def trained(ids: SemanticIds, **options: Any) -> tuple[Any, list[Epoch]]:
         "warmup_steps": 3,
         "batch_size": 4,
         "max_epochs": 4,
-        "beams": 10,
         "seed": 2,
     }
     walks = [[(start + i) % 20 for i in range(6)] for start in range(0, 20, 3)]
@@ -219,9 +218,9 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-def test_the_best_epoch_has_the_lowest_validation_loss_whatever_its_ranking() -> None:
-    popular = Epoch(1, train_loss=4.8, valid_levels=(5.6, 5.8), valid_ndcg=0.05)
-    learnt = Epoch(2, train_loss=2.0, valid_levels=(3.9, 2.9), valid_ndcg=0.04)
-    assert max([popular, learnt], key=Epoch.quality) is learnt
-    alone = [Epoch(number, train_loss=1.0, valid_levels=(), valid_ndcg=None) for number in (1, 2)]
+def test_the_best_epoch_has_the_lowest_validation_loss_and_without_one_it_is_the_last() -> None:
+    learnt = Epoch(2, train_loss=2.0, valid_levels=(3.9, 2.9))
+    overfitted = Epoch(3, train_loss=1.0, valid_levels=(4.2, 3.1))
+    assert max([Epoch(1, train_loss=4.8, valid_levels=(5.6, 5.8)), learnt, overfitted], key=Epoch.quality) is learnt
+    alone = [Epoch(number, train_loss=1.0, valid_levels=()) for number in (1, 2)]
     assert max(alone, key=Epoch.quality).epoch == 2

@@ -19,8 +19,6 @@ from dealrec.recommenders.tiger.decoding import Trie, make_trie, recommend
 from dealrec.recommenders.tiger.semantic_ids import EOS, PAD, SemanticIds
 from dealrec.sequences.batches import plan_batches
 
-NDCG_AT = 10
-
 
 @dataclass(frozen=True)
 class Examples:
@@ -101,25 +99,22 @@ def batch(examples: Examples, ids: SemanticIds, index: Tensor, *, device: torch.
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to: mean cross-entropies of a token in nats; NDCG@10 over the items not yet seen.
+    """What an epoch came to: mean cross-entropies of a token in nats.
 
-    valid_levels: the validation loss level by level, which tells where the model fails. Empty and None
-    without validation.
+    valid_levels: the validation loss level by level, which tells where the model fails. Empty without validation.
     """
 
     epoch: int
     train_loss: float
     valid_levels: tuple[float, ...]
-    valid_ndcg: float | None
 
-    def quality(self) -> tuple[float, float]:
-        """What is to be the greatest: minus the validation loss, then NDCG; without validation the latest.
+    def quality(self) -> float:
+        """What is to be the greatest: minus the validation loss; without validation the latest.
 
-        By NDCG the first epoch can look best: what beams recommend before anything is learnt is what is popular.
+        No ranking: by NDCG the first epoch can look best, since what beams recommend before anything is learnt is
+        what is popular; and ranking would take as long as training.
         """
-        if self.valid_ndcg is None:
-            return float(self.epoch), 0.0
-        return -sum(self.valid_levels), self.valid_ndcg
+        return -sum(self.valid_levels) if self.valid_levels else float(self.epoch)
 
 
 @dataclass(frozen=True)
@@ -142,7 +137,6 @@ def train(
     batch_size: int = 256,
     max_epochs: int = 100,
     patience: int = 10,
-    beams: int = 20,
     seed: int = 0,
     start: Checkpoint | None = None,
     keep: Callable[[Checkpoint], None] = lambda _: None,
@@ -151,16 +145,14 @@ def train(
     """Train `model` in place with AdamW and leave it at its best epoch; one Epoch for each that ran.
 
     learning_rate: reached after warmup_steps, from where it falls with the square root of the steps (as in T5), so
-    that no length of the training need be known. valid: samples whose loss is taken, and that are ranked, after each
-    epoch; training ends after `patience` epochs without a lower loss. None: all epochs, the last is kept. start: an
-    earlier run's checkpoint, to go on from. keep: called with a checkpoint after each epoch. watch: shows an epoch's
+    that no length of the training need be known. valid: samples whose loss is taken after each epoch; training ends
+    after `patience` epochs without a lower loss. None: all epochs, the last is kept. start: an earlier run's
+    checkpoint, to go on from. keep: called with a checkpoint after each epoch. watch: shows an epoch's
     progress. Order and dropout follow from `seed` and the epoch's number alone, so that a resumed run ends like an
     uninterrupted one. Raises NonFinite if the loss diverges.
     """
     if not len(examples):
         raise ValueError("there is no sample to train on")
-    device = next(model.parameters()).device
-    trie = make_trie(ids, device=device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     epochs = list(start.epochs) if start else []
     best = _restore(model, optimizer, start.tensors) if start else copy.deepcopy(model.state_dict())
@@ -174,8 +166,7 @@ def train(
             loss = _train_epoch(model, optimizer, ids, examples, watch(order), rates)
         if not math.isfinite(loss):
             raise NonFinite(f"tiger: the loss diverged in epoch {number}", "Lower the learning rate.")
-        levels, ndcg = ((), None) if valid is None else _validate(model, ids, trie, valid, beams)
-        epochs.append(Epoch(number, loss, levels, ndcg))
+        epochs.append(Epoch(number, loss, () if valid is None else level_losses(model, ids, valid)))
         if _best(epochs) is epochs[-1]:
             best = copy.deepcopy(model.state_dict())
         keep(Checkpoint(epochs, _tensors(model, optimizer, best)))
@@ -222,15 +213,6 @@ def _train_epoch(
         total += float(loss.detach()) * len(index)
     model.eval()
     return total / len(examples)
-
-
-def _validate(model: Any, ids: SemanticIds, trie: Trie, valid: Examples, beams: int) -> tuple[tuple[float, ...], float]:
-    rankings = rank(model, ids, valid, k=NDCG_AT, beams=beams, exclude_seen=True, trie=trie)
-    gains = [
-        1 / math.log2(2 + rows.index(target)) if target in rows else 0.0
-        for rows, target in zip(rankings, valid.target_rows.tolist(), strict=True)
-    ]
-    return level_losses(model, ids, valid), math.fsum(gains) / len(gains)
 
 
 @torch.inference_mode()
