@@ -135,7 +135,9 @@ def test_missing_values_that_are_spelt_out_are_foretold(cli: Cli, tmp_path: Path
     rows = [{**row, "user": "NULL" if place == 3 else f"u{row['user']}"} for place, row in enumerate(TIMED)]
     files = save(rows, tmp_path / "a.csv"), save(ITEM_ROWS, tmp_path / "b.csv")
     shown, _ = drafted(cli, *files, "--out", tmp_path / "c.yaml")
-    assert "1 rows of a.csv have no 'user'; `dealrec validate` will refuse them" in shown["notes"]
+    (note,) = [note for note in shown["notes"] if note.startswith("`dealrec validate` will refuse this")]
+    assert f"column 'user' has no id in 1 of {len(rows)} rows" in note
+    assert "in data row 4" in note
 
 
 def test_times_of_two_units_are_not_used_and_told(cli: Cli, tmp_path: Path) -> None:
@@ -211,7 +213,7 @@ def test_wide_rows_are_sampled_by_their_size_and_nested_columns_never_read(
     monkeypatch.setattr(pl, "read_parquet", noted)
     seen = previewed(tmp_path / "a.parquet")
     assert seen.table.frame.estimated_size() <= 200_000
-    assert (seen.whole, seen.rows, seen.nested) == (False, 1000, {"vector"})
+    assert (seen.whole, seen.rows, list(seen.columns)) == (False, 1000, ["item", "text"])
     frame.head(50).write_parquet(tmp_path / "b.parquet")
     assert previewed(tmp_path / "b.parquet").whole
     assert read[-1] == ["item", "text"]
@@ -224,3 +226,22 @@ def test_the_config_that_is_written_names_the_columns_by_their_roles(cli: Cli, t
     assert cli("init", *files, "--out", tmp_path / "c.yaml")[0] == 0
     assert yaml.safe_load((tmp_path / "c.yaml").read_text())["data"]["columns"]["timestamp"] is None
     assert unix(log()[0]["at"]) > 0
+
+
+def test_ids_that_could_be_times_are_none(cli: Cli, tmp_path: Path) -> None:
+    rows = [{"user": x["u"], "item": x["i"], "order_id": unix(x["at"])} for x in log()]
+    files = save(rows, tmp_path / "a.csv"), save(ITEM_ROWS, tmp_path / "b.csv")
+    _, raw = drafted(cli, *files, "--out", tmp_path / "c.yaml")
+    assert raw["data"]["columns"]["timestamp"] is None
+
+
+def test_a_title_in_the_log_is_no_user(cli: Cli, tmp_path: Path) -> None:
+    rows = [{"sku": f"s-{x['i'] % 40}", "title": title(x["i"])} for x in log(items=1600)]
+    result = cli("init", save(rows, tmp_path / "a.csv"), "--out", tmp_path / "c.yaml")
+    refused(result, "no column looks like user ids")
+
+
+def test_a_column_without_a_value_is_none(tmp_path: Path) -> None:
+    void = pl.Series(["NA", None], dtype=pl.Categorical)
+    pl.DataFrame({"item": [1, 2], "void": void, "null": [None, None]}).write_parquet(tmp_path / "a.parquet")
+    assert list(previewed(tmp_path / "a.parquet").columns) == ["item"]

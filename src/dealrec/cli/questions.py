@@ -2,14 +2,10 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import typer
-
-if TYPE_CHECKING:
-    from dealrec.drafting.guesses import Question
 
 _WHAT = {
     "user": "the users",
@@ -27,17 +23,16 @@ def can_ask() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def ask(question: "Question") -> str:
+def ask(role: str, file: str, columns: Sequence[str]) -> str:
     """Which column it is; the best guess is what Enter means. Asked on stderr, until the answer is one of them.
 
     Raises KeyboardInterrupt on Ctrl-C, and on Ctrl-D.
     """
-    options = ", ".join(question.options)
+    text = f"Which column of {file} holds {_WHAT[role]}? There are {', '.join(columns)}"
     while True:
-        text = f"Which column of {question.file} holds {_WHAT[question.role]}? There are {options}"
         with _interruptible():
-            answer = typer.prompt(text, default=question.options[0], err=True)
-        if answer in question.options:
+            answer = typer.prompt(text, default=columns[0], err=True)
+        if answer in columns:
             return str(answer)
         typer.echo(f"There is no {answer!r} among them.", err=True)
 

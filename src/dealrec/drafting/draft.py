@@ -1,6 +1,5 @@
 """A first config for the user's files: settings from a look at them, each with the reason in a comment."""
 
-import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,10 +10,10 @@ from typing import Any
 from dealrec.config.files import checked, commented, overridden, printable, section_of
 from dealrec.config.recommenders import RECOMMENDERS
 from dealrec.drafting.files import files, reachable
-from dealrec.drafting.guesses import Choose, Roles, guess
+from dealrec.drafting.guesses import Choose, guess
 from dealrec.drafting.names import ROLES
 from dealrec.drafting.notes import notes
-from dealrec.drafting.options import separator_of
+from dealrec.drafting.options import Roles, separator_of
 from dealrec.drafting.splits import SplitChoice, choose_split
 from dealrec.errors import ConfigError, DataError
 from dealrec.recommenders.files import check_directory
@@ -65,55 +64,47 @@ def draft(
     choose: asked where a guess is ambiguous. Raises DataError for files that cannot be read and where a column that
     must be there is not found; ConfigError for what was given wrongly.
     """
-    said = dict(_leaves(overridden({}, overrides)))
+    said = {key: Guess(key, value, None) for key, value in _leaves(overridden({}, overrides))}
     for key in said.keys() & {"data.interactions", "data.items"}:
         cause = f"{key} is set, but init looks at the files that it writes down"
         raise ConfigError(cause, "Name them so: dealrec init INTERACTIONS ITEMS")
-    columns = {role: said.get(f"data.columns.{role}", ...) for role in ROLES}
+    if llm is not None:
+        said.setdefault("llm.model", Guess("llm.model", _model(llm, folder), None))
+    given = {role: said[key].value for role in ROLES if (key := f"data.columns.{role}") in said}
+    given = {role: None if name is None else str(name) for role, name in given.items()}
     seen = files(paths)
     try:
-        roles = guess(seen, {role: name for role, name in columns.items() if isinstance(name, str | None)}, choose)
+        roles = guess(seen, given, choose)
     except DataError as error:  # what was left out may be the cause
         raise DataError("; ".join([error.cause, *(note.rstrip(".") for note in seen.notes)]), error.remedy) from None
-    guesses = [*_files(roles, folder), *_columns(roles)]
-    data = checked({"data": _nested(guesses, said)["data"]}).data
-    choice = choose_split(roles, data, said="data.split" in said)
-    guesses += _sizes(roles, choice)
-    if llm is not None:
-        guesses.append(Guess("llm.model", _model(llm, folder), None))
-    config = checked(_nested(guesses, said))
-    guesses = [Guess(guess.key, said[guess.key], None) if guess.key in said else guess for guess in guesses]
-    comments = {guess.key: f"guessed: {guess.reason}" for guess in guesses if guess.reason is not None}
+    guesses = {made.key: made for made in (*_files(roles, folder), *_columns(roles))} | said
+    choice = choose_split(roles, checked({"data": _nested(guesses)["data"]}).data, said="data.split" in said)
+    guesses |= {made.key: made for made in _sizes(roles, choice)} | said
+    config = checked(_nested(guesses))
+    comments = {key: f"guessed: {made.reason}" for key, made in guesses.items() if made.reason is not None}
     # A solver's key goes with its kind, so the whole section is shown.
-    keys = {
-        *_SHOWN,
-        *comments,
-        *(f"{key.partition('.solver.')[0]}.solver" if ".solver." in key else key for key in said),
-    }
-    keys |= {"data.valid_share", "data.test_share"} if config.data.split == "time" else set()
-    text = _head(roles) + commented(config, keys=keys, notes=comments)
-    known = dict.fromkeys(notes(seen, roles, choice, config))
-    recommender = RECOMMENDERS[config.recommender]
-    if recommender.model_required and llm is None and recommender.pretrained not in said:
-        known[f"no LLM was named: llm.model is {config.llm.model}; name yours there, or by --llm"] = None
-    return Draft(text, tuple(guesses), _figures(roles, choice), tuple(known))
+    shown = {*_SHOWN, *comments, *(key.partition(".solver.")[0] + ".solver" * (".solver." in key) for key in said)}
+    shown |= {"data.valid_share", "data.test_share"} if config.data.split == "time" else set()
+    text = _head(roles) + commented(config, keys=shown, notes=comments)
+    named = RECOMMENDERS[config.recommender].pretrained in said
+    remarks = dict.fromkeys(notes(seen, roles, choice, config, llm=named))
+    return Draft(text, tuple(guesses.values()), _figures(roles, choice), tuple(remarks))
 
 
 def refuse_to_replace(out: Path) -> None:
     """Raise ConfigError if there is a config already: asked before anything is looked at."""
     with reachable("Choose another place: --out."):
-        there = out.exists()
-    if there:
-        raise ConfigError(f"{out} is there already", "Give --force to replace it, or another name: --out FILE")
+        if out.exists():
+            raise ConfigError(f"{out} is there already", "Give --force to replace it, or another name: --out FILE")
 
 
 def write(drafted: Draft, out: Path, *, force: bool) -> None:
-    """Write the config. Raises ConfigError if there is one already, unless `force`, or it cannot be written."""
+    """Write the config; over one that appeared meanwhile only with `force`. Raises ConfigError if it cannot."""
     staging = out.with_name(out.name + ".tmp")
+    if not force:
+        refuse_to_replace(out)
     try:
         staging.write_text(drafted.text, encoding="utf-8")
-        if not force and out.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         staging.rename(out)
     except OSError as error:
         with suppress(OSError):
@@ -124,28 +115,26 @@ def write(drafted: Draft, out: Path, *, force: bool) -> None:
 def _files(roles: Roles, folder: Path) -> list[Guess]:
     log, items = roles.interactions, roles.items
     endings = {"table": "as the names of the files end", "recbole": "the files end in .inter and .item"}
-    titled = "the same file, as it has titles" if log is items else f"has titles; {items.seen()}"
+    titled = "the same file, as it has titles" if log is items else f"has titles; {items.seen}"
     return [
         Guess("data.format", log.format, endings.get(log.format, "a folder of sequential_*.txt")),
-        Guess("data.interactions", _relative(log.path, folder), f"has users; {log.seen()}"),
+        Guess("data.interactions", _relative(log.path, folder), f"has users; {log.seen}"),
         Guess("data.items", _relative(items.path, folder), titled),
     ]
 
 
 def _columns(roles: Roles) -> Iterator[Guess]:
-    release = roles.interactions.format == "dealrec"  # which has no names of its own
     for role in ROLES:
-        option = roles.chosen.get(role)
-        if option is None and role == "timestamp" and not release:
-            yield Guess("data.columns.timestamp", None, "no column can be read as a time")
-        if option is None or (role == "user" and release):
-            continue
-        profile = roles.listed if release and role == "item" else option.profile
-        missing = f"; {profile.missing:,} rows have none" if profile.missing else ""
-        reason = f"{option.profile.distinct:,} distinct values, {option.reason}{missing}"
-        yield Guess(f"data.columns.{role}", profile.name, reason)
-        if role == "category" and (mark := separator_of(profile)):
-            yield Guess("data.columns.category_separator", mark, "stands between several in one text")
+        key = f"data.columns.{role}"
+        if (option := roles.chosen.get(role)) is not None:
+            column = option.profile
+            missing = f"; {column.missing:,} rows have none" if column.missing else ""
+            name = roles.listed.name if role == "item" else column.name  # the release has no names of its own
+            yield Guess(key, name, f"{column.distinct:,} distinct values, {option.reason}{missing}")
+            if role == "category" and (mark := separator_of(column)):
+                yield Guess("data.columns.category_separator", mark, "stands between several in one text")
+        elif role == "timestamp" and roles.interactions.format != "dealrec":
+            yield Guess(key, None, "no column can be read as a time")
 
 
 def _sizes(roles: Roles, choice: SplitChoice) -> Iterator[Guess]:
@@ -167,14 +156,12 @@ def _sizes(roles: Roles, choice: SplitChoice) -> Iterator[Guess]:
 def _model(llm: str, folder: Path) -> str:
     path = Path(os.path.expanduser(llm))  # noqa: PTH111 - leaves as it is what merely begins with ~
     with reachable("Check --llm."):
-        if path.is_dir():
-            if not (path / "config.json").is_file():  # whether the rest is whole, `validate` says
-                check_directory(path, setting="--llm")
-            relative = _relative(path, folder)
-            return relative if relative.startswith((".", "/")) else f"./{relative}"
-    if llm.startswith((".", "/", "~")):
-        raise ConfigError(f"There is no model directory {llm}", "Check --llm.")
-    return llm
+        if not (path.is_dir() or llm.startswith((".", "/", "~"))):
+            return llm
+        if not (path / "config.json").is_file():  # whether the rest is whole, `validate` says
+            check_directory(path, setting="--llm")
+    relative = _relative(path, folder)
+    return relative if relative.startswith((".", "/")) else f"./{relative}"
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -185,12 +172,12 @@ def _relative(path: Path, folder: Path) -> str:
     return str(whole) if apart or relative.startswith("~") else relative
 
 
-def _nested(guesses: Sequence[Guess], said: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as sections; what was said comes after the guesses and replaces them."""
+def _nested(guesses: Mapping[str, Guess]) -> dict[str, Any]:
+    """The settings as sections."""
     raw: dict[str, Any] = {}
-    for key, value in [*((setting.key, setting.value) for setting in guesses), *said.items()]:
+    for key, made in guesses.items():
         section, name = section_of(raw, key)
-        section[name] = value
+        section[name] = made.value
     return raw
 
 
@@ -204,7 +191,7 @@ def _leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _head(roles: Roles) -> str:
-    seen = " and ".join(printable(f"{table.name} ({table.seen()})") for table in (roles.interactions, roles.items))
+    seen = " and ".join(printable(f"{table.name} ({table.seen})") for table in (roles.interactions, roles.items))
     return (
         f"# From a look at {seen}.\n"
         "# Lines that begin with `guessed` say what a value comes from: check them. Here are the settings that are\n"
@@ -224,5 +211,5 @@ def _figures(roles: Roles, choice: SplitChoice) -> dict[str, Any]:
         "first": first,
         "last": last,
         "samples": choice.samples or None,
-        "sampled": {table.name: table.seen() for table in (roles.interactions, roles.items) if not table.whole},
+        "sampled": {table.name: table.seen for table in (roles.interactions, roles.items) if not table.whole},
     }

@@ -1,22 +1,12 @@
 """What the name of a column says about its role, from 0 (nothing) to 1 (this is how it is called)."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from functools import cache
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 Role = Literal["user", "item", "timestamp", "rating", "split", "title", "category"]
 ROLES: tuple[Role, ...] = get_args(Role)
-
-
-class _Words(NamedTuple):
-    """by: what a role is called by; beside: words that change nothing; against: with which it is something else."""
-
-    by: frozenset[str]
-    beside: frozenset[str] = frozenset()
-    against: frozenset[str] = frozenset()
 
 
 def _set(text: str) -> frozenset[str]:
@@ -38,39 +28,37 @@ _ITEMS = _set(
 _TITLES = _set("title name titel titre título titulo nombre nom headline label название 标题 名称 タイトル")
 _PROSE = _set("description desc text summary detail subtitle")  # may stand in for a title
 
-_WORDS: dict[Role, _Words] = {
-    "user": _Words(_USERS, beside=_ID, against=_TITLES),
-    "item": _Words(_ITEMS, beside=_ID, against=_TITLES),
-    "timestamp": _Words(
-        _set(
-            "timestamp time datetime date ts t unix unixtime utc dat when created zeit zeitpunkt datum fecha heure"
-            " время 时间 日時 시간"
-        ),
-        against=_set(
-            "release released birth updated update duration playtime join joined since end zone spent"  # of a film
-        ),
+_BY: dict[Role, frozenset[str]] = {  # what a role is called by
+    "user": _USERS,
+    "item": _ITEMS,
+    "timestamp": _set(
+        "timestamp time datetime date ts t unix unixtime utc dat when created zeit zeitpunkt datum fecha heure время"
+        " 时间 日時 시간"
     ),
-    "rating": _Words(
-        _set("rating overall star stars score ratings grade rate vote bewertung оценка 评分 評価"),
-        against=_set("count number num avg average mean total helpful sentiment"),
-    ),
-    "split": _Words(_set("split part subset fold partition set phase")),
-    "title": _Words(
-        _TITLES,
-        beside=_ITEMS | _ID,
-        against=_set(
-            "type group category class brand department section index garment colour color author user reviewer artist"
-            " city state first last store seller publisher developer appearance perceived file genre short original"
-        ),
-    ),
-    "category": _Words(
-        _set(
-            "category categories genre genres department section aisle class group kind type tag tags kategorie"
-            " catégorie categoría категория 类别 カテゴリ"
-        ),
-        against=_ID,
+    "rating": _set("rating overall star stars score ratings grade rate vote bewertung оценка 评分 評価"),
+    "split": _set("split part subset fold partition set phase"),
+    "title": _TITLES,
+    "category": _set(
+        "category categories genre genres department section aisle class group kind type tag tags kategorie catégorie"
+        " categoría категория 类别 カテゴリ"
     ),
 }
+_BESIDE: dict[Role, frozenset[str]] = {"user": _ID, "item": _ID, "title": _ITEMS | _ID}  # words that change nothing
+_AGAINST: dict[Role, frozenset[str]] = {  # words with which it is something else
+    "user": _TITLES,
+    "item": _TITLES,
+    "timestamp": _set(
+        "release released birth updated update duration playtime join joined registered registration signup since end"
+        " zone spent"
+    ),
+    "rating": _set("count number num avg average mean total helpful sentiment"),
+    "title": _set(
+        "type group category class brand department section index garment colour color author user reviewer artist city"
+        " state first last store seller publisher developer appearance perceived file genre short original"
+    ),
+    "category": _ID,
+}
+_GLUED = re.compile(f"({'|'.join(sorted(_USERS | _ITEMS))})({'|'.join(sorted({*_ID, 'name', 'title'}))})?s?")
 
 
 def words(name: str) -> list[str]:
@@ -81,15 +69,10 @@ def words(name: str) -> list[str]:
     """
     name = re.sub(r"_duplicated_\d+$", "", unicodedata.normalize("NFKC", name))
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
-    return [word for part in re.split(r"[\W_]+", name.casefold()) if part for word in _unglued(part)]
-
-
-def _unglued(part: str) -> list[str]:
-    nouns = _USERS | _ITEMS
-    if part in nouns or part.removesuffix("s") in nouns:
-        return [part if part in nouns else part[:-1]]
-    endings = (part[len(stem) :] for stem in nouns if part.startswith(stem))
-    return next(([part.removesuffix(end), end] for end in endings if end in _ID | {"name", "title"}), [part])
+    parts = [part for part in re.split(r"[\W_]+", name.casefold()) if part]
+    glued = [_GLUED.fullmatch(part) for part in parts]
+    pieces = (match.groups() if match else [part] for part, match in zip(parts, glued, strict=True))
+    return [word for piece in pieces for word in piece if word]
 
 
 @cache
@@ -99,19 +82,26 @@ def name_score(role: Role, name: str) -> float:
     >>> name_score("user", "reviewerID"), name_score("item", "parent_asin"), name_score("title", "product_type_name")
     (1.0, 0.65, 0.1)
     """
-    by, beside, against = _WORDS[role]
-    parts = words(name)
-    core = [part for part in parts if part in by or part not in beside]
-    known = [part in by for part in core]
+    parts, by, beside = words(name), _BY[role], _BESIDE.get(role, frozenset())
+    known = [part in by for part in parts if part in by or part not in beside]
     if not any(known):
         weak = (role == "item" and parts == ["id"]) or (role == "title" and not _PROSE.isdisjoint(parts))
         return 0.2 if weak else 0.0
-    if not against.isdisjoint(parts):
+    if not _AGAINST.get(role, frozenset()).isdisjoint(parts):
         return 0.1
-    score = 1.0 if all(known) else (0.6 if known[-1] else 0.5) + 0.1 * sum(known) / len(known)
-    # A title goes before a name, a user before a session, and of two columns of one name the first.
+    # A title goes before a name, and a user before a session.
     second = (role == "title" and "name" in parts) or (role == "user" and "session" in parts)
-    return score - 0.05 * second - 0.05 * ("_duplicated_" in name)
+    return (1.0 if all(known) else 0.5 + 0.1 * known[-1] + 0.1 * sum(known) / len(known)) - 0.05 * second
+
+
+def rival_score(role: Role, name: str) -> float:
+    """How much the name speaks for another role."""
+    return max(name_score(other, name) for other in rivals(role))
+
+
+def rivals(role: Role) -> list[Role]:
+    """The roles that a column cannot have beside this one; it may be item and title."""
+    return [other for other in ROLES if other != role and {role, other} != {"item", "title"}]
 
 
 def is_id(name: str) -> bool:

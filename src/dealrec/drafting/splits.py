@@ -1,47 +1,46 @@
-"""How the data are best split, and how many samples will come of it."""
+"""How the data are best split, and how many samples come of it, by the maths of the data stage."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import polars as pl
 
-from dealrec.columns import SPLIT, TIMESTAMP, USER
+from dealrec.columns import USER
 from dealrec.config import DataConfig
-from dealrec.data.splits import Splits, split_by_column, split_by_time, split_leave_last_out
-from dealrec.data.values import splits as read_splits
-from dealrec.drafting.guesses import Roles
-from dealrec.drafting.options import is_order
+from dealrec.data import samples, sources, splits
+from dealrec.drafting.options import Roles, is_order
 from dealrec.errors import DataError
 
-_FEW, _SMALL_SHARE = 100, 0.1  # of test users: too few to tell arms apart, and most users would not count at all
+_FEW, _SMALL_SHARE = 100, 0.1  # test samples too few to tell arms apart; a share of users by which most do not count
 
 
 @dataclass(frozen=True)
 class SplitChoice:
     """A split. reason: None if it was given.
 
-    samples: of train, valid and test, before filters; empty where the split leaves a part empty; None where not all
-    rows were read, or some are incomplete.
+    samples: of train, valid and test; empty where the split leaves a part empty; None where not all rows were read,
+    or cannot be: `fault` says why.
     """
 
     split: str
     reason: str | None
     samples: dict[str, int] | None
+    fault: DataError | None
 
 
 def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
     """Choose the split: the one in the data; else by time, unless that leaves far too few users; else the last out.
 
-    data: the shares are of there; said: the split is, too.
+    said: the split of `data` was given.
     """
-    log, time = _log(roles), roles.chosen.get("timestamp")
-    by_time = partial(split_by_time, valid_share=data.valid_share, test_share=data.test_share)
-    cuts: dict[str, Callable[[pl.DataFrame], Splits]]
-    cuts = {"column": split_by_column, "leave-last-out": split_leave_last_out, "time": by_time}
-    samples = {split: _samples(log, cut) for split, cut in cuts.items()}
+    log, fault = None, None
+    if roles.interactions.whole and roles.items.whole:
+        located = {"interactions": roles.interactions.path, "items": roles.items.path}
+        try:
+            log = sources.read(data.model_copy(update=located), warn=lambda _: None).interactions
+        except DataError as error:
+            fault = error
+    time = roles.chosen.get("timestamp")
     if said:
         split, reason = data.split, None
     elif roles.interactions.format == "dealrec" or "split" in roles.chosen:
@@ -51,41 +50,28 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
     elif log is None:
         split, reason = "time", "there are times"
     else:
-        users, in_time, last = log[USER].n_unique(), samples["time"] or {}, samples["leave-last-out"] or {}
-        tested = in_time.get("test", 0) if all(in_time.values()) else 0
-        split, reason = "time", f"there are times; {tested:,} of {users:,} users are left to test on"
-        if tested < max(1, min(_FEW, _SMALL_SHARE * users)) and last.get("test", 0) > tested:
-            left = f"this leaves {last['test']:,}"
-            reason = f"a cut in time would leave {tested:,} of {users:,} users to test on, {left}"
-            split = "leave-last-out"
-    return SplitChoice(split, reason, samples[split])
+        in_time, last_out = (min(_samples(log, data, cut).values(), default=0) for cut in ("time", "leave-last-out"))
+        users = log[USER].n_unique()
+        split, reason = "time", f"there are times; {in_time:,} samples or more of {users:,} users in each part"
+        if in_time < max(1, min(_FEW, _SMALL_SHARE * users)) and last_out > in_time:
+            split, few = "leave-last-out", f"{in_time:,} samples of {users:,} users"
+            reason = f"a cut in time would leave a part with {few}, this leaves {last_out:,}"
+    return SplitChoice(split, reason, None if log is None else _samples(log, data, split), fault)
 
 
-def _log(roles: Roles) -> pl.DataFrame | None:
-    """user_id, timestamp, and split where there is one, of all rows; None if not all are there or some lack a value."""
-    table, chosen = roles.interactions.table, roles.chosen
-    if not roles.interactions.whole:
-        return None
-    if roles.interactions.format == "dealrec":
-        return table.frame.select(USER, TIMESTAMP, SPLIT)
-    if any(chosen[role].profile.missing for role in ("user", "item", "timestamp") if role in chosen):
-        return None
-    order = pl.int_range(table.frame.height, eager=True)
-    times = chosen["timestamp"].profile.times if "timestamp" in chosen else order
-    log = pl.DataFrame({USER: chosen["user"].profile.ids, TIMESTAMP: times})
-    return log.with_columns(read_splits(chosen["split"].profile.column)) if "split" in chosen else log
-
-
-def _samples(log: pl.DataFrame | None, cut: Callable[[pl.DataFrame], Splits]) -> dict[str, int] | None:
-    if log is None:
-        return None
+def _samples(log: pl.DataFrame, data: DataConfig, split: str) -> dict[str, int]:
+    """How many of each part, before filters; empty where a part is left without interactions."""
     try:
-        parts = cut(log)
+        if split == "column":
+            parts = splits.split_by_column(log)
+        elif split == "time":
+            parts = splits.split_by_time(log, valid_share=data.valid_share, test_share=data.test_share)
+        else:
+            parts = splits.split_leave_last_out(log)
     except DataError:
         return {}
-    train, valid, test = (frame.group_by(USER).len() for frame in (parts.train, parts.valid, parts.test))
-    return {
-        "train": train.filter(pl.col("len") >= 2).height,
-        "valid": valid.join(train, on=USER, how="semi").height,
-        "test": test.join(pl.concat([train, valid]), on=USER, how="semi").height,
-    }
+    parts = splits.with_positions(parts)
+    held_out = partial(samples.held_out_samples, max_history=1, targets=data.targets)
+    train = samples.training_samples(parts.train, samples_per_user=data.samples_per_user, max_history=1)
+    test = held_out(pl.concat([parts.train, parts.valid]), parts.test)
+    return {"train": len(train), "valid": len(held_out(parts.train, parts.valid)), "test": len(test)}
