@@ -1,7 +1,6 @@
-"""A data stage's outcome cut to some training sequences, or to some titles: what small runs of the stages read."""
+"""Tables cut to fewer samples, or to fewer titles: what small runs of the stages read."""
 
 from collections.abc import Mapping
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -10,57 +9,40 @@ import polars as pl
 from dealrec.columns import HISTORY, ITEM, ITEM_INDEX, SAMPLE, TARGET, TITLE
 from dealrec.engine.run_directory import read_table
 
-SEEN = ("interactions-train", "interactions-valid")
-BLOCK = 32  # sequences alike in length stay together, as the batches of a run hold them
+OCCURRING = 32  # titles of a cut that anything is about: fewer than it has, so that something is left to recommend
+BLOCK = 256  # training sequences alike in length stay together, as the batches of a run hold them
 
 
-def spread(count: int) -> list[int]:
-    """0 ... count - 1 in an order whose beginnings are spread evenly over all: the golden ratio's multiples, ranked.
-
-    >>> spread(8)
-    [3, 0, 5, 2, 7, 4, 1, 6]
-    """
-    return [int(rank) for rank in ((0.5 + np.arange(count) * (5**0.5 - 1) / 2) % 1).argsort().argsort()]
-
-
-def some_rows(samples: pl.DataFrame, share: float, *, block: int) -> pl.DataFrame:
-    """About such a share of the samples, in blocks of neighbours by length, spread from the shortest to the longest."""
-    ordered = samples.sort(pl.col(HISTORY).list.len(), SAMPLE).with_row_index("place")
-    blocks = max(1, round(len(ordered) / block))
-    chosen = spread(blocks)[: max(1, round(share * blocks))]
-    return ordered.filter((pl.col("place") * blocks // len(ordered)).is_in(chosen)).drop("place").sort(SAMPLE)
+def some_rows(samples: pl.DataFrame, count: int, *, block: int = 1) -> pl.DataFrame:
+    """So many samples, in blocks of neighbours by length, spread evenly from the shortest to the longest."""
+    if count >= len(samples):
+        return samples
+    block = min(block, count)
+    centres = (np.arange(count // block) + 0.5) * len(samples) / (count // block)
+    rows = (centres - block / 2).astype(int)[:, None] + np.arange(block)
+    return samples.sort(pl.col(HISTORY).list.len(), SAMPLE)[rows.ravel()].sort(SAMPLE)
 
 
-def write_cut(data: Path, out: Path, *, shares: Mapping[str, float], titles: int | None, occurring: int) -> None:
-    """Write `data` to `out` with so large a share of some tables, by the names of their files, and with so many titles.
+def write_cut(data: Path, out: Path, *, rows: Mapping[str, int], titles: int | None) -> None:
+    """Write `data` to `out` with so many rows of some tables, by the names of their files, and with so many titles.
 
-    Where titles are left out, each item is replaced by one of the first `occurring` of those that are kept, so that no
-    history gets shorter, and that what has learnt of few titles can read them where there are more.
+    titles: None, or from `OCCURRING` on. Those that are left out are then replaced by some that are like them in
+    length and that every cut has, so that no history gets shorter, and that what has learnt of few titles can read them
+    where there are more.
     """
     out.mkdir()
-    items = read_table(data / "items.parquet").sort(ITEM_INDEX)
-    by_length = items.sort(pl.col(TITLE).str.len_chars(), ITEM_INDEX)
-    catalogue = by_length[spread(len(items))[:titles]].with_columns(pl.int_range(1, pl.len() + 1).alias(ITEM_INDEX))
-    # Of what users had before, half of the titles stand in for all: something has to be left to recommend.
-    few, fewer = (
-        dict(zip(items[ITEM], cycle(catalogue[ITEM].head(size).to_list()), strict=False))
-        for size in (occurring, max(1, occurring // 2))
-    )
-    few_titles = titles is not None and occurring < len(items)
-    for path in data.iterdir():
-        if path.suffix != ".parquet" or not (few_titles or path.stem in shares):
-            (out / path.name).symlink_to(path.absolute())
-            continue
+    items = read_table(data / "items.parquet").sort(pl.col(TITLE).str.len_chars(), ITEM_INDEX)
+    count, ranks = len(items), np.arange(len(items))
+    kept = items[ranks[:titles] * count // min(titles or count, count)]
+    kept = kept.with_columns(pl.int_range(1, pl.len() + 1).alias(ITEM_INDEX))
+    stand_ins = (items[ITEM], items[ITEM][ranks * OCCURRING // count * count // OCCURRING])
+    columns = {name: pl.col(name).replace(*stand_ins) for name in (ITEM, TARGET)}
+    columns[HISTORY] = pl.col(HISTORY).list.eval(pl.element().replace(*stand_ins))
+    for path in data.glob("*.parquet"):
         table = read_table(path)
-        if path.stem in shares:
-            table = some_rows(table, shares[path.stem], block=BLOCK if path.stem == "samples-train" else 1)
-        if few_titles and path.stem == "items":
-            table = catalogue
-        elif few_titles:
-            stand_in = fewer if path.stem in SEEN else few
-            table = table.with_columns(
-                pl.col(name).replace(stand_in) for name in (ITEM, TARGET) if name in table.columns
-            )
-            if HISTORY in table.columns:
-                table = table.with_columns(pl.col(HISTORY).list.eval(pl.element().replace(stand_in)))
+        if path.stem in rows:
+            table = some_rows(table, rows[path.stem], block=BLOCK if path.stem == "samples-train" else 1)
+        if titles is not None:
+            replaced = (column for name, column in columns.items() if name in table.columns)
+            table = kept if path.stem == "items" else table.with_columns(replaced)
         table.write_parquet(out / path.name)

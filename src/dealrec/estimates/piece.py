@@ -1,128 +1,105 @@
 """A run in small: the real stages, on some of the data and with small settings, in a folder that is thrown away."""
 
-import gc
 import shutil
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
-
-from dealrec.columns import GENERATED, HISTORY, SAMPLE, USER
+from dealrec.columns import SAMPLE
 from dealrec.config import Config
-from dealrec.config.arms import BASE, fine_tunings
 from dealrec.config.files import with_setting
 from dealrec.engine.measure import Cost, Meter
 from dealrec.engine.run_directory import read_table
 from dealrec.engine.stage import SHARDS, Silent
 from dealrec.engine.stage import UNITS as UNIT_FOLDERS
-from dealrec.estimates.cuts import write_cut
-from dealrec.estimates.scales import LEAST_TITLES, POOL, TITLES, UNITS, WARM, settings_of, small_budget
+from dealrec.estimates.cuts import some_rows, write_cut
+from dealrec.estimates.scales import LEAST_TITLES, SAMPLES, TITLES, UNITS, settings_of
 from dealrec.stages.context import Context, Stage
 
-PER_USER = "per_user.parquet"
-# The smallest amount of everything, and nothing that would end a small run early, or leave traces elsewhere.
+# One training of one arm, and nothing that would end it early, or leave traces elsewhere.
 SMALL: Mapping[str, Any] = {
     "*epochs": 1,
-    "*.validation_samples": 1,
     "*.patience": 1_000_000,
     "*.checkpoint_every": None,
     "*.warmup_share": 0.0,
     "*.report_to": "none",
-    "influence.solver.repeats": 1,
-    "influence.solver.tol": 1e9,
-    "select.hard_prune": 0.0,
+    "finetune.seeds": 1,
     "select.selections": 1,
     "select.random_arms": 0,
-    "finetune.seeds": 1,
+    "select.arms": {},
+    # What has hardly learnt is far from convex.
+    "influence.solver.tol": 1e9,
+    "influence.solver.damping": 1.0,
+    "influence.solver.scale": 1e6,
+    "influence.solver.repeats": 1,
+    "influence.solver.max_iter": 1,
 }
-CONVERGING = {"influence.solver.damping": 1.0, "influence.solver.scale": 1e6}  # at least, for what has hardly learnt
 
 
 class Piece:
-    """config: of the run that is estimated. folder: in the place of its run directory, with the whole data stage's."""
+    """config: of the run that is estimated. folder: an empty one.
+
+    outcomes: the folder of each stage so far, the run's own or made here. warnings: of the data.
+    """
 
     def __init__(self, config: Config, folder: Path) -> None:
-        self.config, self.folder, self.whole = config, folder, folder / "whole"
-        (folder / "data").rename(self.whole)
-        tables = {"valid": "samples-valid", "test": "samples-test"}
-        tables |= {UNITS: "samples-train", WARM: "samples-warm", TITLES: "items"}
-        paths = {name: self.whole / f"{table}.parquet" for name, table in tables.items()}
-        self.counts = {
-            name: int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
-            for name, path in paths.items()
-        }
-        self.counts["test"] = read_table(paths["test"])[USER].n_unique()
+        self.config, self.folder = config, folder
+        self.outcomes, self.warnings = dict[str, Path](), list[str]()
 
-    def cost(self, stage: Stage, sizes: Mapping[str, int], *, whole: bool = False) -> Cost:
-        """Of running a stage; what comes out takes the place of what came out before.
+    def keep(self, stage: Stage, run_dir: Path) -> None:
+        """Have later stages read what stands in a run directory, if what must hold of it does."""
+        found = stage.after(self.config, run_dir)
+        self.warnings += found if isinstance(found, list) else []
+        self.outcomes[stage.name] = (run_dir / stage.name).absolute()
 
-        sizes: by the names of axes. whole: with the settings of the run.
-        """
-        self._cut(sizes)
-        if POOL in sizes:
-            samples = read_table(self.folder / "data" / "samples-train.parquet").select(SAMPLE)
-            samples[: sizes[POOL]].write_parquet(self.folder / "pool" / "pool.parquet")
-        part, out = self.folder / f"{stage.name}.part", self.folder / stage.name
-        part.mkdir()
-        config = self.config if whole else self._settings(sizes)
-        context = Context(stage.name, config, Silent(), self.folder, part, stage.inputs)
-        gc.collect()
+    def run(self, stage: Stage, sizes: Mapping[str, int]) -> Cost:
+        """Run a stage at sizes by the names of axes, the data stage as a whole; later ones read its last outcome."""
+        view, config = self.folder / stage.name, self.config
+        shutil.rmtree(view, ignore_errors=True)
+        out = view / stage.name
+        out.mkdir(parents=True)
+        if self.outcomes:
+            self._write_inputs(view, sizes)
+            config = self._small(sizes)
+        context = Context(stage.name, config, Silent(), view, out, stage.inputs)
         meter = Meter()
         stage.run(context)
         cost = meter.read()
-        for folder in (part / SHARDS, part / UNIT_FOLDERS, out):
-            shutil.rmtree(folder, ignore_errors=True)
-        part.rename(out)
+        for folder in (SHARDS, UNIT_FOLDERS):
+            shutil.rmtree(out / folder, ignore_errors=True)
+        self.warnings += [] if self.outcomes else context.warnings
+        self.keep(stage, view)
         return cost
 
-    def measure(self, name: str, size: int) -> float:
-        """What the cost of a size of an axis is proportional to: of units not their number, but the items in them."""
-        if name != UNITS:
-            return size
-        self._cut({UNITS: size})
-        samples = read_table(self.folder / "data" / "samples-train.parquet")
-        return int(samples.select((pl.col(HISTORY).list.len() + 1).sum()).item())  # the target included
-
-    def stand_in_users(self) -> None:
-        """Random measures in the place of what evaluation measures, of as many arms and users as in the run."""
-        settings, draw = self.config.evaluate, np.random.default_rng(self.config.seed)
-        limits = (settings.loss_users, settings.ranking_users)
-        users = max(min(self.counts["test"], limit or self.counts["test"]) for limit in limits)
-        evaluated = self.folder / "evaluate"
-        measures = [name for name in read_table(evaluated / BASE / PER_USER).columns if name not in (USER, GENERATED)]
-        for arm in (BASE, *(tuning.name for tuning in fine_tunings(self.config))):
-            if arm != BASE:
-                shutil.copytree(evaluated / BASE, evaluated / arm, dirs_exist_ok=True)
-            values = {name: draw.random(users) for name in measures}
-            pl.DataFrame({USER: range(users), **values}).write_parquet(evaluated / arm / PER_USER)
-
-    def _cut(self, sizes: Mapping[str, int]) -> None:
-        """Surrogates see all items, which their cost depends on, and few units; recommenders few titles."""
-        shares = {
-            f"samples-{part}": sizes[name] / self.counts[name]
-            for name, part in ((UNITS, "train"), (UNITS, "valid"), (WARM, "warm"))
-            if name in sizes and sizes[name] < self.counts[name]
-        }
+    def _write_inputs(self, view: Path, sizes: Mapping[str, int]) -> None:
+        """Some units with all titles, which what is done with them depends on; else few titles, and some samples."""
+        data, rows, samples = self.outcomes["data"], dict[str, int](), sizes.get(SAMPLES, 1)
+        if view.name == "warmstart":
+            rows["samples-warm"] = samples
+        if UNITS in sizes:
+            rows["samples-train"] = sizes[UNITS]
+            if not any(name.endswith("validation_samples") for name in sizes):
+                units, valid = (len(read_table(data / f"samples-{part}.parquet")) for part in ("train", "valid"))
+                rows["samples-valid"] = -(-valid * sizes[UNITS] // units)
         titles = None if UNITS in sizes else sizes.get(TITLES, LEAST_TITLES)
-        cut = self.folder / "-".join(map(str, ["cut", titles, *shares.values()]))
+        cut = self.folder / "-".join(map(str, ("cut", titles, *rows.values())))
         if not cut.exists():
-            write_cut(self.whole, cut, shares=shares, titles=titles, occurring=LEAST_TITLES)
-        (self.folder / "data").unlink(missing_ok=True)
-        (self.folder / "data").symlink_to(cut)
+            write_cut(data, cut, rows=rows, titles=titles)
+        for path in (view / "pool" / "pool.parquet", view / "select" / "selected.parquet"):
+            path.parent.mkdir()
+            some_rows(read_table(cut / "samples-train.parquet"), samples).select(SAMPLE).write_parquet(path)
+        for name, outcome in (self.outcomes | {"data": cut}).items():
+            if name != view.name:
+                (view / name).symlink_to(outcome)
 
-    def _settings(self, sizes: Mapping[str, int]) -> Config:
-        """Those of the run, with the sizes, and everything else that is large at its smallest."""
-        settings = {name: value for name, value in settings_of(self.config).items() if value is not None}
-        small = {name: least for name in settings for pattern, least in SMALL.items() if fnmatch(name, pattern)}
-        if "influence.solver.max_iter" in settings:  # all iterations are wanted, however far it gets
-            small |= {"influence.solver.tol": 1e-12, "influence.solver.allow_unconverged": True}
-        small |= {name: max(settings[name], least) for name, least in CONVERGING.items() if name in settings}
-        small["select.arms"] = {}
-        small["select.budget"] = small_budget(self.config, self.counts)
+    def _small(self, sizes: Mapping[str, int]) -> Config:
+        """The settings of the run with the sizes, and with what else would take long as small as it can be."""
         config = self.config
+        settings = {name: value for name, value in settings_of(config).items() if value is not None}
+        small = {name: value for name in settings for pattern, value in SMALL.items() if fnmatch(name, pattern)}
+        if "influence.solver.max_iter" in settings:  # the one is wanted
+            small |= {"influence.solver.tol": 1e-12, "influence.solver.allow_unconverged": True}
         for name, value in (small | {name: size for name, size in sizes.items() if "." in name}).items():
             config = with_setting(config, name.split("."), value)
         return config

@@ -4,18 +4,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from dealrec.config import Config
 from dealrec.engine.manifest import Manifest, intact_units, stage_origin
 from dealrec.engine.runner import State, states
-from dealrec.engine.settings import recorded
 from dealrec.engine.stage import SHARDS, UNITS, Silent
 from dealrec.errors import DealrecError
-from dealrec.estimates.scales import ARMS
+from dealrec.estimates.scales import OF_ARMS
 from dealrec.stages.context import Context, Stage
-
-SPARED = "it is skipped where what it reads comes out as it was"
 
 
 class Plan(StrEnum):
@@ -29,13 +25,12 @@ class Plan(StrEnum):
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage with its plan. manifest: where it is up to date. shards: names of what a resumed stage already has."""
+    """A stage with its plan. manifest: where it is up to date. finished: names of the units or shards that it has."""
 
     stage: Stage
     plan: Plan
     manifest: Manifest | None = None
-    shards: frozenset[str] = frozenset()
-    notes: tuple[str, ...] = ()
+    finished: frozenset[str] = frozenset()
 
 
 def planned(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[Planned]:
@@ -49,13 +44,10 @@ def planned(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[
             complete[stage.name] = manifest
             yield Planned(stage, Plan.UP_TO_DATE, manifest)
             continue
-        shards, notes = frozenset[str](), tuple[str, ...]()
-        if stage is stages[len(complete)]:
-            shards = _finished(config, run_dir, stage, complete)
-        elif manifest is not None and manifest.version == stage.version:
-            notes = (SPARED,) if manifest.config == recorded(config, stage.settings) else ()
-        plan = Plan.RUNNING if state is State.RUNNING else Plan.RESUMES if shards else Plan.WILL_RUN
-        yield Planned(stage, plan, shards=shards, notes=notes)
+        first = stage is stages[len(complete)]
+        finished = _finished(config, run_dir, stage, complete) if first else frozenset[str]()
+        plan = Plan.RUNNING if state is State.RUNNING else Plan.RESUMES if finished else Plan.WILL_RUN
+        yield Planned(stage, plan, finished=finished)
 
 
 def _finished(config: Config, run_dir: Path, stage: Stage, complete: Mapping[str, Manifest]) -> frozenset[str]:
@@ -64,15 +56,14 @@ def _finished(config: Config, run_dir: Path, stage: Stage, complete: Mapping[str
         origin = stage_origin(stage, config, complete)
     except DealrecError:  # a file of the user's that is gone
         return frozenset()
-    if stage.name in ARMS:
-        with TemporaryDirectory(prefix="dealrec-") as out:
-            earlier, _ = intact_units(run_dir / stage.name)
-            query = _UnitQuery(stage.name, config, Silent(), run_dir, Path(out), stage.inputs, origin, earlier)
-            stage.run(query)
-        return frozenset(query.units)
-    shards = run_dir / f"{stage.name}.part" / SHARDS / origin.digest()[:16]
-    paths = shards.iterdir() if shards.is_dir() else ()
-    return frozenset(path.name for path in paths if path.suffix != ".tmp")
+    out = run_dir / f"{stage.name}.part"
+    if stage.name not in OF_ARMS:
+        shards = (out / SHARDS / origin.digest()[:16]).glob("*")
+        return frozenset(path.name for path in shards if path.suffix != ".tmp")
+    earlier, _ = intact_units(run_dir / stage.name)
+    query = _UnitQuery(stage.name, config, Silent(), run_dir, out, stage.inputs, origin, earlier)
+    stage.run(query)
+    return frozenset(query.units)
 
 
 class _UnitQuery(Context):
@@ -87,10 +78,8 @@ class _UnitQuery(Context):
         inputs: Collection[str] | None = None,
     ) -> Path:
         """Look for the unit."""
-        if self.origin is None:
-            raise ValueError("without an origin no unit can be told from another")
-        key = self.origin.part(name, without=without, inputs=self.inputs if inputs is None else inputs)
-        folder = self.run_dir / f"{self.name}.part" / UNITS / f"{name}@{key[:16]}"
-        if self.earlier.get(name) == key or folder.exists():
-            self.units[name] = key
+        if self.origin is not None:
+            key = self.origin.part(name, without=without, inputs=self.inputs if inputs is None else inputs)
+            if self.earlier.get(name) == key or (self.out / UNITS / f"{name}@{key[:16]}").exists():
+                self.units[name] = key
         return self.out / name

@@ -1,151 +1,145 @@
-"""What the cost of each stage grows with: the table, and how much of each the settings and the data ask for."""
+"""What the cost of each stage grows with, and how much of that the settings and the data ask for."""
 
-import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
-from fnmatch import fnmatch
+from dataclasses import dataclass, field, replace
+from fnmatch import filter as matching
+from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from dealrec.columns import USER
 from dealrec.config import Config
 from dealrec.config.arms import BASE, arms, fine_tunings
+from dealrec.engine.run_directory import read_table
 from dealrec.estimates.scaling import Axis
 from dealrec.selection import budget_count
 from dealrec.stages.context import Stage
 
-UNITS, WARM, TITLES, POOL = (
-    "units",
-    "warm samples",
-    "titles",
-    "candidates",
-)  # of the data, which small runs have fewer of
-
-# Conjugate gradients took 8 to 26 iterations on MovieLens, Games and made-up data, with the default damping and tol.
-ITERATIONS = 15
+# Of the data, which small runs have fewer of; samples are what a stage of the recommender is left: those of the warm
+# start, the candidates or the selected.
+UNITS, TITLES, SAMPLES = "units", "titles", "samples"
 LEAST_TITLES = 64
-SAMPLES = 8  # that a small fine-tuning has, at most
+# Conjugate gradients took 8 to 26 iterations on MovieLens, Games and made-up data, with the default damping and tol. An
+# iteration is a pass over the data; others are of the residual, the gradients and the scores, and of the spectrum where
+# it has to find a damping.
+ITERATIONS, OTHER_PASSES, SPECTRUM_PASSES = 15, 3, 15
+OF_ARMS = ("finetune", "evaluate")  # that do the same for each arm
 
-# What each stage's cost grows with; a setting's name is a pattern for one of the stage's own. A stage that is not here
-# takes as long as its small run.
+_UNITS, _CANDIDATES = Axis(UNITS, 256, 768), Axis(SAMPLES, 2, 8)
+# By stage; a setting's name is a pattern for the stage's own. Other stages only compare numbers, and are not measured.
 SCALES: Mapping[str, tuple[Axis, ...]] = {
-    "surrogate": (Axis(UNITS, 256, 768, kept=True), Axis("surrogate.max_epochs", per=UNITS)),
-    "influence": (
-        Axis(UNITS, 32, 96, kept=True),
-        Axis("influence.solver.max_iter", 1, 3, per=UNITS),
-        Axis("influence.solver.rank", 1, 2, per=UNITS),
-        Axis("influence.solver.depth", 1, 8),
+    "surrogate": (replace(_UNITS, per="surrogate.max_epochs"),),
+    "influence": (_UNITS, Axis("influence.solver.depth", 1, 16, per="influence.solver.repeats")),
+    **dict.fromkeys(("surrogate_loss", "surrogate_error", "surrogate_state"), (_UNITS,)),
+    "surrogate_loss_drop": (
+        _UNITS,
+        Axis("surrogate_loss_drop.validation_samples", 64, 192, per="surrogate_loss_drop.epochs"),
     ),
     "warmstart": (
-        Axis(TITLES, LEAST_TITLES, 256),
-        Axis(WARM, 16, 64, kept=True),
-        Axis("*epochs", per=WARM),
-        Axis("*validation_samples", 1, 16),
+        Axis(TITLES, LEAST_TITLES, 192),
+        Axis(SAMPLES, 16, 48, per="*epochs"),
+        Axis("*.validation_samples", 1, 15, per="*epochs"),
     ),
-    **dict.fromkeys(
-        ("surrogate_loss", "surrogate_loss_drop", "surrogate_error", "surrogate_state"), (Axis(UNITS, 256, 768),)
-    ),
-    **dict.fromkeys(("loss", "effort"), (Axis(POOL, 2, SAMPLES),)),
+    **dict.fromkeys(("loss", "effort"), (_CANDIDATES,)),
     **dict.fromkeys(
         ("loss_drop", "alignment"),
-        (Axis(POOL, 2, SAMPLES, kept=True), Axis("loss_drop.validation_samples", 1, SAMPLES)),
+        (_CANDIDATES, Axis("loss_drop.validation_samples", 2, 8, per="loss_drop.epochs")),
     ),
-    "finetune": (Axis("finetune.epochs"), Axis("finetune.validation_samples", 1, 8)),
+    "finetune": (
+        Axis(SAMPLES, 4, 8, per="finetune.epochs"),
+        Axis("finetune.validation_samples", 1, 8, per="finetune.epochs"),
+    ),
     "evaluate": (
-        Axis(TITLES, LEAST_TITLES, 256, once=True),
-        Axis("evaluate.loss_users", 2, 16),
-        Axis("evaluate.ranking_users", 1, 8),
+        Axis(TITLES, LEAST_TITLES, 192, once=True),
+        Axis("evaluate.loss_users", 2, 14),
+        Axis("evaluate.ranking_users", 1, 7),
+        Axis("evaluate.valid_samples", 1, 8),
     ),
 }
-# Of those that do the same for each arm: how many arms the smallest run has.
-ARMS = {"finetune": 1, "evaluate": 2}
 
 
-def settings_of(config: Config) -> dict[str, Any]:
-    """Every setting by its dotted name; none of the recommenders that the run is not about."""
+@dataclass
+class Work:
+    """What a stage does in a run. figures, notes: what is shown of it.
 
-    def leaves(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in section.items():
-            yield from leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-
-    return dict(leaves(config.model_dump(exclude=set(config.unread_sections())), ""))
-
-
-def axes_of(stage: Stage, config: Config, counts: Mapping[str, int], *, shards: Collection[str] = ()) -> Iterator[Axis]:
-    """The axes of a stage that there are in a run, a pattern's one after the other.
-
-    counts: of the data. shards: what an interrupted run of the stage has left.
+    repeats: how many times what a small run does, as for other arms, or in more iterations of a solver. most: by how
+    much longer it takes if the data ask for all that the settings allow; None: they have no say.
     """
-    settings = settings_of(config)
-    for axis in SCALES.get(stage.name, ()):
-        if axis.name == POOL:
-            yield replace(axis, **_candidates(stage, config, counts, shards))
-            continue
-        if axis.name in counts:
-            drawn = settings.get("warmstart.samples") if axis.name == WARM else None
-            count = min(counts[axis.name], drawn or counts[axis.name])
-            yield replace(axis, limit=count, figures={axis.name: count})
-            continue
-        for name in settings:
-            section, _, leaf = name.rpartition(".")
-            unused = leaf == "validation_samples" and settings.get(f"{section}.patience", ...) is None
-            own = any(f"{name}.".startswith(f"{part}.") for part in stage.settings)
-            if own and fnmatch(name, axis.name) and not unused:
-                yield replace(axis, name=name, **_amount(name, config, settings, counts))
+
+    axes: list[Axis] = field(default_factory=list)
+    repeats: float = 1.0
+    figures: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    most: float | None = None
 
 
-def _amount(name: str, config: Config, settings: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
-    """How much of a setting's axis there is in the run, as `Axis` takes it."""
-    value, (section, _, leaf) = settings[name], name.rpartition(".")
-    match leaf:
-        case "epochs" | "max_epochs":
-            samples = budget_count(config.select.budget, counts[UNITS]) / small_budget(config, counts)
-            total = value * (samples if section == "finetune" else 1.0)
-            amount = {"limit": math.ceil(total), "total": total}
-            if settings.get(f"{section}.patience") is None or not counts["valid"]:
-                return {"figures": {"epochs": value}, **amount}
-            note = f"all {value:,} epochs are counted; early stopping ({section}.patience) may end it sooner"
-            return {"figures": {"epochs_at_most": value}, **amount, "most": total, "note": note}
-        case "validation_samples":
-            drawn = min(value, counts["valid"])
-            epochs = settings.get(f"{section}.epochs", settings.get(f"{section}.max_epochs"))
-            return {"figures": {"validated_per_epoch": drawn}, "limit": drawn, "total": drawn * epochs}
-        case "loss_users" | "ranking_users":
-            users = counts["test"] if value is None else min(value, counts["test"])
-            return {"figures": {leaf: users}, "limit": users}
-        case "depth":
-            steps = value * settings[f"{section}.repeats"]
-            return {"figures": {"steps": steps}, "limit": value, "total": steps}
-        case "max_iter":
-            usual = min(ITERATIONS, value)
-            note = f"{usual} iterations of CG are assumed, as usual for its default damping and tol; smaller ones take"
-            return {
-                "figures": {"iterations_assumed": usual, "iterations_at_most": value},
-                "limit": value,
-                "total": usual,
-                "most": value,
-                "note": f"{note} more, up to the {value:,} of {name}",
-            }
-    return {"figures": {leaf: value}, "limit": value}
+def work_of(stage: Stage, config: Config, data: Path, *, finished: Collection[str] = ()) -> Work:
+    """data: the folder of the data. finished: the units or shards that an interrupted run of the stage has left."""
+    work, settings = Work(), settings_of(config, stage.settings)
+    train, valid, test = (read_table(data / f"samples-{part}.parquet") for part in ("train", "valid", "test"))
+    counts = {UNITS: len(train), TITLES: len(read_table(data / "items.parquet"))}
+    counts[SAMPLES] = _samples(stage.name, config, data, finished)
+    for axis in SCALES[stage.name]:
+        per = (matching(settings, axis.per) or [""])[-1]
+        for name in matching((*counts, *settings), axis.name):
+            leaf, whole = name.rpartition(".")[2], counts.get(name, settings.get(name))
+            if leaf.endswith(("_users", "_samples")):
+                there = test[USER].n_unique() if leaf.endswith("_users") else len(valid)
+                whole = there if whole is None else min(whole, there)
+            # Without patience a training looks at no validation samples.
+            if whole and settings.get(name.replace(leaf, "patience"), 1) is not None:
+                work.axes.append(replace(axis, name=name, whole=whole, per=per, times=settings.get(per, 1)))
+                work.figures[leaf] = whole
+    for name in dict.fromkeys(axis.per for axis in work.axes if axis.per):
+        (section, _, leaf), value = name.rpartition("."), settings[name]
+        if settings.get(f"{section}.patience") is None:
+            work.figures[leaf] = value
+        else:
+            work.figures["epochs_at_most"], work.most = value, 1.0
+            work.notes.append(
+                f"all {value:,} epochs are counted; early stopping ({section}.patience) may end it sooner"
+            )
+    if most := settings.get("influence.solver.max_iter"):
+        usual = min(ITERATIONS, most)
+        work.figures |= {"iterations_assumed": usual, "iterations_at_most": most}
+        other = OTHER_PASSES + (SPECTRUM_PASSES if settings["influence.solver.damping"] is None else 0)
+        work.repeats, work.most = (other + usual) / (other + 1), (other + most) / (other + usual)
+    if stage.name in OF_ARMS:
+        missing = [amount for arm, amount in _arms(stage.name, config, len(train)).items() if arm not in finished]
+        work.figures["arms"], work.repeats = len(missing), sum(missing)
+    return work
 
 
-def _candidates(stage: Stage, config: Config, counts: Mapping[str, int], shards: Collection[str]) -> dict[str, Any]:
-    """How many candidates there are to be scored, as `Axis` takes it."""
-    size = config.effort.shard_size if stage.name == "effort" else config.loss_drop.shard_size
-    finished = size * sum(shard.endswith(".parquet") for shard in shards)
-    samples = max(0, budget_count(config.pool.size, counts[UNITS]) - finished)
-    return {"figures": {"samples": samples}, "limit": samples}
+def settings_of(config: Config, names: Collection[str] = tuple(Config.model_fields)) -> dict[str, Any]:
+    """The settings of these names and sections, each by its dotted name; none of what nothing reads."""
+
+    def leaves(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in section:
+            yield from leaves(value, f"{prefix}{key}.") if isinstance(value, BaseModel) else [(prefix + key, value)]
+
+    wanted = tuple(f"{name}." for name in names if name.partition(".")[0] not in config.unread_sections())
+    return {name: value for name, value in leaves(config, "") if f"{name}.".startswith(wanted)}
 
 
-def small_budget(config: Config, counts: Mapping[str, int]) -> int:
-    """Samples that a small run selects."""
-    return min(budget_count(config.select.budget, counts[UNITS]), config.finetune.batch_size, SAMPLES)
+def _samples(stage: str, config: Config, data: Path, finished: Collection[str]) -> int:
+    """How many samples a stage of the recommender has been left."""
+    if stage == "warmstart":
+        warm = len(read_table(data / "samples-warm.parquet"))
+        return min(warm, settings_of(config, [stage]).get("warmstart.samples") or warm)
+    n = len(read_table(data / "samples-train.parquet"))
+    if stage in OF_ARMS:
+        return budget_count(config.select.budget, n)
+    size = config.effort.shard_size if stage == "effort" else config.loss_drop.shard_size
+    return max(1, budget_count(config.pool.size, n) - size * sum(name.endswith(".parquet") for name in finished))
 
 
-def arms_of(stage: str, config: Config, counts: Mapping[str, int]) -> dict[str, float]:
-    """Names of the arms for each of which a stage of `ARMS` does the same, and how many times it does so.
+def _arms(stage: str, config: Config, n: int) -> dict[str, float]:
+    """What a stage does the same for, by name, each with how many times what a small run does.
 
-    A training takes as long as its samples: an arm of twice the budget counts twice.
+    A training takes as long as its samples; a small evaluation is of two arms.
     """
-    budget = budget_count(config.select.budget, counts[UNITS])
-    sizes = {name: budget_count(arm.budget, counts[UNITS]) / budget for name, arm in arms(config).items()}
+    budget = budget_count(config.select.budget, n)
+    sizes = {name: budget_count(arm.budget, n) / budget for name, arm in arms(config).items()}
     trainings = {tuning.name: sizes[tuning.arm] for tuning in fine_tunings(config)}
-    return trainings if stage == "finetune" else {BASE: 1.0, **dict.fromkeys(trainings, 1.0)}
+    return trainings if stage == "finetune" else dict.fromkeys((BASE, *trainings), 1 / 2)

@@ -1,7 +1,7 @@
 """From small runs of a stage to the whole of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,68 +11,54 @@ from dealrec.engine.measure import Cost
 SHOWS = 1.0  # CPU seconds that a larger run must take longer than a small one, for noise to be small against it
 GROWTHS, FACTOR = 3, 4  # how often a run is made larger at most until that shows, each step so many times the last
 
-Seconds = NDArray[np.float64]  # wall and CPU: [2]
-
 
 @dataclass(frozen=True)
 class Axis:
     """What a stage's cost grows with, in proportion, all else being as it is; and how much of it there is in a run.
 
-    name: of the data, or of a setting. least: of the smallest run; step: to the next one. kept: later axes are measured
-    at the size that was reached; per: the kept one that the cost of each grows with. once: whatever the number of arms.
-    limit: the largest size that can be tried. total: what is done in all, in such sizes; None: `limit`. most: by the
-    settings, where the data decide how much of it is done, and `note` says so. figures: what is shown of it.
+    name: of the data, or of a setting. least: of the smallest run; step: to the next one. whole: of the run. per: the
+    setting that says how many times it is gone through (a pattern in the table); times: its value, 1 in a small run.
+    once: however often the rest is repeated.
     """
 
     name: str
     least: int = 1
     step: int = 1
-    kept: bool = False
-    per: str | None = None
+    per: str = ""
     once: bool = False
-    limit: int = 1
-    total: float | None = None
-    most: float | None = None
-    figures: Mapping[str, int] = field(default_factory=dict)
-    note: str | None = None
+    whole: int = 1
+    times: int = 1
 
 
 def scaled(
-    run: Callable[[Mapping[str, int]], Cost],
-    axes: Sequence[Axis],
-    *,
-    arms: float = 1.0,
-    measure: Callable[[str, int], float] = lambda _name, size: size,
-) -> tuple[Seconds, Seconds, int]:
+    run: Callable[[Mapping[str, int]], Cost], axes: Sequence[Axis], *, repeats: float = 1.0
+) -> tuple[NDArray[np.float64], int]:
     """Run a stage at its least sizes twice, then with one axis larger at a time; add up what the whole of each takes.
 
-    run: at sizes by the names of axes. arms: how many times those of a small run. measure: of a size of an axis, what
-    the cost is proportional to. The first run alone pays for imports, as one in earnest does, and counts once.
-    Returns the seconds that are expected, those of `most` of each axis, and the peak memory of the runs in bytes.
+    run: at sizes by the names of axes. repeats: how many times what a small run does. The first run alone pays for
+    imports, as one in earnest does, and counts once.
+    Returns the wall and CPU seconds [2], and the peak memory in bytes.
     """
-    sizes = {axis.name: min(axis.least, max(1, axis.limit)) for axis in axes}
-    costs = [run(sizes), run(sizes)]
+    least = {axis.name: min(axis.least, axis.whole) for axis in axes}
+    costs = [run(least), run(least)]
     first, base = map(_seconds, costs)
-    expected = most = first + (arms - 1) * base
-    larger: dict[str | None, float] = {None: 1.0}  # how many times as much there is, in the whole, of what was cut
+    total = first + (repeats - 1) * base
     for axis in axes:
-        small, size, seconds = sizes[axis.name], sizes[axis.name], base
-        for step in (axis.step * FACTOR**growth for growth in range(GROWTHS)):
-            if size >= axis.limit or (seconds - base)[1] >= SHOWS:
+        small = size = least[axis.name]
+        most = axis.whole * (1 if "." in axis.name else axis.times)  # data that are few are gone through more often
+        growth = np.zeros(2)
+        for step in (axis.step * FACTOR**number for number in range(GROWTHS)):
+            if size >= most or growth[1] >= SHOWS:
                 break
-            size = min(axis.limit, small + step)
-            costs.append(run({**sizes, axis.name: size}))
-            seconds = _seconds(costs[-1])
-        least, reached = measure(axis.name, small), measure(axis.name, size)
-        rate = np.maximum(0.0, seconds - base) / max(reached - least, 1.0)
-        rate *= larger[axis.per] * (1.0 if axis.once else arms)
-        whole = measure(axis.name, axis.limit) if axis.total is None else axis.total
-        expected = expected + rate * (whole - least)
-        most = most + rate * ((whole if axis.most is None else axis.most) - least)
-        if axis.kept:
-            sizes[axis.name], base, larger[axis.name] = size, seconds, whole / reached
-    return expected, most, max(cost.peak_memory_bytes for cost in costs)
+            times = max(1, -(-min(most, small + step) // axis.whole))
+            size = min(axis.whole, small + step) * times
+            sizes = {**least, axis.name: size // times} | ({axis.per: times} if times > 1 else {})
+            costs.append(run(sizes))
+            growth = np.maximum(0.0, _seconds(costs[-1]) - base)
+        rate = growth / max(1, size - small) * (1.0 if axis.once else repeats)
+        total = total + rate * (axis.whole * axis.times - small)
+    return total, max(cost.peak_memory_bytes for cost in costs)
 
 
-def _seconds(cost: Cost) -> Seconds:
+def _seconds(cost: Cost) -> NDArray[np.float64]:
     return np.array([cost.wall_seconds, cost.cpu_seconds])
