@@ -112,7 +112,7 @@ class Epoch:
         """What is to be the greatest: minus the validation loss; without validation the latest.
 
         No ranking: by NDCG the first epoch can look best, since what beams recommend before anything is learnt is
-        what is popular; and ranking would take as long as training.
+        what is popular.
         """
         return -sum(self.valid_levels) if self.valid_levels else float(self.epoch)
 
