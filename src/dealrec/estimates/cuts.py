@@ -39,6 +39,9 @@ def write_cut(data: Path, out: Path, *, rows: Mapping[str, int], titles: int | N
     columns = {name: pl.col(name).replace(*stand_ins) for name in (ITEM, TARGET)}
     columns[HISTORY] = pl.col(HISTORY).list.eval(pl.element().replace(*stand_ins))
     for path in data.glob("*.parquet"):
+        if titles is None and path.stem not in rows:
+            (out / path.name).symlink_to(path.absolute())
+            continue
         table = read_table(path)
         if path.stem in rows:
             table = some_rows(table, rows[path.stem], block=BLOCK if path.stem == "samples-train" else 1)

@@ -57,9 +57,9 @@ def _plans(config: Config, run_dir: Path, stages: Sequence[Stage]) -> list[Plann
     try:
         refuse_foreign_directory(run_dir)
         parent = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
-        next(parent.iterdir(), None)  # refuses a file
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            code = errno.EACCES if parent.is_dir() else errno.ENOTDIR
+            raise OSError(code, os.strerror(code))
         return list(planned(config, run_dir, stages))
     except OSError as error:
         raise RunDirectoryError(f"Cannot use {run_dir}: {error.strerror}", "Choose another --run-dir.") from error

@@ -49,8 +49,8 @@ class Piece:
 
     def keep(self, stage: Stage, run_dir: Path) -> None:
         """Have later stages read what stands in a run directory, if what must hold of it does."""
-        found = stage.after(self.config, run_dir)
-        self.warnings += found if isinstance(found, list) else []
+        warnings = stage.after(self.config, run_dir)
+        self.warnings += warnings if isinstance(warnings, list) else []
         self.outcomes[stage.name] = (run_dir / stage.name).absolute()
 
     def run(self, stage: Stage, sizes: Mapping[str, int]) -> Cost:
@@ -86,9 +86,10 @@ class Piece:
         cut = self.folder / "-".join(map(str, ("cut", titles, *rows.values())))
         if not cut.exists():
             write_cut(data, cut, rows=rows, titles=titles)
+        candidates = some_rows(read_table(cut / "samples-train.parquet"), samples).select(SAMPLE)
         for path in (view / "pool" / "pool.parquet", view / "select" / "selected.parquet"):
             path.parent.mkdir()
-            some_rows(read_table(cut / "samples-train.parquet"), samples).select(SAMPLE).write_parquet(path)
+            candidates.write_parquet(path)
         for name, outcome in (self.outcomes | {"data": cut}).items():
             if name != view.name:
                 (view / name).symlink_to(outcome)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dealrec.config import Config
 from dealrec.engine.manifest import Manifest, intact_units, stage_origin
@@ -56,13 +57,13 @@ def _finished(config: Config, run_dir: Path, stage: Stage, complete: Mapping[str
         origin = stage_origin(stage, config, complete)
     except DealrecError:  # a file of the user's that is gone
         return frozenset()
-    out = run_dir / f"{stage.name}.part"
     if stage.name not in OF_ARMS:
-        shards = (out / SHARDS / origin.digest()[:16]).glob("*")
+        shards = (run_dir / f"{stage.name}.part" / SHARDS / origin.digest()[:16]).glob("*")
         return frozenset(path.name for path in shards if path.suffix != ".tmp")
-    earlier, _ = intact_units(run_dir / stage.name)
-    query = _UnitQuery(stage.name, config, Silent(), run_dir, out, stage.inputs, origin, earlier)
-    stage.run(query)
+    with TemporaryDirectory(prefix="dealrec-") as out:  # whatever the stage writes, nothing gets into the run
+        earlier, _ = intact_units(run_dir / stage.name)
+        query = _UnitQuery(stage.name, config, Silent(), run_dir, Path(out), stage.inputs, origin, earlier)
+        stage.run(query)
     return frozenset(query.units)
 
 
@@ -78,8 +79,10 @@ class _UnitQuery(Context):
         inputs: Collection[str] | None = None,
     ) -> Path:
         """Look for the unit."""
-        if self.origin is not None:
-            key = self.origin.part(name, without=without, inputs=self.inputs if inputs is None else inputs)
-            if self.earlier.get(name) == key or (self.out / UNITS / f"{name}@{key[:16]}").exists():
-                self.units[name] = key
+        if self.origin is None:
+            raise ValueError("without an origin no unit can be told from another")
+        key = self.origin.part(name, without=without, inputs=self.inputs if inputs is None else inputs)
+        folder = self.run_dir / f"{self.name}.part" / UNITS / f"{name}@{key[:16]}"
+        if self.earlier.get(name) == key or folder.exists():
+            self.units[name] = key
         return self.out / name

@@ -79,7 +79,7 @@ def work_of(stage: Stage, config: Config, data: Path, *, finished: Collection[st
     work, settings = Work(), settings_of(config, stage.settings)
     train, valid, test = (read_table(data / f"samples-{part}.parquet") for part in ("train", "valid", "test"))
     counts = {UNITS: len(train), TITLES: len(read_table(data / "items.parquet"))}
-    counts[SAMPLES] = _samples(stage.name, config, data, finished)
+    counts[SAMPLES] = _samples(stage.name, config, data, len(train), finished)
     for axis in SCALES[stage.name]:
         per = (matching(settings, axis.per) or [""])[-1]
         for name in matching((*counts, *settings), axis.name):
@@ -122,12 +122,11 @@ def settings_of(config: Config, names: Collection[str] = tuple(Config.model_fiel
     return {name: value for name, value in leaves(config, "") if f"{name}.".startswith(wanted)}
 
 
-def _samples(stage: str, config: Config, data: Path, finished: Collection[str]) -> int:
-    """How many samples a stage of the recommender has been left."""
+def _samples(stage: str, config: Config, data: Path, n: int, finished: Collection[str]) -> int:
+    """How many samples a stage of the recommender has been left, of n for training."""
     if stage == "warmstart":
         warm = len(read_table(data / "samples-warm.parquet"))
         return min(warm, settings_of(config, [stage]).get("warmstart.samples") or warm)
-    n = len(read_table(data / "samples-train.parquet"))
     if stage in OF_ARMS:
         return budget_count(config.select.budget, n)
     size = config.effort.shard_size if stage == "effort" else config.loss_drop.shard_size
