@@ -77,11 +77,11 @@ def draft(
         roles = guess(seen, given, choose)
     except DataError as error:  # what was left out may be the cause
         raise DataError("; ".join([error.cause, *(note.rstrip(".") for note in seen.notes)]), error.remedy) from None
-    guesses = {made.key: made for made in (*_files(roles, folder), *_columns(roles))} | said
+    guesses = {setting.key: setting for setting in (*_files(roles, folder), *_columns(roles))} | said
     choice = choose_split(roles, checked({"data": _nested(guesses)["data"]}).data, said="data.split" in said)
-    guesses |= {made.key: made for made in _sizes(roles, choice)} | said
+    guesses |= {setting.key: setting for setting in _sizes(roles, choice)} | said
     config = checked(_nested(guesses))
-    comments = {key: f"guessed: {made.reason}" for key, made in guesses.items() if made.reason is not None}
+    comments = {key: f"guessed: {setting.reason}" for key, setting in guesses.items() if setting.reason is not None}
     # A solver's key goes with its kind, so the whole section is shown.
     shown = {*_SHOWN, *comments, *(key.partition(".solver.")[0] + ".solver" * (".solver." in key) for key in said)}
     shown |= {"data.valid_share", "data.test_share"} if config.data.split == "time" else set()
@@ -175,9 +175,9 @@ def _relative(path: Path, folder: Path) -> str:
 def _nested(guesses: Mapping[str, Guess]) -> dict[str, Any]:
     """The settings as sections."""
     raw: dict[str, Any] = {}
-    for key, made in guesses.items():
+    for key, setting in guesses.items():
         section, name = section_of(raw, key)
-        section[name] = made.value
+        section[name] = setting.value
     return raw
 
 

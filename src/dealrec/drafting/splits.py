@@ -50,12 +50,14 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
     elif log is None:
         split, reason = "time", "there are times"
     else:
-        in_time, last_out = (min(_samples(log, data, cut).values(), default=0) for cut in ("time", "leave-last-out"))
+        by_cut = {cut: _samples(log, data, cut) for cut in ("time", "leave-last-out")}
+        in_time, last_out = (min(counts.values(), default=0) for counts in by_cut.values())
         users = log[USER].n_unique()
         split, reason = "time", f"there are times; {in_time:,} samples or more of {users:,} users in each part"
         if in_time < max(1, min(_FEW, _SMALL_SHARE * users)) and last_out > in_time:
             split, few = "leave-last-out", f"{in_time:,} samples of {users:,} users"
             reason = f"a cut in time would leave a part with {few}, this leaves {last_out:,}"
+        return SplitChoice(split, reason, by_cut[split], fault)
     return SplitChoice(split, reason, None if log is None else _samples(log, data, split), fault)
 
 

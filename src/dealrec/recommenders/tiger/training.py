@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dealrec.errors import NonFinite
-from dealrec.recommenders.tiger.decoding import Trie, make_trie, recommend
+from dealrec.recommenders.tiger.decoding import make_trie, recommend
 from dealrec.recommenders.tiger.semantic_ids import EOS, PAD, SemanticIds
 from dealrec.sequences.batches import plan_batches
 
@@ -147,9 +147,9 @@ def train(
     learning_rate: reached after warmup_steps, from where it falls with the square root of the steps (as in T5), so
     that no length of the training need be known. valid: samples whose loss is taken after each epoch; training ends
     after `patience` epochs without a lower loss. None: all epochs, the last is kept. start: an earlier run's
-    checkpoint, to go on from. keep: called with a checkpoint after each epoch. watch: shows an epoch's
-    progress. Order and dropout follow from `seed` and the epoch's number alone, so that a resumed run ends like an
-    uninterrupted one. Raises NonFinite if the loss diverges.
+    checkpoint, to go on from. keep: called with a checkpoint after each epoch. watch: shows an epoch's progress. Order
+    and dropout follow from `seed` and the epoch's number alone, so that a resumed run ends like an uninterrupted one.
+    Raises NonFinite if the loss diverges.
     """
     if not len(examples):
         raise ValueError("there is no sample to train on")
@@ -235,7 +235,6 @@ def rank(
     k: int,
     beams: int,
     exclude_seen: bool,
-    trie: Trie | None = None,
     batch_size: int = 32,
     watch: Callable[[Sequence[Tensor]], Iterable[Tensor]] = iter,
 ) -> list[list[int]]:
@@ -244,7 +243,7 @@ def rank(
     exclude_seen: leave out the items of the whole history, those included that the model does not read. The
     model is in eval mode.
     """
-    trie = trie or make_trie(ids, device=model.device)
+    trie = make_trie(ids, device=model.device)
     histories = examples.histories() if exclude_seen else None
     rankings: list[list[int]] = [[] for _ in range(len(examples))]
     for index in watch(examples.plan(batch_size=batch_size)):
