@@ -204,6 +204,23 @@ def test_workers_come_to_the_same(compared: Path, tmp_path: Path) -> None:
     assert ours["loss"].to_list() == pytest.approx(theirs["loss"].to_list(), abs=1e-6)
 
 
+def test_replicates_start_at_their_own_warm_start_where_that_is_wanted(tmp_path: Path, tiny_llm: Path) -> None:
+    data = {"split": "time", "warm_share": 0.5, "samples_per_user": 3}
+    compare_own = {**SETTINGS["compare"], "methods": [], "random_sizes": [1], "warm_starts": "own"}
+    path = write_small_config(tmp_path, tiny_llm, **{**SETTINGS, "data": data, "compare": compare_own})
+    config = load(path)
+
+    def starts() -> list[bytes]:
+        folders = run_replicates(config, tmp_path / "run", progress=Silent())
+        assert (folders[0] / "data/items.parquet").samefile(folders[1] / "data/items.parquet")
+        return [next((folder / "warmstart").rglob("adapter_model.safetensors")).read_bytes() for folder in folders]
+
+    first, second = starts()
+    assert first != second
+    config = load(path, ["compare.warm_starts=shared"])
+    assert starts() == [first, first]
+
+
 def test_the_arms_of_a_replicate() -> None:
     settings = {
         "select": {"method": "loss-drop", "budget": 0.1},

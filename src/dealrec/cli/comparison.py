@@ -30,7 +30,7 @@ def show_comparison(outcome: Outcome, *, json: bool) -> None:
             Text(shown(arm)),
             f"{arm.size:,}",
             amount(arm.equivalent.point, arm.size),
-            interval(arm),
+            interval(arm.equivalent, arm.size),
             f"{arm.cost:,.0f}",
             "yes" if pays(arm) else "no",
             difference(loss.mean),

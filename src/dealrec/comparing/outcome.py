@@ -70,7 +70,14 @@ def compare(config: Config, run_dir: Path, *, progress: Progress) -> Outcome:
     )
     outcome = Outcome(results, failures, label(config.select.method), run_dir)
     _write(outcome, cells, config)
-    write_page(results, outcome.page, method=outcome.method, failures=failures, confidence=config.evaluate.confidence)
+    write_page(
+        results,
+        outcome.page,
+        method=outcome.method,
+        failures=failures,
+        confidence=config.evaluate.confidence,
+        warm_starts=config.compare.warm_starts,
+    )
     return outcome
 
 

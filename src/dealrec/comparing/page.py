@@ -10,9 +10,12 @@ from dealrec.formats import difference
 from dealrec.reporting.equivalents import Row, draw_equivalents
 from dealrec.reporting.templates import render
 
+REPLICATES = {
+    "shared": "A replicate starts at the surrogate's seed: surrogate, signals, pool, selection and training are its"
+    " own; data, warm start and test users are shared, so that what is said is true of this warm start.",
+    "own": "A replicate starts at the warm start: all but data and test users is its own.",
+}
 NOTES = (
-    "A replicate starts at the surrogate's seed: surrogate, signals, pool, selection and training are its own; data,"
-    " warm start and test users are shared.",
     "Random arms are draws of their own in each replicate. All arms of a budget take the same number of steps at one"
     " learning rate.",
     "Intervals come from resampling replicates and users; p is two-sided, over replicates, and corrected for the number"
@@ -24,7 +27,9 @@ NOTES = (
 )
 
 
-def write_page(results: Results, path: Path, *, method: str, failures: dict[str, str], confidence: float) -> None:
+def write_page(
+    results: Results, path: Path, *, method: str, failures: dict[str, str], confidence: float, warm_starts: str
+) -> None:
     """Write it at once under its name. method: the run's own, which the headline is of."""
     arms = results.arms
     own = next((arm for arm in arms if arm.method == method), arms[0] if arms else None)
@@ -39,7 +44,11 @@ def write_page(results: Results, path: Path, *, method: str, failures: dict[str,
         "segments": list(results.segments.items()),
         "curve": results.curve,
         "confidence": confidence,
-        "notes": [*NOTES, *(f"{arm} selected nothing: {reason}" for arm, reason in failures.items())],
+        "notes": [
+            REPLICATES[warm_starts],
+            *NOTES,
+            *(f"{arm} selected nothing: {reason}" for arm, reason in failures.items()),
+        ],
     }
     write_text(path, render("methods.html.jinja", content))
 
@@ -65,7 +74,9 @@ def _cells(arm: ArmResult, others: list[str], segments: list[str]) -> dict[str, 
         "size": arm.size,
         "tokens": arm.label_tokens,
         "worth": amount(arm.equivalent.point, arm.size),
-        "interval": interval(arm),
+        "interval": interval(arm.equivalent, arm.size),
+        "tokens_worth": amount(arm.token_equivalent.point, arm.label_tokens),
+        "tokens_interval": interval(arm.token_equivalent, arm.label_tokens),
         "cost": arm.cost,
         "pays": pays(arm),
         "loss": difference(loss.mean),

@@ -14,6 +14,7 @@ def replicate_config(config: Config, number: int) -> Config:
     return config.model_copy(
         update={
             "replicate": number,
+            "warm_replicate": number if config.compare.warm_starts == "own" else 0,
             "select": config.select.model_copy(
                 update={"selections": 1, "random_arms": 0, "arms": {**dict(_arms(config)), **config.select.arms}}
             ),

@@ -1,6 +1,6 @@
 """What the cells say: every arm against Random at its budget, and in random samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,8 +43,9 @@ class ArmResult:
     """An arm: what it came to.
 
     means, differences: by measure. valid: the difference in the loss of validation samples; what it has beyond that of
-    the test users was fitted to them. equivalent: in random samples. cost: the random samples that could have been
-    trained on for what selecting cost. segments: by name the difference in loss.
+    the test users was fitted to them. equivalent: in random samples; token_equivalent: in label tokens of random
+    samples. cost: the random samples that could have been trained on for what selecting cost. segments: by name the
+    difference in loss.
     """
 
     arm: str
@@ -55,6 +56,7 @@ class ArmResult:
     differences: Mapping[str, Difference]
     valid: float | None
     equivalent: EquivalentInterval
+    token_equivalent: EquivalentInterval
     cost: float
     segments: Mapping[str, Interval]
 
@@ -93,7 +95,7 @@ def results_of(
 ) -> Results:
     """Compare the cells. measures: names; costs: of arms, in samples; segments: user_id, segment, a row each."""
     arms = arms_of(cells)
-    curve = random_curve(arms)
+    curve, by_tokens = random_curve(arms, size=_samples), random_curve(arms, size=_label_tokens)
     pairs = [(arm, random) for arm in arms if arm.method != RANDOM for random in curve if random.size == arm.size]
     measured = {name: Measured(cells, name) for name in measures}
     differences = {name: _differences(pairs, of, name, statistics) for name, of in measured.items()}
@@ -112,7 +114,8 @@ def results_of(
             means={name: float(of.of(arm.name, of.replicates(arm.name)).mean()) for name, of in measured.items()},
             differences={name: differences[name][arm.name] for name in measures},
             valid=None if valid is None else float(paired(arm, random, valid).mean()),
-            equivalent=_equivalent(arm, curve, losses, statistics),
+            equivalent=_equivalent(arm, curve, losses, statistics, size=_samples),
+            token_equivalent=_equivalent(arm, by_tokens, losses, statistics, size=_label_tokens),
             cost=costs.get(arm.name, 0.0),
             segments={
                 name: statistics.interval(paired(arm, random, losses, mask))
@@ -131,10 +134,18 @@ def results_of(
     )
 
 
-def random_curve(arms: Sequence[Arm]) -> list[Arm]:
+def random_curve(arms: Sequence[Arm], *, size: Callable[[Arm], int]) -> list[Arm]:
     """Random's arms by size, one of each."""
-    by_size = {arm.size: arm for arm in reversed(arms) if arm.method == RANDOM}
-    return [by_size[size] for size in sorted(by_size)]
+    by_size = {size(arm): arm for arm in reversed(arms) if arm.method == RANDOM}
+    return [by_size[number] for number in sorted(by_size)]
+
+
+def _samples(arm: Arm) -> int:
+    return arm.size
+
+
+def _label_tokens(arm: Arm) -> int:
+    return arm.label_tokens
 
 
 def paired(arm: Arm, random: Arm, measured: Measured, users: NDArray[np.bool_] | None = None) -> Values:
@@ -172,10 +183,12 @@ def _verdict(mean: float, p: float | None, measure: str, *, confidence: float) -
     return "better" if (mean < 0) == (measure == LOSS) else "worse"
 
 
-def _equivalent(arm: Arm, curve: Sequence[Arm], losses: Measured, statistics: Statistics) -> EquivalentInterval:
+def _equivalent(
+    arm: Arm, curve: Sequence[Arm], losses: Measured, statistics: Statistics, *, size: Callable[[Arm], int]
+) -> EquivalentInterval:
     replicates = losses.replicates(arm.name, *(random.name for random in curve))
     return equivalent_interval(
-        [random.size for random in curve],
+        [size(random) for random in curve],
         np.array([losses.of(random.name, replicates) for random in curve]),
         losses.of(arm.name, replicates),
         confidence=statistics.confidence,

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from dealrec.stages.context import Stage
 from dealrec.stages.pipeline import results
 
 SETTINGS = "comparison-config.json"
-SHARED = ("data", "warmstart")  # of all replicates: what is the same whatever is selected
+SHARED = {"shared": ("data", "warmstart"), "own": ("data",)}  # stages of all replicates, by compare.warm_starts
 NOT_NEEDED = ("export", "compare")
 MAY_CHANGE = {"compare", "select", "pool", "fidelity"}  # sections that add cells, or make other ones
 
@@ -38,9 +39,10 @@ def run_replicates(config: Config, run_dir: Path, *, progress: Progress) -> list
         _refuse_other(config, run_dir)
         folders = [run_dir / f"replicate-{number}" for number in range(config.compare.replicates)]
         configs = [replicate_config(config, number) for number in range(len(folders))]
-        run(configs[0], folders[0], [s for s in _stages(configs[0]) if s.name in SHARED], progress=progress)
+        shared = SHARED[config.compare.warm_starts]
+        run(configs[0], folders[0], [s for s in _stages(configs[0]) if s.name in shared], progress=progress)
         for folder in folders[1:]:
-            _share(folders[0], folder)
+            _share(folders[0], folder, shared)
         if config.compare.workers == 1 or len(folders) == 1:
             for number, (settings, folder) in enumerate(zip(configs, folders, strict=True)):
                 progress.say(f"replicate {number + 1} of {len(folders)} ...")
@@ -72,12 +74,12 @@ def estimate_replicates(config: Config, run_dir: Path, *, progress: Progress) ->
         _refuse_other(config, run_dir, write=False)
     settings = replicate_config(config, 0)
     first = estimate(settings, run_dir / "replicate-0", stages=_stages(settings), progress=progress)
-    whole = [first]
+    whole, shared = [first], SHARED[config.compare.warm_starts]
     for number in range(1, config.compare.replicates):
         folder = run_dir / f"replicate-{number}"
         begun = [read_manifest(folder / stage.stage) is not None for stage in first.stages]
         stages = [
-            replace(stage, plan=Plan.UP_TO_DATE if done or stage.stage in SHARED else Plan.WILL_RUN)
+            replace(stage, plan=Plan.UP_TO_DATE if done or stage.stage in shared else Plan.WILL_RUN)
             for stage, done in zip(first.stages, begun, strict=True)
         ]
         whole.append(replace(first, stages=stages))
@@ -89,10 +91,10 @@ def _stages(config: Config) -> tuple[Stage, ...]:
     return tuple(stage for stage in results(config) if stage.name not in NOT_NEEDED)
 
 
-def _share(source: Path, folder: Path) -> None:
+def _share(source: Path, folder: Path, stages: Iterable[str]) -> None:
     """Have a replicate go on from what all have in common, as hard links."""
     folder.mkdir(exist_ok=True)
-    for name in SHARED:
+    for name in stages:
         ours, theirs = (read_manifest(place / name) for place in (folder, source))
         if ours is None or theirs is None or ours.fingerprint != theirs.fingerprint:
             shutil.rmtree(folder / name, ignore_errors=True)

@@ -3,7 +3,7 @@
 from dealrec.columns import LOSS
 from dealrec.comparing.results import ArmResult, Results
 from dealrec.config.arms import SELECTED
-from dealrec.evaluation.equivalents import Equivalent
+from dealrec.evaluation.equivalents import Equivalent, EquivalentInterval
 
 
 def sentence(arm: ArmResult, results: Results) -> str:
@@ -11,7 +11,7 @@ def sentence(arm: ArmResult, results: Results) -> str:
 
     "512 by both-loss-drops are worth 5,200 random ones [3,900, 7,100], at the cost of 1,700": what a team can act on.
     """
-    worth = " ".join(filter(None, [amount(arm.equivalent.point, arm.size), interval(arm)]))
+    worth = " ".join(filter(None, [amount(arm.equivalent.point, arm.size), interval(arm.equivalent, arm.size)]))
     text = f"{arm.size:,} by {arm.method} are worth {worth} random ones"
     text += f", at the cost of {arm.cost:,.0f}" if arm.cost else ", at no cost"
     loss = arm.differences[LOSS]
@@ -30,10 +30,10 @@ def shown(arm: ArmResult) -> str:
     return arm.method if arm.arm == SELECTED else arm.arm
 
 
-def interval(arm: ArmResult) -> str:
-    """Of its equivalent; empty without replicates."""
-    low, high = arm.equivalent.low, arm.equivalent.high
-    return "" if low is None or high is None else f"[{amount(low, arm.size)}, {amount(high, arm.size)}]"
+def interval(equivalent: EquivalentInterval, size: int) -> str:
+    """Its ends, as `amount` has them; empty without replicates."""
+    low, high = equivalent.low, equivalent.high
+    return "" if low is None or high is None else f"[{amount(low, size)}, {amount(high, size)}]"
 
 
 def pays(arm: ArmResult) -> bool:
@@ -42,7 +42,10 @@ def pays(arm: ArmResult) -> bool:
 
 
 def amount(equivalent: Equivalent, size: int) -> str:
-    """In random samples; outside of what was measured how it compares with its end."""
+    """In random samples, or their label tokens; outside of what was measured how it compares with its end.
+
+    size: the arm's own, in the same unit.
+    """
     if equivalent.bound == "above":
         return f"above {equivalent.samples / size:.3g}x"
     if equivalent.bound == "below":

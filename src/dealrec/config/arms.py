@@ -12,7 +12,7 @@ from dealrec.config.settings import Config
 BASE, SELECTED, RANDOM = "base", "selected", "random"  # the kinds of arms
 ARMS = ("select.selections", "select.random_arms", "select.arms")  # the settings of which there are
 SEEDS = ("seed", "replicate")  # the settings of what is drawn from the surrogate on
-_SELECTION, _TRAINING, _REPLICATE, _ARM = 1, 2, 3, 4  # streams of derived seeds
+_SELECTION, _TRAINING, _REPLICATE, _ARM, _WARM_START = 1, 2, 3, 4, 5  # streams of derived seeds
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,13 @@ class FineTuning:
 
 
 def replicate_seed(config: Config) -> int:
-    """The seed of everything from the surrogate on but for what replicates share: data, warm start, test users."""
+    """The seed of everything from the surrogate on but for the warm start, the data and the test users."""
     return _derived(config.seed, _REPLICATE, config.replicate)
+
+
+def warm_seed(config: Config) -> int:
+    """The seed of everything that the warm start draws."""
+    return _derived(config.seed, _WARM_START, config.warm_replicate)
 
 
 def selected_arms(config: Config) -> dict[str, int]:

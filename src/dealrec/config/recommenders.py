@@ -100,7 +100,7 @@ class TIGERConfig(Section):
     validation_samples: int = Field(
         1000,
         ge=1,
-        description="Validation samples, at most, whose loss is taken, and that are ranked, after each epoch.",
+        description="Validation samples, at most, whose loss is taken after each epoch.",
     )
 
 

@@ -148,4 +148,9 @@ class CompareConfig(Section):
     valid_samples: int = Field(
         2048, ge=0, description="Validation samples, at most, whose loss is measured to see what was fitted to them."
     )
+    warm_starts: Literal["shared", "own"] = Field(
+        "shared",
+        description="Of the replicates, where data.warm_share sets samples apart. shared: all go on from one, and what"
+        " comes out is true of that model. own: each trains its own, and it is true of others of its kind.",
+    )
     workers: int = Field(1, ge=1, description="Replicates at a time, a process each.")

@@ -231,6 +231,7 @@ class Config(Settings):
     replicate: int = Field(
         0, ge=0, description="Number of a repetition from the surrogate's seed on: other draws on the same data."
     )
+    warm_replicate: int = Field(0, ge=0, description="Number of a repetition of the warm start, on the same data.")
     data: DataConfig = Field(DataConfig(), description="Interactions, splits and samples.")
     surrogate: SurrogateConfig = Field(SurrogateConfig(), description="The surrogate recommender.")
     influence: InfluenceConfig = Field(InfluenceConfig(), description="Influence scores.")

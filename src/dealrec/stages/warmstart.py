@@ -14,7 +14,7 @@ STAGE = Stage(
     2,
     run,
     ("data/samples-warm.parquet", "data/samples-valid.parquet", "data/items.parquet"),
-    ("seed", "data.warm_share", "warmstart", *kinds.SETTINGS),
+    ("seed", "warm_replicate", "data.warm_share", "warmstart", *kinds.SETTINGS),
     kinds.files,
     kinds.machine,
 )

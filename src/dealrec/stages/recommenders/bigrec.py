@@ -11,6 +11,7 @@ import polars as pl
 
 from dealrec.columns import ITEM, TRAIN_COUNT
 from dealrec.config import Config
+from dealrec.config.arms import warm_seed
 from dealrec.data.catalogue import Catalogue, pairs
 from dealrec.devices import fingerprint_parts
 from dealrec.engine.launching import on_devices
@@ -118,7 +119,7 @@ def warm_start(context: Context) -> None:
     """Fine-tune on the earlier part of the training period, where the settings set one apart."""
     samples, most = read_table(context.input("data/samples-warm.parquet")), context.config.warmstart.samples
     if most is not None:
-        samples = samples.sample(min(most, len(samples)), seed=context.config.seed)
+        samples = samples.sample(min(most, len(samples)), seed=warm_seed(context.config))
     context.facts["samples"] = len(samples)
     if len(samples):
         job = partial(_train_warm, samples=samples)
@@ -126,17 +127,16 @@ def warm_start(context: Context) -> None:
 
 
 def _train_warm(context: Context, out: Path, *, samples: pl.DataFrame) -> None:
-    settings, seed = context.config.warmstart, context.config.seed
+    settings, seed = context.config.warmstart, warm_seed(context.config)
     reload = partial(_load, context, out, trainable=False)
-    train_on(
-        context, "warm start", _fresh(context), samples, out, settings=settings, seed=seed, save=save, reload=reload
-    )
+    llm = _fresh(context, seed=seed)
+    train_on(context, "warm start", llm, samples, out, settings=settings, seed=seed, save=save, reload=reload)
 
 
 def start(context: Context) -> "BIGRec":
     """The LLM with the adapter that effort is scored on and fine-tuning starts from, or all of it learnable."""
     warm = context.input("warmstart") / WARM
-    return _fresh(context) if not warm.exists() else _load(context, warm, trainable=True)
+    return _fresh(context, seed=context.config.seed) if not warm.exists() else _load(context, warm, trainable=True)
 
 
 def save(recommender: Any, folder: Path) -> None:
@@ -194,17 +194,15 @@ def start_folder(context: Context) -> Path | None:
     return warm if warm.exists() else context.config.llm.adapter
 
 
-def _fresh(context: Context) -> "BIGRec":
-    """The LLM with the adapter of the settings or a new one; with finetune.full, without one."""
+def _fresh(context: Context, *, seed: int) -> "BIGRec":
+    """The LLM with the adapter of the settings or a new one, drawn from the seed; with finetune.full, without one."""
     from dealrec.recommenders.bigrec.model import attach_lora
 
     config = context.config
     if config.llm.adapter is not None or config.finetune.full:
         return _load(context, config.llm.adapter, trainable=True)
     recommender = _load(context, None, trainable=False)
-    recommender.model = recommender.base = attach_lora(
-        recommender.model, **config.llm.lora.model_dump(), seed=config.seed
-    )
+    recommender.model = recommender.base = attach_lora(recommender.model, **config.llm.lora.model_dump(), seed=seed)
     return recommender
 
 

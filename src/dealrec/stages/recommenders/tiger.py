@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from dealrec.config import Config
+from dealrec.config.arms import warm_seed
 from dealrec.data.catalogue import Catalogue, pairs
 from dealrec.devices import fingerprint_parts
 from dealrec.engine.run_directory import read_table
@@ -55,7 +56,7 @@ def warm_start(context: Context) -> None:
 
     def save_untrained(folder: Path) -> None:
         ids = _semantic_ids(context, warm)
-        model = new_model(ids.vocab_size, **settings.t5.model_dump(), seed=context.config.seed)
+        model = new_model(ids.vocab_size, **settings.t5.model_dump(), seed=warm_seed(context.config))
         save(folder, model, ids, catalogue.ids)
 
     model, ids, items = load(context.shard_once("untrained", save_untrained))
@@ -78,7 +79,7 @@ def warm_start(context: Context) -> None:
             batch_size=settings.batch_size,
             max_epochs=settings.max_epochs,
             patience=settings.patience,
-            seed=context.config.seed,
+            seed=warm_seed(context.config),
             start=checkpoint,
             keep=keep,
         )
@@ -158,7 +159,7 @@ def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
     known = torch.zeros(len(catalogue), dtype=torch.bool)
     known[[row for sequence in warm for row in sequence]] = True
     with context.progress.bar("warmstart: fitting the codes"):
-        model = fit(embeddings[known], **settings.codes.model_dump(), seed=context.config.seed)
+        model = fit(embeddings[known], **settings.codes.model_dump(), seed=warm_seed(context.config))
     fit_quality = quality(model, embeddings[known])
     context.progress.say(
         f"warmstart: {fit_quality.colliding:.1%} of the items share their codes with another; the codes leave"
@@ -168,9 +169,9 @@ def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
 
 
 def _rows(context: Context, part: str, *, limit: int | None = None) -> list[list[int]]:
-    """Each sample as rows of the catalogue, the target last; at most so many, drawn from the seed."""
+    """Each sample as rows of the catalogue, the target last; at most so many, drawn."""
     catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
     samples = read_table(context.input(f"data/samples-{part}.parquet"))
     if limit is not None and limit < len(samples):
-        samples = samples.sample(limit, seed=context.config.seed)
+        samples = samples.sample(limit, seed=warm_seed(context.config))
     return [[index - 1 for index in sequence] for sequence in catalogue.sequences(samples)]

@@ -1,0 +1,50 @@
+"""Results by hand: cells of known losses."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dealrec.comparing.cells import Cell
+from dealrec.comparing.results import Results, Statistics, results_of
+
+LOSSES = {"random-x1": 3.0, "random-x4": 2.0, "selected": 2.5}  # half way between Random's two
+SIZES = {"random-x1": (100, 200), "random-x4": (400, 3200), "selected": (100, 50)}  # samples, label tokens
+
+
+def results(folder: Path, *, replicates: int = 2) -> Results:
+    cells = []
+    for arm, loss in LOSSES.items():
+        for replicate in range(replicates):
+            path = folder / arm / str(replicate)
+            path.mkdir(parents=True)
+            shift = 0.01 * (-1) ** replicate * (arm == "selected")  # replicates differ, and their mean does not
+            users = {"user_id": [1, 2, 3], "loss": [loss - 0.5 + 2 * shift, loss + shift, loss + 0.5]}
+            pl.DataFrame(users).write_parquet(path / "per_user.parquet")
+            cells.append(Cell(arm, arm.partition("-")[0], replicate, 0, *SIZES[arm], path))
+    return results_of(
+        cells,
+        measures=["loss"],
+        costs={},
+        segments=pl.DataFrame(schema={"user_id": pl.Int64, "segment": pl.String}),
+        statistics=Statistics(0.95, 200, 0),
+    )
+
+
+def test_an_arm_is_worth_samples_and_label_tokens_each_on_its_own_axis(tmp_path: Path) -> None:
+    (arm,) = results(tmp_path).arms
+    assert arm.equivalent.point.samples == pytest.approx((100 * 400) ** 0.5)
+    assert arm.token_equivalent.point.samples == pytest.approx((200 * 3200) ** 0.5)
+    assert arm.token_equivalent.low is not None
+
+
+def test_one_replicate_gives_no_interval_on_either_axis(tmp_path: Path) -> None:
+    (arm,) = results(tmp_path, replicates=1).arms
+    assert arm.equivalent.low is None
+    assert arm.token_equivalent.low is None
+
+
+def test_random_arms_of_as_many_tokens_are_one_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SIZES, "random-x4", (400, 200))
+    (arm,) = results(tmp_path).arms
+    assert arm.token_equivalent.point.bound == "above"
