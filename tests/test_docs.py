@@ -233,6 +233,6 @@ def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tm
             described.add(path)
     there = {str(path.relative_to(folder)) for path in folder.rglob("*.parquet")}
     assert {name for name in there - described if not re.match(r"evaluate/(selected|random)", name)} == set()
-    assert [stage.name for stage in stages] == re.findall(r"^## (\w+)$", RUN_DIRECTORY, flags=re.MULTILINE)[
-        : len(stages)
-    ]
+    sections = re.findall(r"^## (\w+)$", RUN_DIRECTORY, flags=re.MULTILINE)
+    sections.remove("signal_warmstart")  # only where signals are another recommender's
+    assert [stage.name for stage in stages] == sections[: len(stages)]

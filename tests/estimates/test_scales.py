@@ -111,6 +111,7 @@ def test_every_axis_of_the_table_is_of_some_run(data: Path, solver: str, recomme
         "finetune": stopping,
         "warmstart": stopping,
         "evaluate": {"valid_samples": 3},
+        "signals": {"tiger": {}} if recommender == "bigrec" else {"llm": {}},
     }
     for stage, axes in SCALES.items():
         names = amounts(stage, {**content, "influence": {"solver": {"kind": solver}}}, data)

@@ -213,7 +213,8 @@ def test_the_card_of_datasets(run_dir: Path, tmp_path: Path) -> None:
     card = DatasetCard.load(made.folder / "README.md")
     assert card.data.license == "cc-by-4.0"
     assert "# 40 of 40 training samples" in card.text
-    assert "influence and effort" in card.text
+    assert "Selected by dealrec, with dealrec" in card.text
+    assert "DEALRec: influence and effort" in card.text
     assert made.files["data-00000-of-00001.arrow"] in card.text
     assert str(run_dir.parent) not in card.text
 
@@ -223,7 +224,8 @@ def test_provenance_says_where_the_rows_come_from(run_dir: Path, tmp_path: Path)
     found = json.loads((made.folder / "provenance.json").read_text())
     ids = pl.read_parquet(run_dir / "select" / "random-1.parquet")[SAMPLE].sort().to_list()
     assert found["sample_ids"] == ids
-    assert "at random" in found["selection"]["method"]
+    assert found["selection"]["method"] == "random"
+    assert "Uniform draw" in found["selection"]["summary"]
     assert found["stages"]["select"]["settings"]["select"]["strata"] == 4
     manifest = json.loads((run_dir / "effort" / "manifest.json").read_text())
     assert found["stages"]["effort"]["fingerprint"] == manifest["fingerprint"]

@@ -25,7 +25,10 @@ from dealrec.stages.context import Stage
 from dealrec.stages.pipeline import results
 
 SETTINGS = "comparison-config.json"
-SHARED = {"shared": ("data", "warmstart"), "own": ("data",)}  # stages of all replicates, by compare.warm_starts
+SHARED = {
+    "shared": ("data", "warmstart", "signal_warmstart"),
+    "own": ("data",),
+}  # stages of all replicates, by compare.warm_starts
 NOT_NEEDED = ("export", "compare")
 MAY_CHANGE = {"compare", "select", "pool", "fidelity"}  # sections that add cells, or make other ones
 
@@ -39,10 +42,10 @@ def run_replicates(config: Config, run_dir: Path, *, progress: Progress) -> list
         _refuse_other(config, run_dir)
         folders = [run_dir / f"replicate-{number}" for number in range(config.compare.replicates)]
         configs = [replicate_config(config, number) for number in range(len(folders))]
-        shared = SHARED[config.compare.warm_starts]
-        run(configs[0], folders[0], [s for s in _stages(configs[0]) if s.name in shared], progress=progress)
+        shared = [stage for stage in _stages(configs[0]) if stage.name in SHARED[config.compare.warm_starts]]
+        run(configs[0], folders[0], shared, progress=progress)
         for folder in folders[1:]:
-            _share(folders[0], folder, shared)
+            _share(folders[0], folder, [stage.name for stage in shared])
         if config.compare.workers == 1 or len(folders) == 1:
             for number, (settings, folder) in enumerate(zip(configs, folders, strict=True)):
                 progress.say(f"replicate {number + 1} of {len(folders)} ...")

@@ -3,7 +3,6 @@
 import difflib
 import functools
 import json
-import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -53,11 +52,19 @@ def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) 
     """Settings from nested mappings; relative paths are resolved against `base`."""
     config = checked(overridden(raw, overrides))
     for key in _path_settings():
-        value = operator.attrgetter(key)(config)
+        value = _value(config, key)
         if value is not None:
             location = _folder_or_id(value, base) if isinstance(value, str) else _resolve(value, base)
             config = with_setting(config, key.split("."), location)
     return _with_method_files(config, base)
+
+
+def _value(config: Config, key: str) -> Any:
+    """Of a setting; None where the section that it is in is not given."""
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name, None)
+    return value
 
 
 def _with_method_files(config: Config, base: Path) -> Config:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dealrec.config.solvers import FOLDER_OR_ID, Section
 
@@ -102,6 +102,26 @@ class TIGERConfig(Section):
         ge=1,
         description="Validation samples, at most, whose loss is taken after each epoch.",
     )
+
+
+class SignalsConfig(Section):
+    """What loss, loss drop, effort and alignment are taken with: another recommender, where one is named here.
+
+    It has a warm start of its own, like that of the one that is fine-tuned.
+    """
+
+    llm: LLMConfig | None = Field(
+        None, description="An LLM (BIGRec), such as a smaller one of the family. null: the recommender's own, or TIGER."
+    )
+    tiger: TIGERConfig | None = Field(
+        None, description="A TIGER, which needs data.warm_share. null: the recommender's own, or the LLM."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.llm is not None and self.tiger is not None:
+            raise ValueError("signals.llm and signals.tiger exclude each other: signals are taken with one of them")
+        return self
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dealrec.config.recommenders import RECOMMENDERS, LLMConfig, TIGERConfig
+from dealrec.config.recommenders import RECOMMENDERS, LLMConfig, SignalsConfig, TIGERConfig
 from dealrec.config.selection import (
     CompareConfig,
     EffortConfig,
@@ -246,6 +246,9 @@ class Config(Settings):
     warmstart: WarmStartConfig = Field(
         WarmStartConfig(), description="The warm start of BIGRec, where data.warm_share sets samples apart."
     )
+    signals: SignalsConfig = Field(
+        SignalsConfig(), description="The recommender that signals are taken with, if it is not the one of the run."
+    )
     pool: PoolConfig = Field(PoolConfig(), description="Candidates of the recommender's signals.")
     effort: EffortConfig = Field(EffortConfig(), description="Effort scores.")
     loss_drop: LossDropConfig = Field(LossDropConfig(), description="The recommender's loss drop.")
@@ -270,15 +273,30 @@ class Config(Settings):
         sections = frozenset().union(*(recommender.sections for recommender in RECOMMENDERS.values()))
         return sections - RECOMMENDERS[self.recommender].sections
 
+    def scorer(self) -> Self:
+        """The settings as the recommender's signals see them: of the recommender that `signals` names, if any."""
+        if self.signals.llm is not None:
+            return self.model_copy(update={"recommender": "bigrec", "llm": self.signals.llm})
+        if self.signals.tiger is not None:
+            return self.model_copy(update={"recommender": "tiger", "tiger": self.signals.tiger})
+        return self
+
     @model_validator(mode="after")
-    def _recommender_can_start(self) -> Self:
+    def _recommenders_can_start(self) -> Self:
+        self._check_start("")
+        if self.scorer() is not self:
+            self.scorer()._check_start("signals.")
+        return self
+
+    def _check_start(self, prefix: str) -> None:
         if self.finetune.full and self.llm.adapter is not None:
-            raise ValueError("finetune.full cannot go on from llm.adapter: merge the adapter into the LLM first")
+            raise ValueError(
+                f"finetune.full cannot go on from {prefix}llm.adapter: merge the adapter into the LLM first"
+            )
         if self.finetune.full and self.llm.dtype == "bfloat16":
-            raise ValueError("finetune.full needs llm.dtype float32: bfloat16 would round small steps away")
+            raise ValueError(f"finetune.full needs {prefix}llm.dtype float32: bfloat16 would round small steps away")
         if self.data.warm_share and self.data.format == "dealrec":
             raise ValueError("data.warm_share cuts in time, and the files of format 'dealrec' have no times")
         if RECOMMENDERS[self.recommender].warm_start and not self.data.warm_share:
             learnt = f"recommender {self.recommender!r} has learnt nothing without a warm start"
             raise ValueError(f"{learnt}: set data.warm_share, e.g. to 0.8")
-        return self

@@ -112,6 +112,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def stage_origin(stage: Stage, config: Settings, complete: Mapping[str, Manifest]) -> Origin:
     """What the stage's outcome would be made from. complete: manifests of the stages before it."""
+    config = stage.view(config)
     hashes: dict[str, str] = {}
     for name in stage.inputs:
         source, _, rest = name.partition("/")

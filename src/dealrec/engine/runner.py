@@ -88,7 +88,7 @@ def run_opened(config: Settings, run_dir: Path, stages: Sequence[Stage], *, prog
 
 
 def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, progress: Progress) -> Manifest:
-    part, fingerprint = run_dir / f"{stage.name}.part", origin.digest()
+    part, fingerprint, config = run_dir / f"{stage.name}.part", origin.digest(), stage.view(config)
     manifest = read_manifest(part)
     if manifest is None or manifest.fingerprint != fingerprint:
         _prepare(part, fingerprint)

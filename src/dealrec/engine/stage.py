@@ -178,7 +178,7 @@ class Stage(Generic[SettingsT]):
     outcome. outside: files and names outside the run directory that it depends on. machine: what of the machine can
     change the outcome, such as the kind of device. after: what must hold before the next stages are worth computing;
     checked whether the stage ran or was up to date. reads_manifests: it shows what earlier stages cost and said, so
-    that any of them that ran makes it run.
+    that any of them that ran makes it run. view: the settings as the stage sees them.
     """
 
     name: str
@@ -190,6 +190,7 @@ class Stage(Generic[SettingsT]):
     machine: Callable[[SettingsT], Iterable[str]] = lambda _config: ()
     after: Callable[[SettingsT, Path], object] = lambda _config, _run_dir: None
     reads_manifests: bool = False
+    view: Callable[[SettingsT], SettingsT] = lambda config: config
 
 
 def within(name: str, declared: str) -> bool:

@@ -61,7 +61,7 @@ class Piece:
         out.mkdir(parents=True)
         if self.outcomes:
             self._write_inputs(view, sizes)
-            config = self._small(sizes)
+            config = _small(stage.view(self.config), sizes)
         context = Context(stage.name, config, Silent(), view, out, stage.inputs)
         meter = Meter()
         stage.run(context)
@@ -75,7 +75,7 @@ class Piece:
     def _write_inputs(self, view: Path, sizes: Mapping[str, int]) -> None:
         """Some units with all titles, which what is done with them depends on; else few titles, and some samples."""
         data, rows, samples = self.outcomes["data"], dict[str, int](), sizes.get(SAMPLES, 1)
-        if view.name == "warmstart":
+        if view.name.endswith("warmstart"):
             rows["samples-warm"] = samples
         if UNITS in sizes:
             rows["samples-train"] = sizes[UNITS]
@@ -94,13 +94,13 @@ class Piece:
             if name != view.name:
                 (view / name).symlink_to(outcome)
 
-    def _small(self, sizes: Mapping[str, int]) -> Config:
-        """The settings of the run with the sizes, and with what else would take long as small as it can be."""
-        config = self.config
-        settings = {name: value for name, value in settings_of(config).items() if value is not None}
-        small = {name: value for name in settings for pattern, value in SMALL.items() if fnmatch(name, pattern)}
-        if "influence.solver.max_iter" in settings:  # the one is wanted
-            small |= {"influence.solver.tol": 1e-12, "influence.solver.allow_unconverged": True}
-        for name, value in (small | {name: size for name, size in sizes.items() if "." in name}).items():
-            config = with_setting(config, name.split("."), value)
-        return config
+
+def _small(config: Config, sizes: Mapping[str, int]) -> Config:
+    """The settings of the run with the sizes, and with what else would take long as small as it can be."""
+    settings = {name: value for name, value in settings_of(config).items() if value is not None}
+    small = {name: value for name in settings for pattern, value in SMALL.items() if fnmatch(name, pattern)}
+    if "influence.solver.max_iter" in settings:  # the one is wanted
+        small |= {"influence.solver.tol": 1e-12, "influence.solver.allow_unconverged": True}
+    for name, value in (small | {name: size for name, size in sizes.items() if "." in name}).items():
+        config = with_setting(config, name.split("."), value)
+    return config

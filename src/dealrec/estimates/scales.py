@@ -36,10 +36,13 @@ SCALES: Mapping[str, tuple[Axis, ...]] = {
         _UNITS,
         Axis("surrogate_loss_drop.validation_samples", 64, 192, per="surrogate_loss_drop.epochs"),
     ),
-    "warmstart": (
-        Axis(TITLES, LEAST_TITLES, 192),
-        Axis(SAMPLES, 16, 48, per="*epochs"),
-        Axis("*.validation_samples", 1, 15, per="*epochs"),
+    **dict.fromkeys(
+        ("warmstart", "signal_warmstart"),
+        (
+            Axis(TITLES, LEAST_TITLES, 192),
+            Axis(SAMPLES, 16, 48, per="*epochs"),
+            Axis("*.validation_samples", 1, 15, per="*epochs"),
+        ),
     ),
     **dict.fromkeys(("loss", "effort"), (_CANDIDATES,)),
     **dict.fromkeys(
@@ -76,6 +79,7 @@ class Work:
 
 def work_of(stage: Stage, config: Config, data: Path, *, finished: Collection[str] = ()) -> Work:
     """data: the folder of the data. finished: the units or shards that an interrupted run of the stage has left."""
+    config = stage.view(config)
     work, settings = Work(), settings_of(config, stage.settings)
     train, valid, test = (read_table(data / f"samples-{part}.parquet") for part in ("train", "valid", "test"))
     counts = {UNITS: len(train), TITLES: len(read_table(data / "items.parquet"))}
@@ -124,9 +128,9 @@ def settings_of(config: Config, names: Collection[str] = tuple(Config.model_fiel
 
 def _samples(stage: str, config: Config, data: Path, n: int, finished: Collection[str]) -> int:
     """How many samples a stage of the recommender has been left, of n for training."""
-    if stage == "warmstart":
+    if stage.endswith("warmstart"):
         warm = len(read_table(data / "samples-warm.parquet"))
-        return min(warm, settings_of(config, [stage]).get("warmstart.samples") or warm)
+        return min(warm, settings_of(config, ["warmstart"]).get("warmstart.samples") or warm)
     if stage in OF_ARMS:
         return budget_count(config.select.budget, n)
     size = config.effort.shard_size if stage == "effort" else config.loss_drop.shard_size

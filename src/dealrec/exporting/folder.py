@@ -132,7 +132,10 @@ def _handover(run: Run[Config], samples: pl.DataFrame, form: Form) -> Handover:
 
 def _provenance(run: Run[Config], handover: Handover, samples: pl.DataFrame, *, stack: str, arm: str) -> dict[str, Any]:
     """Where the rows come from: the stages with their settings, and SHA-256 of all that was read."""
-    method = "influence and effort, coverage-enhanced sampling (DEALRec)"
+    from dealrec.selection.methods import METHODS
+
+    selection = arms(run.config)[arm]
+    name = Path(selection.method).name  # of a file of the user's, not where it lies
     lengths = [len(sample.tokens.input_ids) for sample in handover.samples]
     return {
         "dealrec": version("dealrec"),
@@ -140,7 +143,10 @@ def _provenance(run: Run[Config], handover: Handover, samples: pl.DataFrame, *, 
         "form": handover.form,
         "arm": arm,
         "selection": {
-            "method": "Selected uniformly at random" if arm.startswith("random") else f"Selected by {method}",
+            "method": name,
+            "summary": METHODS[name].summary if name in METHODS else "A method of the user's own.",
+            "options": selection.options,
+            "budget": selection.budget,
             "seed": run.config.seed,
         },
         "recommender": run.config.recommender,
@@ -149,7 +155,7 @@ def _provenance(run: Run[Config], handover: Handover, samples: pl.DataFrame, *, 
         "tokens": {"longest": max(lengths), "all": sum(lengths)},
         "samples_read_differently": handover.differing,
         "stages": {
-            name: {
+            stage: {
                 "fingerprint": manifest.fingerprint,
                 "settings": manifest.config,
                 "outside": [
@@ -160,7 +166,7 @@ def _provenance(run: Run[Config], handover: Handover, samples: pl.DataFrame, *, 
                     for place, source in enumerate(manifest.outside)
                 ],
             }
-            for name, manifest in run.manifests.items()
+            for stage, manifest in run.manifests.items()
         },
         "sample_ids": samples[SAMPLE].to_list(),
     }

@@ -36,14 +36,16 @@ def card(provenance: Mapping[str, Any], *, licence: str, columns: Sequence[str])
     settings: dict[str, Any] = {}
     sources: dict[tuple[str, str], None] = {}
     for stage in provenance["stages"].values():  # what two stages read is the same, and told once
-        settings |= stage["settings"]
+        settings |= {name: value for name, value in stage["settings"].items() if name not in settings}
         sources |= {(file["name"], file["sha256"]): None for file in stage["outside"]}
     return f"""---
 {head}---
 
 # {samples:,} of {provenance["training_samples"]:,} training samples of a recommender
 
-{selection["method"]}, with dealrec {provenance["dealrec"]} and seed {selection["seed"]}.
+Selected by {selection["method"]}, with dealrec {provenance["dealrec"]} and seed {selection["seed"]}.
+{selection["summary"]}
+
 Columns: {", ".join(f"`{name}`" for name in columns)}. `provenance.json` has the sample ids of the rows, in their order.
 
 ```python

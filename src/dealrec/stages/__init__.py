@@ -6,6 +6,7 @@ STAGE_NAMES = (
     *("surrogate_state", "warmstart"),
     *(
         "pool",
+        "signal_warmstart",
         "loss",
         "effort",
         "loss_drop",

@@ -17,6 +17,8 @@ def check_feasible(config: Config, run_dir: Path) -> list[str]:
     """
     check_data(config, run_dir)
     warnings = kinds.kind(config).check(config, run_dir)
+    if config.scorer() is not config and reads_pool(signals_of(config)):
+        warnings += kinds.kind(config.scorer()).check(config.scorer(), run_dir)
     check_processes(config)
     return warnings
 
@@ -94,7 +96,7 @@ def check_processes(config: Config) -> None:
     from dealrec.devices import compute_device
 
     there = torch.cuda.device_count()
-    for name in kinds.kind(config).TRAININGS if config.data.warm_share else ("finetune",):
+    for name in _trainings(config) if config.data.warm_share else ("finetune",):
         wanted = getattr(config, name).processes
         if wanted > there and compute_device().type == "cuda":
             raise ConfigError(
@@ -110,14 +112,20 @@ def _check_warm_start(config: Config, run_dir: Path) -> None:
             f"data.warm_share {config.data.warm_share:g} leaves no user with two interactions before the cut",
             "Raise it.",
         )
-    stopping = [name for name in kinds.kind(config).TRAININGS if getattr(config, name).patience is not None]
+    stopping = [name for name in _trainings(config) if getattr(config, name).patience is not None]
     if stopping and not len(read_table(run_dir / "data" / "samples-valid.parquet")):
         raise ConfigError(f"There are no validation samples for {stopping[0]}.patience", "Set it to null.")
 
 
+def _trainings(config: Config) -> list[str]:
+    """The sections of all trainings on the Trainer of transformers: of the recommender, and of that of its signals."""
+    both = kinds.kind(config), kinds.kind(config.scorer())
+    return list(dict.fromkeys(name for kind in both for name in kind.TRAININGS))
+
+
 def _check_trackers(config: Config) -> None:
     """transformers knows the trackers, and they are installed."""
-    trackers = {name: getattr(config, name).report_to for name in kinds.kind(config).TRAININGS}
+    trackers = {name: getattr(config, name).report_to for name in _trainings(config)}
     if all(tracker in ("none", "all") for tracker in trackers.values()):
         return
     from transformers.integrations.integration_utils import (

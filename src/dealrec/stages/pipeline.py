@@ -57,10 +57,7 @@ def results(config: Config, *, beside: Collection[str] = ()) -> tuple[Stage, ...
         surrogate_state.STAGE,
         warmstart.STAGE,
         pool.stage(config),
-        loss.STAGE,
-        effort.STAGE,
-        loss_drop.STAGE,
-        alignment.STAGE,
+        *_recommender_signals(config),
     )
     read = {*selection.inputs, *(f"{name}/" for name in beside), "warmstart/"}
     wanted: list[Stage] = []
@@ -71,6 +68,19 @@ def results(config: Config, *, beside: Collection[str] = ()) -> tuple[Stage, ...
     if config.data.final:  # there is nothing left to test on
         return data.STAGE, *wanted, selection, export.STAGE
     return data.STAGE, *wanted, selection, export.STAGE, finetune.STAGE, evaluate.STAGE, compare.STAGE
+
+
+def _recommender_signals(config: Config) -> tuple[Stage, ...]:
+    """Of another recommender than that of the run where the settings name one, after its own warm start."""
+    own = (loss.STAGE, effort.STAGE, loss_drop.STAGE, alignment.STAGE)
+    if config.scorer() is config:
+        return own
+    start = replace(warmstart.STAGE, name=f"signal_{warmstart.STAGE.name}", view=Config.scorer)
+    inputs = {warmstart.STAGE.name: start.name}
+    return start, *(
+        replace(stage, inputs=tuple(inputs.get(name, name) for name in stage.inputs), view=Config.scorer)
+        for stage in own
+    )
 
 
 def stages(config: Config, *, beside: Collection[str] = ()) -> tuple[Stage, ...]:

@@ -27,7 +27,7 @@ from dealrec.recommenders.files import (
     model_files,
 )
 from dealrec.stages.context import Context
-from dealrec.stages.recommenders.training import train_on
+from dealrec.stages.recommenders.training import train_on, warm_folder
 
 if TYPE_CHECKING:
     from dealrec.recommenders.bigrec import BIGRec, Prompter
@@ -135,7 +135,7 @@ def _train_warm(context: Context, out: Path, *, samples: pl.DataFrame) -> None:
 
 def start(context: Context) -> "BIGRec":
     """The LLM with the adapter that effort is scored on and fine-tuning starts from, or all of it learnable."""
-    warm = context.input("warmstart") / WARM
+    warm = warm_folder(context) / WARM
     return _fresh(context, seed=context.config.seed) if not warm.exists() else _load(context, warm, trainable=True)
 
 
@@ -155,7 +155,7 @@ def save(recommender: Any, folder: Path) -> None:
 
 def fine_tuned(context: Context, folder: Path | None) -> "BIGRec":
     """The LLM with a saved adapter or saved weights; None: as it is before fine-tuning."""
-    warm = context.input("warmstart") / WARM
+    warm = warm_folder(context) / WARM
     if folder is None and warm.exists():
         folder = warm
     return _load(context, folder or context.config.llm.adapter, trainable=False)
@@ -190,7 +190,7 @@ def tokenizer(config: Config) -> Any:
 
 def start_folder(context: Context) -> Path | None:
     """The adapter or model of the warm start; without one the adapter of the settings."""
-    warm = context.input("warmstart") / WARM
+    warm = warm_folder(context) / WARM
     return warm if warm.exists() else context.config.llm.adapter
 
 

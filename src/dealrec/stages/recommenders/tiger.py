@@ -13,6 +13,7 @@ from dealrec.devices import fingerprint_parts
 from dealrec.engine.run_directory import read_table
 from dealrec.recommenders.files import check_encoder, check_model, encoder_files, hub_commit
 from dealrec.stages.context import Context
+from dealrec.stages.recommenders.training import warm_folder
 
 if TYPE_CHECKING:
     from dealrec.recommenders.tiger import TIGER, SemanticIds
@@ -108,7 +109,7 @@ def fine_tuned(context: Context, folder: Path | None) -> "TIGER":
     from dealrec.recommenders.tiger import TIGER
     from dealrec.recommenders.tiger.files import load
 
-    model, ids, items = load(folder or context.input("warmstart") / WARM)
+    model, ids, items = load(folder or warm_folder(context) / WARM)
     context.facts["device"] = str(model.device)
     return TIGER(model, ids, items, max_items=context.config.tiger.max_items)
 
@@ -133,7 +134,7 @@ def tokenizer(config: Config) -> None:
 
 def start_folder(context: Context) -> Path:
     """The warm model."""
-    return context.input("warmstart") / WARM
+    return warm_folder(context) / WARM
 
 
 def _revision(config: Config) -> str | None:

@@ -26,6 +26,11 @@ TRACKING = "tracking"  # the folder of the run directory that TensorBoard shows
 LOGGING_DIR = "TENSORBOARD_LOGGING_DIR"  # the environment variable by which transformers is told where to write for it
 
 
+def warm_folder(context: Context) -> Path:
+    """What the warm start left of the recommender that the stage works with."""
+    return context.input(next(name for name in context.inputs if name.endswith("warmstart")))
+
+
 def encode(recommender: "Recommender", samples: pl.DataFrame) -> "list[Encoded]":
     """Each sample as tokens, in the order of the rows."""
     return [recommender.encode(history, target) for history, target in pairs(samples)]
