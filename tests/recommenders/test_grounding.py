@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dealrec.errors import NonFinite
-from dealrec.recommenders.bigrec import BIGRec, Prompter, embed, ground
+from dealrec.recommenders.bigrec import BIGRec, Prompter, embed, ground, target_ranks
 from dealrec.recommenders.bigrec.files import write_blocks
 from dealrec.recommenders.bigrec.least import squared_distances
 from dealrec.recommenders.bigrec.model import load_llm
@@ -170,3 +170,45 @@ def test_recommendations_do_not_depend_on_where_the_catalogue_lies(llm: tuple[An
     assert stored == recommended()
     assert not {1, 2} & set(stored[0])
     assert len(stored[0]) == 4
+
+
+def test_ranks_of_targets_by_hand() -> None:
+    """Distances 0, 1, 1, 2 and 3 from the query: ties by row, what is seen makes place, None is behind all."""
+    items, query = torch.tensor([[3.0], [1.0], [0.0], [-1.0], [2.0]]), torch.zeros(1, 1)
+
+    def rank(target: int | None, *seen: int, weight: float = 0.0) -> int:
+        counts = torch.tensor([9, 0, 0, 9, 0])
+        options: dict[str, Any] = {"counts": counts, "popularity_weight": weight, "seen": [list(seen)]}
+        return target_ranks(query, items.split(2), targets=[target], **options)[0]
+
+    assert [rank(row) for row in range(5)] == [5, 2, 1, 3, 4]
+    assert rank(0, 1, 3, 3) == 5 - 2
+    assert rank(None, 1, 3) == rank(3, 1, 3) == 3 + 1
+    # scaled distances 1, 1/3, 0, 1/3, 2/3, of which those of rows 0 and 3 are halved
+    assert [rank(row, weight=1.0) for row in range(5)] == [4, 3, 1, 2, 5]
+    with pytest.raises(ValueError, match="targets"):
+        target_ranks(query, [items], targets=[], seen=[[]])
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_ranks_of_targets_are_places_in_the_sorted_catalogue(data: st.DataObject) -> None:
+    users, n = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 30))
+    number = st.integers(-2, 2).map(float)  # so few values that ties abound, and every sum is exact
+    rows = st.lists(number, min_size=3, max_size=3)
+    queries = torch.tensor(data.draw(st.lists(rows, min_size=users, max_size=users))).reshape(users, 3)
+    items = torch.tensor(data.draw(st.lists(rows, min_size=n, max_size=n)))
+    row = st.integers(0, n - 1)
+    targets = data.draw(st.lists(st.none() | row, min_size=users, max_size=users))
+    options: dict[str, Any] = {
+        "seen": data.draw(st.lists(st.lists(row, max_size=n), min_size=users, max_size=users)),
+        "counts": torch.tensor(data.draw(st.lists(st.integers(0, 9), min_size=n, max_size=n))),
+        "popularity_weight": data.draw(st.sampled_from([0.0, 1.0])),
+    }
+    lists = all_at_once(queries, items, k=n, **options)
+    places = [
+        ranked.index(target) + 1 if target in ranked else len(ranked) + 1
+        for ranked, target in zip(lists, targets, strict=True)
+    ]
+    blocks, chunk = items.split(data.draw(st.integers(1, n))), data.draw(st.integers(1, 5))
+    assert target_ranks(queries, blocks, targets=targets, **options, chunk=chunk) == places

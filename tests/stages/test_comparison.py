@@ -9,9 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from dealrec.comparing.results import _verdict
 from dealrec.config import Config
 from dealrec.config.arms import fine_tunings
 from dealrec.engine.stage import Context, Silent
+from dealrec.reporting.results import _row
 from dealrec.stages import compare
 
 LOSSES = {
@@ -135,3 +137,24 @@ def test_without_random_arms_there_is_nothing_to_compare(tmp_path: Path) -> None
     found = compared(tmp_path, settings(2, 0, 2), {k: v for k, v in LOSSES.items() if not k.startswith("random")})
     assert (found["measures"], found["notes"], list(found["arms"])) == ({}, [], ["base", "selected"])
     assert found["arms"]["selected"]["metrics"]["loss"]["covers"] == ["selection seeds", "training seeds", "users"]
+
+
+@pytest.mark.parametrize(
+    ("measure", "better"), [("loss", "selected"), ("log_rank", "selected"), ("recall@5", "random")]
+)
+def test_of_losses_and_ranks_the_lower_is_the_better(tmp_path: Path, measure: str, better: str) -> None:
+    config = settings(2, 2, 1, log_rank=True)
+    names = [measure, *({"loss", "log_rank", "recall@5", "ndcg@5", "mrr@5"} - {measure})]
+    for number, name in enumerate(["base", "selected", "selected-1", "random-0", "random-1"]):
+        values = [0.1 * user + (1.0 + 0.01 * number if name.startswith("random") else 0.0) for user in range(6)]
+        (tmp_path / "evaluate" / name).mkdir(parents=True)
+        table = pl.DataFrame({"user_id": range(6), **dict.fromkeys(names, values)})
+        table.write_parquet(tmp_path / "evaluate" / name / "per_user.parquet")
+        (tmp_path / "evaluate" / name / "metrics.json").write_text(json.dumps({"catalogue": {}}))
+    compare.STAGE.run(Context("compare", config, Silent(), tmp_path, tmp_path, compare.STAGE.inputs))
+    found = json.loads((tmp_path / "comparison.json").read_text())["measures"][measure]
+    assert found["verdict"] == ("better" if better == "selected" else "worse")
+    of_methods = _verdict(found["mean"], 0.001, measure, confidence=0.95)
+    assert of_methods == found["verdict"]
+    row = _row(measure, [{measure: {"mean": 1.0, "low": None, "high": None, "n": 6}}], None)
+    assert row.better == ("lower is better" if better == "selected" else "higher is better")

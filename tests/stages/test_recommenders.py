@@ -1,6 +1,7 @@
 """The pipeline with each recommender: warm starts, whole models, adapters to start from, effort free of length."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_tiger_goes_through_the_whole_pipeline(
         tiger={**SMALL_TIGER, "text_encoder": str(text_encoder)},
         data={"warm_share": 0.5},
         effort={"pool": 12, "length_exponent": "fitted"},
-        evaluate={"batch_size": 3},
+        evaluate={"batch_size": 3, "log_rank": True},
     )
     outcomes = go(path, tmp_path / "run")
     data, warm = outcomes[0].manifest.facts, outcomes[3].manifest.facts
@@ -71,6 +72,9 @@ def test_tiger_goes_through_the_whole_pipeline(
     assert base["metrics"]["loss"]["mean"] != selected["metrics"]["loss"]["mean"]
     assert 0 < base["catalogue"]["coverage@5"] <= 1
     assert "mrr@5" in base["metrics"]
+    assert base["metrics"]["log_rank"]["n"] == base["metrics"]["mrr@5"]["n"] == 4
+    of_users = pl.read_parquet(tmp_path / "run" / "evaluate" / "base" / "per_user.parquet").filter(pl.col("mrr@5") > 0)
+    assert of_users["log_rank"].to_list() == pytest.approx([-math.log(rr) for rr in of_users["mrr@5"]])
     written = pl.read_parquet(tmp_path / "run" / "evaluate" / "base" / "per_user.parquet")["generated"].drop_nulls()
     assert all(len(text.split()) == 3 for text in written)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -335,7 +336,7 @@ def test_later_targets_are_predicted_from_all_before_them(
     """A new user has no first target; each list is ranked without what the user had, and of a user the mean counts."""
     path = write_config(
         data={"split": "column", "columns": {"split": "part"}, "targets": targets},
-        evaluate={"loss_users": None, "ranking_users": None, "ks": [30]},
+        evaluate={"loss_users": None, "ranking_users": None, "ks": [30], "log_rank": True},
     )
     rows = [(user, item, item, "train") for user in "abcdefgh" for item in range(3)]
     rows += [(user, 3, 3, "valid") for user in "abcdefgh"]
@@ -352,6 +353,11 @@ def test_later_targets_are_predicted_from_all_before_them(
     assert per_user["user_id"].to_list() == ["a", "b", "new"]
     # All items that a user has not had are ranked: the target is there, unless it is in no catalogue.
     assert per_user["recall@30"].to_list() == [1, 1, 0.5 if targets == "all" else 1]
+    # All are in the list, so that MRR is the mean of 1 / rank; what is in no catalogue is behind the other 29 items.
+    ranks, last = [1 / mrr for mrr in per_user["mrr@30"]], np.log(1 / per_user["mrr@30"][2] / 2)
+    if targets == "all":
+        assert per_user["log_rank"][2] == pytest.approx((np.log(29 + 1) + last) / 2)
+    assert per_user["log_rank"][0] == pytest.approx(np.log(ranks[0]))
     context = Context("evaluate", config, Silent(), tmp_path / "run", tmp_path, ("warmstart", "data"))
     known = samples.drop_nulls("target")
     recommender = kinds.kind(config).fine_tuned(context, None)
@@ -377,7 +383,9 @@ def test_a_test_user_whose_items_nobody_can_recommend_has_a_row(
     rows += [("new", 4, 4, "test")]
     names = ["user_id", "item_id", "timestamp", "part"]
     pl.DataFrame(rows, schema=names, orient="row").write_parquet(path.parent / "interactions.parquet")
-    config = load(path, ["evaluate.ks=[26]", "pool.size=8", "select.budget=4"])  # all items that are not seen
+    config = load(
+        path, ["evaluate.ks=[26]", "evaluate.log_rank=true", "pool.size=8", "select.budget=4"]
+    )  # all items that are not seen
     outcomes = run(config, tmp_path / "run", STAGES, progress=Silent())
     facts, warnings = outcomes[0].manifest.facts, outcomes[0].manifest.warnings
     assert (facts["test_samples"], facts["test_users_without_loss"], facts["test_users_without_history"]) == (4, 2, 1)
@@ -390,11 +398,15 @@ def test_a_test_user_whose_items_nobody_can_recommend_has_a_row(
             values = per_user[f"{measure}@26"].to_list()
             assert values[1:3] == [0, 0]
             assert min(values[0], values[3]) > 0
+        # The list holds all 26 items that are not seen; what nobody can recommend is behind them.
+        logs = [-np.log(rr) if rr else np.log(26 + 1) for rr in per_user["mrr@26"]]
+        assert per_user["log_rank"].to_list() == pytest.approx(logs)
         assert per_user["generated"].null_count() == 0
     found = json.loads((tmp_path / "run" / "compare" / "comparison.json").read_text())
     assert found["arms"]["base"]["metrics"]["recall@26"]["mean"] == 2 / 4
     assert {name: measure["n"] for name, measure in found["measures"].items()} == {
         "loss": 2,
+        "log_rank": 4,
         **{f"{measure}@26": 4 for measure in ("recall", "ndcg", "mrr")},
     }
 

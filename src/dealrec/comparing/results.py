@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dealrec.columns import LOSS, SEGMENT, USER
+from dealrec.columns import LOSS, LOWER_IS_BETTER, SEGMENT, USER
 from dealrec.comparing.cells import Cell
 from dealrec.comparing.measured import Arm, Measured, Values, arms_of
 from dealrec.config.arms import RANDOM
@@ -180,7 +180,7 @@ def _verdict(mean: float, p: float | None, measure: str, *, confidence: float) -
         return None
     if p > 1 - confidence:
         return "not distinguishable"
-    return "better" if (mean < 0) == (measure == LOSS) else "worse"
+    return "better" if (mean < 0) == (measure in LOWER_IS_BETTER) else "worse"
 
 
 def _equivalent(

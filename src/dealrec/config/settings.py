@@ -205,6 +205,12 @@ class EvaluateConfig(Section):
     loss_users: int | None = Field(1000, ge=1, description="Test users whose loss is measured. null: all.")
     valid_samples: int = Field(0, ge=0, description="Validation samples whose loss is measured too, at most.")
     ranking_users: int | None = Field(1000, ge=0, description="Test users who are ranked for. null: all; 0: none.")
+    log_rank: bool = Field(
+        False,
+        description="Measure log-rank too: the logarithm of the target's exact rank in the whole catalogue, for those"
+        " who are ranked for. Recall says nothing of most users, log-rank something of each. With BIGRec it takes hardly"
+        " any time; with TIGER more than Recall does, the more the larger the catalogue and the worse the ranks.",
+    )
     ks: list[Annotated[int, Field(ge=1)]] = Field([10, 20], min_length=1, description="Cut-offs K.")
     beams: int = Field(4, ge=1, description="Beams of the generation; TIGER keeps at least as many as the largest K.")
     max_new_tokens: int = Field(32, ge=1, description="Tokens of a generated title at most.")

@@ -12,10 +12,14 @@ Watch = Callable[[list[list[int]]], Iterable[list[int]]]  # hands the batches on
 
 @dataclass(frozen=True)
 class Recommended:
-    """items: at most k item ids, the best first. written: what the model wrote, for people to read."""
+    """items: at most k item ids, the best first. written: what the model wrote, for people to read.
+
+    target_rank: the target's rank, from 1, among all items that may be recommended; None where it was not asked for.
+    """
 
     items: list[Id]
     written: str
+    target_rank: int | None = None
 
 
 class Recommender(Protocol):
@@ -36,10 +40,12 @@ class Recommender(Protocol):
         k: int,
         beams: int,
         batch_size: int,
+        targets: Sequence[Id | None] | None = None,
         watch: Watch = iter,
     ) -> list[Recommended]:
         """Items of the whole catalogue for each history, without those that are `seen`.
 
-        No result depends on batch_size, which counts histories. watch: called once.
+        targets: items whose exact ranks are wanted; one that is None, seen or unknown is behind all others. No result
+        depends on batch_size, which counts histories. watch: called once.
         """
         ...

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dealrec.columns import LOSS
+from dealrec.columns import LOG_RANK, LOSS, LOWER_IS_BETTER
 from dealrec.config import Config
 from dealrec.engine.run_directory import Run
 from dealrec.formats import difference, listed, metric, number, percent
@@ -15,6 +15,7 @@ ONE_DRAW = "one draw"  # as the comparison has it where one selection alone was 
 ALL_EQUAL = "all equal"
 NAMES = {
     LOSS: "Test loss",
+    LOG_RANK: "Log-rank",
     "recall": "Recall",
     "ndcg": "NDCG",
     "mrr": "MRR",
@@ -116,7 +117,7 @@ def _cell(estimate: dict[str, Any], show: Callable[[float], str] = metric) -> Ce
 
 
 def _row(name: str, arms: Sequence[dict[str, Any]], estimate: dict[str, Any] | None) -> Row:
-    better = "lower is better" if name == LOSS else "higher is better"
+    better = "lower is better" if name in LOWER_IS_BETTER else "higher is better"
     cells = tuple(_cell(metrics[name]) for metrics in arms)
     return Row(label(name), better, arms[0][name]["n"], cells, _cell(estimate, difference) if estimate else None)
 

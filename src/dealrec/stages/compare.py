@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dealrec.columns import LOSS, USER
+from dealrec.columns import LOWER_IS_BETTER, USER
 from dealrec.config import Config
 from dealrec.config.arms import ARMS, BASE, RANDOM, SELECTED, FineTuning, fine_tunings, random_arms, selected_arms
 from dealrec.engine.run_directory import read_table, write_table
@@ -51,7 +51,7 @@ def run(context: Context) -> None:
     comparisons: dict[str, Comparison] = {}
     for name in measures(settings) if RANDOM in kinds else []:
         selected, random = values[SELECTED][name], values[RANDOM][name]
-        comparisons[name] = compare_arms(selected, random, **options, lower_is_better=name == LOSS)
+        comparisons[name] = compare_arms(selected, random, **options, lower_is_better=name in LOWER_IS_BETTER)
     content = {
         "arms": {
             kind: {
@@ -209,5 +209,5 @@ STAGE = Stage(
     2,
     run,
     ("evaluate",),
-    ("seed", "evaluate.ks", "evaluate.confidence", "evaluate.resamples", "finetune.seeds", *ARMS),
+    ("seed", "evaluate.ks", "evaluate.log_rank", "evaluate.confidence", "evaluate.resamples", "finetune.seeds", *ARMS),
 )

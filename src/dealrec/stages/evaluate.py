@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from dealrec.columns import GENERATED, HISTORY, ITEM, LOSS, PARTS, POSITION, RANK, SAMPLE, TARGET, USER
+from dealrec.columns import GENERATED, HISTORY, ITEM, LOG_RANK, LOSS, PARTS, POSITION, RANK, SAMPLE, TARGET, USER
 from dealrec.config import Config, EvaluateConfig
 from dealrec.config.arms import ARMS, BASE, fine_tunings
 from dealrec.devices import free_memory
@@ -84,11 +84,13 @@ def _evaluate(context: Context, arm: str, loss_samples: pl.DataFrame, ranked: pl
         write_table(out / "per_user.parquet", losses, key=USER)
         _write_means(out, arm, losses, settings, catalogue={})
         return
-    recommended, written = _recommend(context, arm, recommender, ranked)
+    recommended, written, ranks = _recommend(context, arm, recommender, ranked)
     # A list of recommendations is of a sample: to the metrics, that is a user.
     recommended = recommended.rename({SAMPLE: USER})
     of_sample = ranking_metrics(recommended, _relevant(context, ranked).rename({SAMPLE: USER}), ks=settings.ks)
     scores = ranked.join(of_sample, left_on=SAMPLE, right_on=USER, how="left")
+    if settings.log_rank:
+        scores = scores.join(ranks.select(SAMPLE, pl.col(RANK).log().alias(LOG_RANK)), on=SAMPLE, how="left")
     metrics = scores.group_by(USER, maintain_order=True).agg(pl.col(measures(settings)[1:]).mean())
     first = pl.DataFrame({USER: ranked[USER], GENERATED: written}).unique(USER, keep="first", maintain_order=True)
     per_user = losses.join(metrics.join(first, on=USER, how="left"), on=USER, how="full", coalesce=True)
@@ -111,7 +113,8 @@ def measures(settings: EvaluateConfig) -> list[str]:
     """The names of what is measured of each user."""
     if settings.ranking_users == 0:
         return [LOSS]
-    return [LOSS, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg", "mrr"))]
+    log_rank = [LOG_RANK] if settings.log_rank else []
+    return [LOSS, *log_rank, *(f"{name}@{k}" for k in settings.ks for name in ("recall", "ndcg", "mrr"))]
 
 
 def _warn_of_repeats(context: Context, samples: pl.DataFrame) -> None:
@@ -165,8 +168,11 @@ def _losses(context: Context, arm: str, recommender: "Recommender", samples: pl.
 
 def _recommend(
     context: Context, arm: str, recommender: "Recommender", samples: pl.DataFrame
-) -> tuple[pl.DataFrame, list[str]]:
-    """Ranked items of each sample (sample_id, item_id, rank), and what the model wrote for each."""
+) -> tuple[pl.DataFrame, list[str], pl.DataFrame]:
+    """Ranked items of each sample (sample_id, item_id, rank), what the model wrote for each, and each target's rank.
+
+    The last is sample_id, rank: of one that cannot be recommended behind all that can; null without evaluate.log_rank.
+    """
     settings = context.config.evaluate
     recommendations = recommender.recommend(
         samples[HISTORY].to_list(),
@@ -174,12 +180,15 @@ def _recommend(
         k=max(settings.ks),
         beams=settings.beams,
         batch_size=settings.batch_size,
+        targets=samples[TARGET].to_list() if settings.log_rank else None,
         watch=lambda plan: context.track(plan, f"recommendations by {arm}, batches"),
     )
     ids = pl.Series([recommendation.items for recommendation in recommendations], dtype=pl.List(samples[TARGET].dtype))
     table = pl.DataFrame({SAMPLE: samples[SAMPLE], ITEM: ids}).explode(ITEM).drop_nulls(ITEM)
     ranked = table.with_columns(pl.int_range(1, pl.len() + 1).over(SAMPLE).alias(RANK))
-    return ranked, [recommendation.written for recommendation in recommendations]
+    target_ranks = pl.Series([recommendation.target_rank for recommendation in recommendations], dtype=pl.Int64)
+    written = [recommendation.written for recommendation in recommendations]
+    return ranked, written, pl.DataFrame({SAMPLE: samples[SAMPLE], RANK: target_ranks})
 
 
 def _seen(context: Context, samples: pl.DataFrame) -> list[list[Any]]:

@@ -4,5 +4,6 @@ from dealrec.recommenders.bigrec.generation import generate
 from dealrec.recommenders.bigrec.grounding import embed, ground
 from dealrec.recommenders.bigrec.prompts import Prompter
 from dealrec.recommenders.bigrec.recommender import BIGRec
+from dealrec.recommenders.bigrec.target_ranks import target_ranks
 
-__all__ = ["BIGRec", "Prompter", "embed", "generate", "ground"]
+__all__ = ["BIGRec", "Prompter", "embed", "generate", "ground", "target_ranks"]

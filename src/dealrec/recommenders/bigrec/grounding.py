@@ -6,7 +6,7 @@ that does not. What comes out is that of measuring every item so, whatever the b
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -67,21 +67,45 @@ def ground(
         raise ValueError(f"{len(queries)} queries but {len(seen)} lists of seen items")
     if popularity_weight and counts is None:
         raise ValueError("popularity_weight needs the counts of the items")
-    excluded = Pairs.of(seen)
-    score: Score = _distance
-    if popularity_weight and counts is not None:
-        nearest, farthest = Least(len(queries), 1, _distance), Least(len(queries), 1, _nearness)
-        _offer_all(queries, items, [nearest, farthest], chunk=chunk)
-        if not len(nearest.score):  # no queries or no items
-            return [[] for _ in seen]
-        low, high = nearest.score.sqrt(), farthest.score.neg().sqrt()
-        score = _popularity_adjusted(low, high, (1 + _scaled(counts.double())) ** popularity_weight)
-    least = Least(len(queries), k, score, excluded)
-    _offer_all(queries, items, [least], chunk=chunk)
+    score = score_of(queries, items, counts=counts, popularity_weight=popularity_weight, chunk=chunk)
+    if score is None:
+        return [[] for _ in seen]
+    least = Least(len(queries), k, score, Pairs.of(seen))
+    offer_all(queries, items, [least], chunk=chunk)
     return least.rows()
 
 
-def _offer_all(queries: Tensor, items: Iterable[Tensor], rankings: Sequence[Least], *, chunk: int) -> None:
+def score_of(
+    queries: Tensor, items: Iterable[Tensor], *, counts: Tensor | None, popularity_weight: float, chunk: int
+) -> Score | None:
+    """What items are ranked by, the least first, as `ground` takes it; None where there is nothing to rank."""
+    if not popularity_weight or counts is None:
+        return _distance
+    nearest, farthest = Least(len(queries), 1, _distance), Least(len(queries), 1, _nearness)
+    offer_all(queries, items, [nearest, farthest], chunk=chunk)
+    if not len(nearest.score):  # no queries or no items
+        return None
+    low, high = nearest.score.sqrt(), farthest.score.neg().sqrt()
+    return _popularity_adjusted(low, high, (1 + _scaled(counts.double())) ** popularity_weight)
+
+
+class Ranking(Protocol):
+    """What looks at all items as they pass by: rough distances first, then the exact ones of what it asks for."""
+
+    def candidates(self, rough: Tensor, error: Tensor, *, first: int, start: int) -> Pairs:
+        """Pairs whose exact distances are wanted, as `Least` has it."""
+        ...
+
+    def offer(self, pairs: Pairs, squares: Tensor) -> None:
+        """Those, with their squared distances [P]."""
+        ...
+
+    def settle(self) -> None:
+        """A block has passed."""
+        ...
+
+
+def offer_all(queries: Tensor, items: Iterable[Tensor], rankings: Sequence[Ranking], *, chunk: int) -> None:
     """Offer every item to each of the rankings, block by block."""
     _require_finite(queries, "written title")
     vectors = queries.double()
@@ -97,12 +121,12 @@ def _offer_all(queries: Tensor, items: Iterable[Tensor], rankings: Sequence[Leas
             rough = squares - 2 * vectors[part] @ numbers.T + lengths[part, None].square()  # [C, b]
             # An inner product of D terms is off by D eps |x| |y| at most, in whatever order they are summed.
             error = 2 * (queries.shape[1] + 8) * _PRECISION * (lengths[part, None] + longest).square()
-            for least in rankings:
-                near = least.candidates(rough, error, first=first, start=start)
-                least.offer(near, squared_distances(vectors, numbers, near.users, near.rows - start))
+            for ranking in rankings:
+                near = ranking.candidates(rough, error, first=first, start=start)
+                ranking.offer(near, squared_distances(vectors, numbers, near.users, near.rows - start))
         start += len(block)
-        for least in rankings:
-            least.settle()
+        for ranking in rankings:
+            ranking.settle()
 
 
 def _distance(squares: Tensor, _users: Tensor, _rows: Tensor) -> Tensor:

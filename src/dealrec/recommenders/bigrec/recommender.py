@@ -12,6 +12,7 @@ from dealrec.recommenders.bigrec.generation import generate
 from dealrec.recommenders.bigrec.grounding import embed, ground
 from dealrec.recommenders.bigrec.prefix import read_prefix
 from dealrec.recommenders.bigrec.prompts import Prompter
+from dealrec.recommenders.bigrec.target_ranks import target_ranks
 from dealrec.recommenders.protocol import Recommended, Watch
 from dealrec.sequences.batches import Encoded, plan_batches
 
@@ -58,6 +59,7 @@ class BIGRec:
         k: int,
         beams: int,
         batch_size: int,
+        targets: Sequence[Id | None] | None = None,
         watch: Watch = iter,
     ) -> list[Recommended]:
         """Write a title for each history; the items whose titles are nearest to it, of those not seen."""
@@ -70,13 +72,18 @@ class BIGRec:
             batch_titles = generate(self.model, self.tokenizer, rows, **options)
             for i, title in zip(batch, batch_titles, strict=True):
                 titles[i] = title
-        seen_items = {item for items in seen for item in items}
-        row_of = {item: number for number, item in enumerate(self.items) if item in seen_items}
+        wanted = {item for items in (*seen, targets or ()) for item in items}
+        row_of = {item: number for number, item in enumerate(self.items) if item in wanted}
         excluded = [[row_of[item] for item in items if item in row_of] for items in seen]
-        ranked = ground(self._embed(titles), self.catalogue(self), seen=excluded, k=k, **self.grounding)
+        queries, catalogue = self._embed(titles), self.catalogue(self)
+        ranked = ground(queries, catalogue, seen=excluded, k=k, **self.grounding)
+        ranks: Sequence[int | None] = [None] * len(titles)
+        if targets is not None:
+            rows_of_targets = [None if item is None else row_of.get(item) for item in targets]
+            ranks = target_ranks(queries, catalogue, targets=rows_of_targets, seen=excluded, **self.grounding)
         return [
-            Recommended([self.items[place] for place in rows], title)
-            for rows, title in zip(ranked, titles, strict=True)
+            Recommended([self.items[place] for place in rows], title, target_rank)
+            for rows, title, target_rank in zip(ranked, titles, ranks, strict=True)
         ]
 
     def embed_items(self, rows: Sequence[int]) -> Tensor:

@@ -6,6 +6,7 @@ from dealrec.recommenders.tiger.model import encode, new_model
 from dealrec.recommenders.tiger.recommender import TIGER
 from dealrec.recommenders.tiger.residual_vae import Quality, ResidualVAE, fit, quality
 from dealrec.recommenders.tiger.semantic_ids import SemanticIds, make_semantic_ids
+from dealrec.recommenders.tiger.target_ranks import target_ranks
 from dealrec.recommenders.tiger.training import Epoch, Examples, last_positions, positions, rank, train
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "quality",
     "rank",
     "recommend",
+    "target_ranks",
     "train",
 ]

@@ -9,6 +9,7 @@ from dealrec.recommenders.protocol import Recommended, Watch
 from dealrec.recommenders.tiger.decoding import Trie, make_trie, recommend
 from dealrec.recommenders.tiger.model import encode
 from dealrec.recommenders.tiger.semantic_ids import PAD, SemanticIds
+from dealrec.recommenders.tiger.target_ranks import target_ranks
 from dealrec.sequences.batches import Encoded, collate, plan_batches
 
 
@@ -36,6 +37,7 @@ class TIGER:
         k: int,
         beams: int,
         batch_size: int,
+        targets: Sequence[Id | None] | None = None,
         watch: Watch = iter,
     ) -> list[Recommended]:
         """The likeliest ids that exist, by beam search; at least k beams are kept, however few are asked for."""
@@ -46,9 +48,13 @@ class TIGER:
             excluded = [[self.row[item] for item in seen[i] if item in self.row] for i in batch]
             input_ids, mask = inputs["input_ids"], inputs["attention_mask"]
             ranked = recommend(self.model, self._trie, input_ids, mask, k=k, beams=max(beams, k), seen=excluded)
-            for i, rows in zip(batch, ranked, strict=True):
+            ranks: Sequence[int | None] = [None] * len(batch)
+            if targets is not None:
+                wanted = [None if (item := targets[i]) is None else self.row.get(item) for i in batch]
+                ranks = target_ranks(self.model, self._trie, input_ids, mask, targets=wanted, seen=excluded)
+            for i, rows, target_rank in zip(batch, ranked, ranks, strict=True):
                 written = " ".join(map(str, self.ids.codes[rows[0]].tolist())) if rows else ""
-                recommended[i] = Recommended([self.items[row] for row in rows], written)
+                recommended[i] = Recommended([self.items[row] for row in rows], written, target_rank)
         return recommended
 
     @cached_property
