@@ -59,8 +59,8 @@ def target_ranks(
 
     model, input_ids, attention_mask, seen and an item's score: as `recommend` has them, and the rank is the target's
     place in what `recommend` finds with as many beams as items: of items whose log-likelihoods differ by less than
-    `TIE` the lower row comes first. targets: rows; one that is None or seen is behind all others. chunk: prefixes, of all users
-    together, that the decoder reads at a time; memory is bounded by chunk x depths.
+    `TIE` the lower row comes first. targets: rows; one that is None or seen is behind all others. chunk: prefixes,
+    of all users together, that the decoder reads at a time; memory is bounded by chunk x depths.
     """
     if len(targets) != len(input_ids) or (seen is not None and len(seen) != len(input_ids)):
         raise ValueError(f"{len(input_ids)} users but {len(targets)} targets, or another number of lists of seen items")
