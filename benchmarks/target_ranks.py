@@ -66,7 +66,7 @@ def main() -> None:
 def measured(model: Any, ids: SemanticIds, users: Any) -> dict[str, Any]:
     """Seconds of processor time a user by each way, and the ranks."""
     trie, inputs = make_trie(ids), batch(users, ids, torch.arange(len(users)), device=torch.device("cpu"))
-    made = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    made: dict[str, Any] = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     targets = users.target_rows.tolist()
     fast, ranks = timed(lambda: target_ranks(model, trie, **made, targets=targets))
     slow, twins = timed(lambda: scored_one_by_one(model, ids, made, targets))

@@ -218,7 +218,7 @@ def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tm
     from dealrec.stages.pipeline import stages as declared
 
     folder = tmp_path / "run"
-    written = write_config(data={"columns": {"category": "kind"}})
+    written = write_config(data={"columns": {"category": "kind"}}, evaluate={"log_rank": True})
     items = pl.read_parquet(written.with_name("items.parquet"))
     items.with_columns(kind=pl.lit("odd")).write_parquet(written.with_name("items.parquet"))
     config = load(written)
