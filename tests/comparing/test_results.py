@@ -7,6 +7,7 @@ import pytest
 
 from dealrec.comparing.cells import Cell
 from dealrec.comparing.results import Results, Statistics, results_of
+from dealrec.comparing.words import curve_note
 
 LOSSES = {"random-x1": 3.0, "random-x4": 2.0, "selected": 2.5}  # half way between Random's two
 SIZES = {"random-x1": (100, 200), "random-x4": (400, 3200), "selected": (100, 50)}  # samples, label tokens
@@ -24,6 +25,7 @@ def results(folder: Path, *, replicates: int = 2) -> Results:
             cells.append(Cell(arm, arm.partition("-")[0], replicate, 0, *SIZES[arm], path))
     return results_of(
         cells,
+        base=[pl.DataFrame({"user_id": [1, 2, 3], "loss": [3.0, 4.0, 5.0]})] * replicates,
         measures=["loss"],
         costs={},
         segments=pl.DataFrame(schema={"user_id": pl.Int64, "segment": pl.String}),
@@ -48,3 +50,18 @@ def test_random_arms_of_as_many_tokens_are_one_point(tmp_path: Path, monkeypatch
     monkeypatch.setitem(SIZES, "random-x4", (400, 200))
     (arm,) = results(tmp_path).arms
     assert arm.token_equivalent.point.bound == "above"
+
+
+def test_a_curve_that_does_not_fall_is_said_beside_the_equivalents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fallen = results(tmp_path / "fallen")
+    assert fallen.base == 4.0
+    assert curve_note(fallen) is None
+    monkeypatch.setitem(LOSSES, "random-x4", 3.5)
+    risen = curve_note(results(tmp_path / "risen"))
+    assert risen is not None
+    assert "no fine-tuning" not in risen
+    monkeypatch.setitem(LOSSES, "random-x1", 4.1)
+    monkeypatch.setitem(LOSSES, "random-x4", 4.2)
+    assert "worse than no fine-tuning" in str(curve_note(results(tmp_path / "worse")))

@@ -10,7 +10,7 @@ from dealrec.cli.tables import console, show_estimates, table_of
 from dealrec.columns import LOSS
 from dealrec.comparing.outcome import Outcome, as_json
 from dealrec.comparing.run import Duration
-from dealrec.comparing.words import amount, interval, pays, sentence, shown
+from dealrec.comparing.words import amount, curve_note, interval, pays, sentence, shown
 from dealrec.formats import difference, seconds
 
 
@@ -41,6 +41,8 @@ def show_comparison(outcome: Outcome, *, json: bool) -> None:
     console().print(_curve(outcome))
     best = next((arm for arm in results.arms if arm.method == outcome.method), results.arms[0])
     console().print(Text(sentence(best, results)))
+    if note := curve_note(results):
+        console().print(Text(note))
     for arm_name, reason in outcome.failures.items():
         console().print(Text(f"{arm_name} selected nothing: {reason}"))
     console().print(Text(f"Page: {outcome.page}; a row a cell: {outcome.run_dir / 'comparison.parquet'}"))
@@ -48,6 +50,7 @@ def show_comparison(outcome: Outcome, *, json: bool) -> None:
 
 def _curve(outcome: Outcome) -> Table:
     table = table_of(">random samples", ">test loss", title="Random")
+    table.add_row("none", f"{outcome.results.base:.4f}")
     for size, loss in outcome.results.curve:
         table.add_row(f"{size:,}", f"{loss:.4f}")
     return table

@@ -18,8 +18,9 @@ from dealrec.comparing.run import run_replicates
 from dealrec.comparing.segments import segments_of
 from dealrec.comparing.words import sentence
 from dealrec.config import Config
+from dealrec.config.arms import BASE
 from dealrec.engine.manifest import read_manifest
-from dealrec.engine.run_directory import write_table, write_text
+from dealrec.engine.run_directory import read_table, write_table, write_text
 from dealrec.engine.stage import Progress
 from dealrec.stages.evaluate import measures
 
@@ -63,6 +64,7 @@ def compare(config: Config, run_dir: Path, *, progress: Progress) -> Outcome:
         cells += own
     results = results_of(
         cells,
+        base=[read_table(folder / "evaluate" / BASE / "per_user.parquet") for folder in folders],
         measures=measures(config.evaluate),
         costs={arm: sum(values) / len(values) for arm, values in costs.items()},
         segments=segments_of(folders[0]),
@@ -106,6 +108,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "users": results.users,
         "replicates": results.replicates,
         "arms": arms,
+        "base": results.base,
         "curve": [{"size": size, "loss": loss} for size, loss in results.curve],
         "segments": dict(results.segments),
         "failures": outcome.failures,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dealrec.columns import LOSS
 from dealrec.comparing.results import ArmResult, Results
-from dealrec.comparing.words import amount, interval, pays, sentence, shown
+from dealrec.comparing.words import amount, curve_note, interval, pays, sentence, shown
 from dealrec.engine.run_directory import write_text
 from dealrec.formats import difference
 from dealrec.reporting.equivalents import Row, draw_equivalents
@@ -42,7 +42,9 @@ def write_page(
         "arms": [_cells(arm, others, list(results.segments)) for arm in arms],
         "others": others,
         "segments": list(results.segments.items()),
+        "base": results.base,
         "curve": results.curve,
+        "curve_note": curve_note(results),
         "confidence": confidence,
         "notes": [
             REPLICATES[warm_starts],

@@ -63,9 +63,13 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Results:
-    """arms: but for Random's, by their equivalents. curve: Random's size and mean loss. segments: users in each."""
+    """arms: but for Random's, by their equivalents. curve: Random's size and mean loss. segments: users in each.
+
+    base: the mean loss without any fine-tuning.
+    """
 
     arms: tuple[ArmResult, ...]
+    base: float
     curve: tuple[tuple[int, float], ...]
     users: int
     replicates: int
@@ -88,12 +92,17 @@ class Statistics:
 def results_of(
     cells: Sequence[Cell],
     *,
+    base: Sequence[pl.DataFrame],
     measures: Sequence[str],
     costs: Mapping[str, float],
     segments: pl.DataFrame,
     statistics: Statistics,
 ) -> Results:
-    """Compare the cells. measures: names; costs: of arms, in samples; segments: user_id, segment, a row each."""
+    """Compare the cells.
+
+    base: of each replicate the users' measures without fine-tuning. measures: names; costs: of arms, in samples;
+    segments: user_id, segment, a row each.
+    """
     arms = arms_of(cells)
     curve, by_tokens = random_curve(arms, size=_samples), random_curve(arms, size=_label_tokens)
     pairs = [(arm, random) for arm in arms if arm.method != RANDOM for random in curve if random.size == arm.size]
@@ -127,6 +136,7 @@ def results_of(
     ]
     return Results(
         tuple(sorted(results, key=lambda result: result.differences[LOSS].mean)),
+        float(np.mean([table.join(losses.users, on=USER, how="semi")[LOSS].mean() for table in base])),
         tuple((arm.size, float(losses.of(arm.name, losses.replicates(arm.name)).mean())) for arm in curve),
         len(losses.users),
         len(losses.replicates(curve[0].name)),

@@ -25,6 +25,18 @@ def sentence(arm: ArmResult, results: Results) -> str:
     return f"{text}; not distinguishable from Random ({more})"
 
 
+def curve_note(results: Results) -> str | None:
+    """What to mind of Random's curve where it does not fall: an equivalent is read off its fall."""
+    (_, first), (_, last) = results.curve[0], results.curve[-1]
+    if len(results.curve) < 2 or last < first:
+        return None
+    text = "More random samples do not lower the test loss here, so that an equivalent says no more than on which side"
+    text += " of Random an arm is."
+    if first > results.base:
+        text += " Random is worse than no fine-tuning at all: try a lower finetune.learning_rate."
+    return text
+
+
 def shown(arm: ArmResult) -> str:
     """What an arm is called where people read: of the run's own its method."""
     return arm.method if arm.arm == SELECTED else arm.arm
