@@ -210,7 +210,9 @@ def documented_columns() -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.slow
-def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_run_directory_is_as_described(
+    write_config: Callable[..., Path], tmp_path: Path, text_encoder: Path
+) -> None:
     from dealrec.config.files import load
     from dealrec.engine.runner import run
     from dealrec.engine.stage import Silent
@@ -218,7 +220,8 @@ def test_the_run_directory_is_as_described(write_config: Callable[..., Path], tm
     from dealrec.stages.pipeline import stages as declared
 
     folder = tmp_path / "run"
-    written = write_config(data={"columns": {"category": "kind"}}, evaluate={"log_rank": True})
+    text = {"encoder": str(text_encoder)}
+    written = write_config(data={"columns": {"category": "kind"}}, text=text, evaluate={"log_rank": True})
     items = pl.read_parquet(written.with_name("items.parquet"))
     items.with_columns(kind=pl.lit("odd")).write_parquet(written.with_name("items.parquet"))
     config = load(written)

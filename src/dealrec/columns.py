@@ -41,10 +41,15 @@ SURROGATE_LOSS: Final = "surrogate_loss"
 SURROGATE_LOSS_DROP: Final = "surrogate_loss_drop"
 SURROGATE_ERROR: Final = "surrogate_error"  # norm of prediction less target (EL2N)
 SURROGATE_STATE: Final = "surrogate_state"  # the vector that scores the target
+TITLE_EMBEDDING: Final = "title_embedding"  # of an item
+TEXT_EMBEDDING: Final = "text_embedding"  # of the titles of target and history
+TARGET_CLUSTER: Final = "target_cluster"  # of the targets whose titles are alike, a number
+CLUSTER_SHARE: Final = "cluster_share"  # the share of the validation samples whose targets are of this cluster
 
-# Which signals follow from the data; which are of the surrogate, of all samples, and which of the recommender, of the
-# pool: each of these a stage of its own, named so.
+# Which signals follow from the data; which are of titles, of all samples and those of validation too; which are of the
+# surrogate, of all samples, and which of the recommender, of the pool. All but the data's come from stages, named so.
 OF_DATA: Final = (USER, HISTORY, TARGET, TIMESTAMP, HISTORY_LENGTH, TRAIN_SHARE, VALID_SHARE)
+OF_TEXT: Final = (TEXT_EMBEDDING, TARGET_CLUSTER, CLUSTER_SHARE)
 OF_SURROGATE: Final = (INFLUENCE, SURROGATE_LOSS, SURROGATE_LOSS_DROP, SURROGATE_ERROR, SURROGATE_STATE)
 OF_RECOMMENDER: Final = (LOSS, EFFORT, LOSS_DROP, ALIGNMENT)
 

@@ -1,6 +1,7 @@
 """The signals that stages compute, against what they are by definition, on a tiny LLM."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ from dealrec.engine.manifest import read_manifest
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Silent
 from dealrec.errors import ConfigError
-from dealrec.stages import alignment, loss, loss_drop, surrogate, surrogate_loss, surrogate_state
+from dealrec.stages import (
+    alignment,
+    loss,
+    loss_drop,
+    surrogate,
+    surrogate_loss,
+    surrogate_state,
+    target_cluster,
+    text_embedding,
+    title_embedding,
+)
 from dealrec.stages.context import Context
 from dealrec.stages.methods import signals_of
 from dealrec.stages.pipeline import stages, stages_until
@@ -142,6 +153,57 @@ def test_the_surrogate_s_state_is_what_scores_the_target(selected: Path, tmp_pat
         with torch.no_grad():
             expected = model.next_states(history, torch.tensor([history.shape[1]]))[0]
         torch.testing.assert_close(states[row["sample_id"]], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def embedded(selected: Path, text_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with what its samples are about beside it, in the folder of a run of its own."""
+    folder = tmp_path_factory.mktemp("embedded")
+    shutil.copytree(selected / "run" / "data", folder / "run" / "data")
+    settings = [f"text.encoder={text_encoder}", "text.clusters=4"]
+    for stage in (title_embedding.STAGE, text_embedding.STAGE, target_cluster.STAGE):
+        out = folder / "run" / stage.name
+        out.mkdir()
+        config = load(selected / "config.yaml", settings)
+        stage.run(Context(stage.name, config, Silent(), folder / "run", out, stage.inputs))
+    return folder
+
+
+def test_titles_are_embedded_as_for_the_semantic_ids(embedded: Path, text_encoder: Path) -> None:
+    from dealrec.recommenders.tiger import embed_texts
+    from dealrec.recommenders.tiger.files import load_text_encoder
+
+    rows = table(embedded, "title_embedding/items.parquet")
+    items = table(embedded, "data/items.parquet").sort("item_index")
+    assert rows["item_index"].to_list() == list(range(1, len(items) + 1))
+    assert rows["item_id"].to_list() == items["item_id"].to_list()
+    expected = embed_texts(load_text_encoder(str(text_encoder)), items["title"].to_list())
+    torch.testing.assert_close(rows["title_embedding"].to_torch(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sample_s_text_is_its_target_s_title_and_its_history_s(embedded: Path) -> None:
+    rows = table(embedded, "text_embedding/scores.parquet")
+    title = dict(table(embedded, "title_embedding/items.parquet").select("item_id", "title_embedding").iter_rows())
+    train, valid = (table(embedded, f"data/samples-{part}.parquet") for part in ("train", "valid"))
+    assert rows["sample_id"].to_list() == list(range(len(train) + len(valid)))
+    for sample, samples in ((0, train), (5, train), (len(train) + 3, valid)):
+        row = samples.row(sample if samples is train else sample - len(train), named=True)
+        mean = torch.tensor([title[item] for item in row["history"]]).mean(0)
+        expected = torch.cat([torch.tensor(title[row["target"]]), mean / mean.norm()]) / 2**0.5
+        torch.testing.assert_close(rows["text_embedding"].to_torch()[sample], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_targets_of_one_title_share_a_cluster_and_its_share_is_that_of_validation(embedded: Path) -> None:
+    rows = table(embedded, "target_cluster/scores.parquet")
+    train, valid = (table(embedded, f"data/samples-{part}.parquet") for part in ("train", "valid"))
+    title = dict(table(embedded, "data/items.parquet").select("item_id", "title").iter_rows())
+    titles = [title[item] for item in pl.concat([train["target"], valid["target"]])]
+    clusters = rows.with_columns(pl.Series("title", titles))
+    assert clusters.group_by("title").agg(pl.col("target_cluster").n_unique())["target_cluster"].max() == 1
+    assert 1 < clusters["target_cluster"].n_unique() <= 4
+    held_out = rows[len(train) :]["target_cluster"].to_list()
+    for cluster, share in rows.select("target_cluster", "cluster_share").iter_rows():
+        assert share == pytest.approx(held_out.count(cluster) / len(held_out))
 
 
 def test_the_surrogate_s_drop_is_largest_where_validation_has_the_targets(selected: Path) -> None:

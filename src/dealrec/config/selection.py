@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dealrec.config.solvers import Section
+from dealrec.config.solvers import FOLDER_OR_ID, Section
 
 
 def _number(value: Any) -> Any:
@@ -44,6 +44,19 @@ class SurrogateLossDropConfig(Section):
     epochs: int = Field(3, ge=1, description="Passes over them.")
     learning_rate: float = Field(1e-3, gt=0, description="Step size of Adam.")
     batch_size: int = Field(256, ge=1, description="Validation samples per step.")
+
+
+class TextConfig(Section):
+    """What samples are about: embeddings of titles, where a method reads them."""
+
+    encoder: Annotated[str | None, FOLDER_OR_ID] = Field(
+        None,
+        description="Embeds the titles, as tiger.text_encoder does: a directory of sentence-transformers, or a model"
+        " id of the hub. null: the one of tiger.text_encoder.",
+    )
+    clusters: int = Field(
+        256, ge=1, description="Clusters of target titles, at most, that `spread: cluster-quota` fills."
+    )
 
 
 class LossDropConfig(Section):

@@ -16,6 +16,7 @@ from dealrec.config.selection import (
     PoolConfig,
     SelectConfig,
     SurrogateLossDropConfig,
+    TextConfig,
 )
 from dealrec.config.solvers import CGConfig, Section, SolverConfig
 from dealrec.config.training import FinetuneConfig, WarmStartConfig
@@ -244,6 +245,7 @@ class Config(Settings):
     surrogate_loss_drop: SurrogateLossDropConfig = Field(
         SurrogateLossDropConfig(), description="The surrogate's loss drop."
     )
+    text: TextConfig = Field(TextConfig(), description="Embeddings of titles.")
     recommender: Literal["bigrec", "tiger"] = Field(
         "bigrec", description="What is fine-tuned. bigrec: an LLM that writes titles. tiger: a T5 over semantic ids."
     )

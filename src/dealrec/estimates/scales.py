@@ -36,6 +36,7 @@ SCALES: Mapping[str, tuple[Axis, ...]] = {
         _UNITS,
         Axis("surrogate_loss_drop.validation_samples", 64, 192, per="surrogate_loss_drop.epochs"),
     ),
+    "title_embedding": (Axis(TITLES, LEAST_TITLES, 192),),
     **dict.fromkeys(
         ("warmstart", "signal_warmstart"),
         (

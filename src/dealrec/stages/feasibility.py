@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from dealrec.columns import INFLUENCE, TARGET
+from dealrec.columns import INFLUENCE, OF_TEXT, TARGET
 from dealrec.config import Config
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError, DataError
+from dealrec.stages import text_encoder
 from dealrec.stages.methods import method, reads_pool, signals_of
 from dealrec.stages.recommenders import kinds
 
@@ -42,6 +43,8 @@ def check_data(config: Config, run_dir: Path) -> None:
     aims = INFLUENCE in signals_of(config) and config.influence.risk == "valid"
     if aims and not len(read_table(run_dir / "data" / "samples-valid.parquet")):
         raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
+    if not set(OF_TEXT).isdisjoint(signals_of(config)):
+        text_encoder.check(*text_encoder.encoder(config))
     setting, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""
     if isinstance(setting, int) and setting > n:
         raise ConfigError(

@@ -56,10 +56,10 @@ def method_files(config: Config) -> list[Path]:
 
 def signals_of(config: Config) -> frozenset[str]:
     """The signals that the methods of all arms need, and of the pool's where any is the recommender's."""
-    signals = frozenset(name for arm in arms(config).values() for name in method(arm.method).signals)
+    signals = frozenset(name for arm in arms(config).values() for name in method(arm.method).reads(arm.options))
     if not reads_pool(signals):
         return signals
-    drawn_by = pool_method(config).signals
+    drawn_by = pool_method(config).reads({})
     if needless := frozenset(OF_RECOMMENDER) & frozenset(drawn_by):
         raise ConfigError(
             f"pool.method {config.pool.method!r} needs {', '.join(sorted(needless))}, which is known of the pool alone",

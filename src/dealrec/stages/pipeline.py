@@ -29,6 +29,9 @@ from dealrec.stages import (
     surrogate_loss,
     surrogate_loss_drop,
     surrogate_state,
+    target_cluster,
+    text_embedding,
+    title_embedding,
     warmstart,
 )
 from dealrec.stages.context import Stage
@@ -55,6 +58,9 @@ def results(config: Config, *, beside: Collection[str] = ()) -> tuple[Stage, ...
         surrogate_loss_drop.STAGE,
         surrogate_error.STAGE,
         surrogate_state.STAGE,
+        title_embedding.STAGE,
+        text_embedding.STAGE,
+        target_cluster.STAGE,
         warmstart.STAGE,
         pool.stage(config),
         *_recommender_signals(config),

@@ -6,7 +6,7 @@ from dealrec.config.arms import SEEDS, replicate_seed
 from dealrec.engine.run_directory import write_table
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.methods import method_files, pool_method
-from dealrec.stages.signals import DATA_FILES, data_signals, files_of, signal_table
+from dealrec.stages.signals import DATA_FILES, data_signals, files_of, signal_table, valid_table
 
 
 def run(context: Context) -> None:
@@ -20,12 +20,13 @@ def run(context: Context) -> None:
     samples, valid = data_signals(context)
     size = budget_count(context.config.pool.size, len(samples))
     generator = torch.Generator().manual_seed(replicate_seed(context.config))
-    pool = chosen(by, signal_table(context, by.signals, samples), size, generator, options={}, valid=valid)
+    table = signal_table(context, by.reads({}), samples)
+    pool = chosen(by, table, size, generator, options={}, valid=valid_table(context, by.reads({}), valid))
     write_table(context.out / "pool.parquet", pool.select(SAMPLE), key=SAMPLE)
     context.facts |= {"pool": len(pool), "samples": len(samples), "method": by.name}
 
 
 def stage(config: Config) -> Stage:
     """It reads what its method does."""
-    signals = files_of(pool_method(config).signals)
+    signals = files_of(pool_method(config).reads({}))
     return Stage("pool", 1, run, (*DATA_FILES, *signals), (*SEEDS, "pool"), method_files)

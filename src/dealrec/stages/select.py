@@ -27,7 +27,7 @@ from dealrec.engine.run_directory import read_table, write_table
 from dealrec.errors import ConfigError, DealrecError
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.methods import method, method_files, reads_pool, signals_of
-from dealrec.stages.signals import DATA_FILES, data_signals, files_of, signal_table
+from dealrec.stages.signals import DATA_FILES, data_signals, files_of, signal_table, valid_table
 
 if TYPE_CHECKING:
     from dealrec.selection.methods import Method
@@ -88,7 +88,7 @@ class Selector:
         from dealrec.selection import budget_count
 
         by = method(arm.method)
-        table = self._table(by)
+        table = self._table(by, arm)
         budget = arm.budget if isinstance(arm.budget, int) else budget_count(arm.budget, len(self.samples))
         if budget > len(table) and arm.method != RANDOM:  # of which all samples will do
             raise ConfigError(
@@ -106,7 +106,7 @@ class Selector:
     def candidates(self, arm: Arm, selected: pl.DataFrame) -> pl.DataFrame:
         """Every candidate of an arm with the columns of the selected ones; rank null: it was not selected."""
         by = method(arm.method)
-        table = self._table(by)
+        table = self._table(by, arm)
         if arm.method == "dealrec":
             scores = _with_strata(table, arm)
         else:
@@ -115,7 +115,7 @@ class Selector:
         extra = [name for name in (RANK, REASON) if name in selected.columns]
         return scores.join(selected.select(SAMPLE, *extra), on=SAMPLE, how="left").select(selected.columns)
 
-    def _table(self, by: "Method") -> pl.DataFrame:
+    def _table(self, by: "Method", arm: Arm) -> pl.DataFrame:
         data = self.context.config.data
         if TIMESTAMP in by.signals and (data.columns.timestamp is None or data.format == "dealrec"):
             raise ConfigError(
@@ -128,7 +128,7 @@ class Selector:
         elif reads_pool(by.signals):
             pool = read_table(self.context.input("pool/pool.parquet"))
             candidates = candidates.join(pool, on=SAMPLE, how="semi")
-        return signal_table(self.context, by.signals, candidates)
+        return signal_table(self.context, by.reads(arm.options), candidates)
 
     def _chosen(self, by: "Method", table: pl.DataFrame, arm: Arm, budget: int) -> pl.DataFrame:
         import torch
@@ -136,7 +136,8 @@ class Selector:
         from dealrec.selection.methods import chosen
 
         generator = torch.Generator().manual_seed(arm.seed)
-        return chosen(by, table, budget, generator, options=arm.options, valid=self.valid)
+        valid = valid_table(self.context, by.reads(arm.options), self.valid)
+        return chosen(by, table, budget, generator, options=arm.options, valid=valid)
 
 
 def _scored(by: "Method") -> list[str]:

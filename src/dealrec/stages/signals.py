@@ -5,15 +5,16 @@ from collections.abc import Iterable
 import polars as pl
 
 from dealrec.columns import (
+    CLUSTER_SHARE,
     HISTORY,
     HISTORY_LENGTH,
     ITEM,
     ITEM_INDEX,
     OF_DATA,
-    OF_RECOMMENDER,
-    OF_SURROGATE,
+    OF_TEXT,
     SAMPLE,
     TARGET,
+    TARGET_CLUSTER,
     TRAIN_SHARE,
     VALID_SHARE,
 )
@@ -23,11 +24,16 @@ from dealrec.stages.context import Context
 from dealrec.stages.samples import FILES, selectable
 
 DATA_FILES = (*FILES, "data/items.parquet")
+_BESIDE = {CLUSTER_SHARE: TARGET_CLUSTER}  # signals that stand in the table of another
 
 
 def files_of(signals: Iterable[str]) -> tuple[str, ...]:
     """The tables in a run directory that the signals stand in, but for those that follow from the data."""
-    return tuple(f"{name}/scores.parquet" for name in sorted(signals) if name in OF_SURROGATE + OF_RECOMMENDER)
+    return tuple(sorted({_file(name) for name in signals if name not in OF_DATA}))
+
+
+def _file(signal: str) -> str:
+    return f"{_BESIDE.get(signal, signal)}/scores.parquet"
 
 
 def signal_table(context: Context, signals: Iterable[str], candidates: pl.DataFrame) -> pl.DataFrame:
@@ -38,8 +44,16 @@ def signal_table(context: Context, signals: Iterable[str], candidates: pl.DataFr
     table = candidates
     for name in signals:
         if name not in OF_DATA:
-            table = join_score(table, read_table(context.input(f"{name}/scores.parquet")), name)
+            table = join_score(table, read_table(context.input(_file(name))), name)
     return table.select(SAMPLE, *signals).sort(SAMPLE)
+
+
+def valid_table(context: Context, signals: Iterable[str], valid: pl.DataFrame) -> pl.DataFrame:
+    """The validation samples, as `data_signals` has them, with those of the signals that are of text."""
+    for name in signals:
+        if name in OF_TEXT:
+            valid = join_score(valid, read_table(context.input(_file(name))), name)
+    return valid
 
 
 def data_signals(context: Context) -> tuple[pl.DataFrame, pl.DataFrame]:

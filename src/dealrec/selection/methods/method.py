@@ -3,17 +3,18 @@
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import polars as pl
 import torch
 from torch import Tensor
 
-from dealrec.columns import OF_DATA, OF_RECOMMENDER, OF_SURROGATE, REASON, SAMPLE, SCORE
+from dealrec.columns import OF_DATA, OF_RECOMMENDER, OF_SURROGATE, OF_TEXT, REASON, SAMPLE, SCORE
 from dealrec.errors import ConfigError, DealrecError
 
-SIGNALS = OF_DATA + OF_SURROGATE + OF_RECOMMENDER
+SIGNALS = OF_DATA + OF_TEXT + OF_SURROGATE + OF_RECOMMENDER
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Method:
 
     select: (signals, budget, generator, **options) -> sample_id, score, reason. signals: the columns that it reads
     beside sample_id. summary: one line, with the paper. options: with their defaults. of_validation: it selects among
-    the validation samples.
+    the validation samples. option_signals: what it reads besides, by option and value.
     """
 
     name: str
@@ -31,10 +32,19 @@ class Method:
     summary: str
     options: Mapping[str, Any]
     of_validation: bool = False
+    option_signals: Mapping[str, Mapping[Any, tuple[str, ...]]] = field(default_factory=dict)
+
+    def reads(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """The signals that it reads with these options."""
+        values = {**self.options, **options}
+        more = (by_value.get(values.get(name), ()) for name, by_value in self.option_signals.items())
+        return tuple(dict.fromkeys([*self.signals, *chain.from_iterable(more)]))
 
 
 def method_of(name: str, module: Any) -> Method:
     """A module's method: its function `select`, its `SIGNALS`, and what it says of itself in its first line.
+
+    Its `OPTION_SIGNALS`, if any, says which it reads besides: {option: {value: signals}}.
 
     Raises ConfigError where the module has another form, or asks for a signal that there is not.
     """
@@ -42,7 +52,9 @@ def method_of(name: str, module: Any) -> Method:
     if not callable(select) or not isinstance(signals, tuple | list):
         lacks = "a function select(signals, budget, generator)" if not callable(select) else "a tuple SIGNALS"
         raise ConfigError(f"The method {name} lacks {lacks}", "docs/guides/baseline.md has an example.")
-    for signal in signals:
+    option_signals = getattr(module, "OPTION_SIGNALS", {})
+    more = chain.from_iterable(names for by_value in option_signals.values() for names in by_value.values())
+    for signal in (*signals, *more):
         if signal not in SIGNALS:
             near = nearest(str(signal), SIGNALS)
             hint = f"Did you mean {near}?" if near else f"There are: {', '.join(SIGNALS)}."
@@ -50,7 +62,8 @@ def method_of(name: str, module: Any) -> Method:
     parameters = inspect.signature(select).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "valid"}
     summary = (inspect.getdoc(module) or "").partition("\n")[0]
-    return Method(name, select, tuple(signals), summary, options, getattr(module, "CANDIDATES", "train") == "valid")
+    of_validation = getattr(module, "CANDIDATES", "train") == "valid"
+    return Method(name, select, tuple(signals), summary, options, of_validation, option_signals)
 
 
 def chosen(
@@ -65,8 +78,9 @@ def chosen(
     """What a method selects: sample_id, score, reason; exactly min(budget, n) rows.
 
     signals: sample_id and the method's signals, a row a candidate. valid: the same of the validation samples, of those
-    signals that follow from the data; handed over where the function asks for it. Raises ConfigError for an option that
-    the method has not, and DealrecError, which names the method, where it fails or returns something else.
+    signals that follow from the data or the titles; handed over where the function asks for it. Raises ConfigError for
+    an option that the method has not, and DealrecError, which names the method, where it fails or returns something
+    else.
     """
     given = dict(options or {})
     for name in given:

@@ -11,7 +11,7 @@ from dealrec.config.arms import warm_seed
 from dealrec.data.catalogue import Catalogue, pairs
 from dealrec.devices import fingerprint_parts
 from dealrec.engine.run_directory import read_table
-from dealrec.recommenders.files import check_encoder, check_model, encoder_files, hub_commit
+from dealrec.stages import text_encoder
 from dealrec.stages.context import Context
 from dealrec.stages.recommenders.training import warm_folder
 
@@ -21,22 +21,19 @@ if TYPE_CHECKING:
 
 TRAININGS: tuple[str, ...] = ("finetune",)
 TEXT = False
+ENCODER = "tiger.text_encoder"
 WARM, CHECKPOINT = "model", "checkpoint.safetensors"
 
 
 def check(config: Config, run_dir: Path) -> list[str]:  # noqa: ARG001 the other recommenders look at the data
     """Raise ModelError for a text encoder that is not whole."""
-    check_model(config.tiger.text_encoder, setting="tiger.text_encoder", check=check_encoder)
+    text_encoder.check(config.tiger.text_encoder, ENCODER)
     return []
 
 
 def files(config: Config) -> Iterator[Path | str]:
     """The files of the text encoder's directory, or its name on the hub."""
-    folder = Path(config.tiger.text_encoder)
-    if folder.is_dir():
-        yield from encoder_files(folder)
-    else:
-        yield f"{config.tiger.text_encoder}@{_revision(config)}"
+    return text_encoder.files(config.tiger.text_encoder, ENCODER)
 
 
 def machine(config: Config) -> list[str]:  # noqa: ARG001
@@ -137,26 +134,17 @@ def start_folder(context: Context) -> Path:
     return warm_folder(context) / WARM
 
 
-def _revision(config: Config) -> str | None:
-    """Of an id of the hub its commit; None of a folder."""
-    name = config.tiger.text_encoder
-    return None if Path(name).is_dir() else hub_commit(name, setting="tiger.text_encoder")
-
-
 def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
     """Ids of the whole catalogue, from codes that are fitted to the items of the earlier part alone."""
     import torch
 
     from dealrec.recommenders.tiger import embed_texts, fit, make_semantic_ids, quality
-    from dealrec.recommenders.tiger.files import load_text_encoder
 
     settings = context.config.tiger
     catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
     with context.progress.bar("warmstart: embedding the titles"):
         texts = [catalogue.titles[item] for item in catalogue.ids]
-        embeddings = embed_texts(
-            load_text_encoder(settings.text_encoder, revision=_revision(context.config), warn=context.warn), texts
-        )
+        embeddings = embed_texts(text_encoder.load(settings.text_encoder, ENCODER, warn=context.warn), texts)
     known = torch.zeros(len(catalogue), dtype=torch.bool)
     known[[row for sequence in warm for row in sequence]] = True
     with context.progress.bar("warmstart: fitting the codes"):
