@@ -32,6 +32,7 @@ def candidates(n: int = N, seed: int = 0) -> pl.DataFrame:
             for name in ("influence", "surrogate_loss", "surrogate_loss_drop", "surrogate_error")
         },
         "surrogate_state": draw.normal(size=(n, 3)),
+        "text_embedding": draw.normal(size=(n, 4)),
         **{name: draw.normal(size=n) for name in ("loss", "effort", "loss_drop", "alignment")},
     }
     return pl.DataFrame(table)
@@ -69,6 +70,7 @@ def test_any_method_takes_candidates_that_are_all_alike(name: str) -> None:
         pl.lit(7).alias("timestamp"),
         pl.lit(2).alias("history_length"),
         pl.Series("surrogate_state", np.ones((N, 3))),
+        pl.Series("text_embedding", np.ones((N, 4))),
     )
     assert len(select(name, alike)) == 7
 
@@ -126,6 +128,16 @@ def test_of_each_cluster_of_users_the_nearest_to_its_centre() -> None:
     table = pl.DataFrame({"sample_id": range(6), "surrogate_state": np.array(states)})
     assert sorted(select("tf-dcon", table, 2)["sample_id"]) == [1, 4]
     assert select("tf-dcon", table, 2)["score"].to_list() == pytest.approx([-0.3, -0.5])
+
+
+def test_every_candidate_has_one_like_it_among_the_selected() -> None:
+    """At 0, 1, 2 and 11: the mean squared distance is 2 * 19.25 = 38.5, beyond which nothing is alike."""
+    table = pl.DataFrame({"sample_id": range(4), "text_embedding": np.array([[0.0], [1.0], [2.0], [11.0]])})
+    rows = select("facility-location", table, 2)
+    assert rows["sample_id"].to_list() == [1, 3]
+    assert rows["score"].to_list() == pytest.approx([(37.5 + 38.5 + 37.5) / 4, 38.5 / 4])
+    drawn = [select("facility-location", table, 1, seed=seed, candidates=1)["sample_id"][0] for seed in range(30)]
+    assert set(drawn) == {0, 1, 2, 3}
 
 
 def test_half_are_active_users_and_half_of_each_cluster() -> None:

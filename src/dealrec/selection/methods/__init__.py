@@ -10,6 +10,7 @@ from dealrec.selection.methods import (
     dealrec,
     effort,
     el2n,
+    facility_location,
     importance_resampling,
     influence,
     influence_quota,
@@ -48,6 +49,7 @@ _MODULES: tuple[ModuleType, ...] = (
     longest_history,
     tf_dcon,
     recranker,
+    facility_location,
 )
 
 
