@@ -15,7 +15,7 @@ from dealrec.config.presets import PRESETS
 from dealrec.engine.manifest import read_manifest
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Silent
-from dealrec.errors import ConfigError
+from dealrec.errors import ConfigError, ModelError
 from dealrec.stages import (
     alignment,
     loss,
@@ -204,6 +204,32 @@ def test_targets_of_one_title_share_a_cluster_and_its_share_is_that_of_validatio
     held_out = rows[len(train) :]["target_cluster"].to_list()
     for cluster, share in rows.select("target_cluster", "cluster_share").iter_rows():
         assert share == pytest.approx(held_out.count(cluster) / len(held_out))
+
+
+def test_an_option_has_the_stages_of_its_signals_run_and_those_alone(
+    selected: Path, text_encoder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(selected / "run", tmp_path / "run")
+    settings = [f"text.encoder={text_encoder}", "text.clusters=4", "select.options={spread: cluster-quota}"]
+    arm = "select.arms={wide: {method: facility-location}}"
+    config = load(selected / "config.yaml", settings)
+    names = [stage.name for stage in stages(config)]
+    assert "title_embedding" in names
+    assert "target_cluster" in names
+    assert "text_embedding" not in names
+    config = load(selected / "config.yaml", [*settings, arm])
+    outcomes = run(config, tmp_path / "run", stages_until(config, "select"), progress=Silent())
+    ran = [outcome.stage for outcome in outcomes if outcome.ran]
+    assert ran == ["title_embedding", "text_embedding", "target_cluster", "select"]
+    assert "of its cluster" in table(tmp_path, "select/selected.parquet")["reason"][0]
+    assert len(table(tmp_path, "select/wide.parquet")) == 6
+
+
+def test_an_encoder_that_is_not_there_is_named_by_its_setting(selected: Path, tmp_path: Path) -> None:
+    config = load(selected / "config.yaml", ["text.encoder=/nowhere", "select.method=facility-location"])
+    with pytest.raises(ModelError, match=r"no model directory /nowhere\. Check text\.encoder"):
+        run(config, tmp_path / "run", stages_until(config, "select"), progress=Silent())
+    assert not (tmp_path / "run" / "surrogate").exists()
 
 
 def test_the_surrogate_s_drop_is_largest_where_validation_has_the_targets(selected: Path) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def facility_location(vectors: Tensor, budget: int, *, block: int = 1024, lazy: int = 32) -> tuple[Tensor, Tensor]:
-    """Indices of exactly min(budget, n), in the order in which they are taken, and what each of all would add alone: [n].
+    """Indices of exactly min(budget, n), in the order in which they are taken, and what each of all adds alone: [n].
 
     vectors: [n, d]. What is maximised is the mean over all of their likeness to the nearest that is taken, likeness
     being the mean squared distance of two less that of these two, at least 0. Greedy, which comes within 1 - 1/e of the

@@ -42,7 +42,9 @@ def select(name: str, table: pl.DataFrame, budget: int = 7, *, seed: int = 0, **
     method = METHODS[name]
     generator = torch.Generator().manual_seed(seed)
     valid = candidates(40, seed=1).with_columns(pl.col("sample_id") + 1000)
-    return chosen(method, table.select("sample_id", *method.signals), budget, generator, options=options, valid=valid)
+    return chosen(
+        method, table.select("sample_id", *method.reads(options)), budget, generator, options=options, valid=valid
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -174,6 +176,26 @@ def test_a_quota_takes_the_best_of_each_target_as_validation_has_them(name: str,
     ]
     assert select(name, table, 4, spread="top")["sample_id"].to_list() == [0, 1, 2, 3]
     assert sorted(select(name, table, 2, spread="best-share", share=0.3)["sample_id"]) == [0, 1]
+
+
+def test_a_quota_of_clusters_takes_the_best_of_each_as_validation_has_them() -> None:
+    """Targets that never repeat, in two clusters of which validation has three of four and none."""
+    rows = {"sample_id": range(6), "target": range(6), "valid_share": [0.0] * 6, "influence": [9.0, 8, 7, 6, 5, 4]}
+    clusters = {"target_cluster": [4, 4, 4, 4, 7, 7], "cluster_share": [0.75] * 4 + [0.0] * 2}
+    table = pl.DataFrame({**rows, **clusters})
+    selected = select("influence-quota", table, 4, spread="cluster-quota")
+    assert selected["sample_id"].to_list() == [0, 1, 2, 4]  # three of 4 at most, one of 7
+    assert selected["reason"][3] == "no. 1 of its cluster, 0% of validation"
+    assert select("influence-quota", table, 4)["sample_id"].to_list() == [0, 1, 2, 3]
+
+
+def test_an_option_asks_for_its_signals_alone() -> None:
+    method = METHODS["influence-quota"]
+    assert method.reads({}) == method.reads({"spread": "top"}) == ("influence", "target", "valid_share")
+    assert method.reads({"spread": "cluster-quota"})[3:] == ("target_cluster", "cluster_share")
+    unknown = {"spread": {"top": ("text_embeding",)}}
+    with pytest.raises(ConfigError, match="Did you mean text_embedding"):
+        method_of("mine", SimpleNamespace(select=len, SIGNALS=(), OPTION_SIGNALS=unknown))
 
 
 def test_both_drops_count_by_rank() -> None:

@@ -4,9 +4,10 @@ import polars as pl
 import torch
 
 from dealrec.columns import ALIGNMENT, TARGET, VALID_SHARE
-from dealrec.selection.methods.spread import Spread, spread_selection
+from dealrec.selection.methods.spread import SPREAD_SIGNALS, Spread, spread_selection
 
 SIGNALS = (ALIGNMENT, TARGET, VALID_SHARE)
+OPTION_SIGNALS = SPREAD_SIGNALS
 
 
 def select(

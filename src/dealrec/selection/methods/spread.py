@@ -6,12 +6,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dealrec.columns import TARGET, VALID_SHARE
+from dealrec.columns import CLUSTER_SHARE, TARGET, TARGET_CLUSTER, VALID_SHARE
 from dealrec.formats import percent
 from dealrec.selection import best_share_sample, quota_sample
 from dealrec.selection.methods.method import selection, top
 
-Spread = Literal["quota", "best-share", "top"]
+Spread = Literal["quota", "cluster-quota", "best-share", "top"]
+_GROUPS = {"quota": (TARGET, VALID_SHARE, "target"), "cluster-quota": (TARGET_CLUSTER, CLUSTER_SHARE, "cluster")}
+SPREAD_SIGNALS = {"spread": {"cluster-quota": (TARGET_CLUSTER, CLUSTER_SHARE)}}  # beside those of quota
 
 
 def spread_sample(
@@ -25,29 +27,31 @@ def spread_sample(
 ) -> Tensor:
     """Indices of the rows to take, the best first.
 
-    spread: quota: the best of each target, as many as its share in validation (at least one); best-share: a uniform
-    draw among the best `share`; top: the highest scores, whatever their targets.
+    spread: quota: the best of each target, as many as its share in validation (at least one); cluster-quota: the
+    same of clusters of targets whose titles are alike, for data where targets hardly repeat; best-share: a uniform draw
+    among the best `share`; top: the highest scores, whatever their targets.
     """
     if spread == "top":
         return top(scores, budget)
     if spread == "best-share":
         return best_share_sample(scores, budget, share=share, generator=generator)
-    if spread != "quota":
-        raise ValueError(f"spread {spread!r} is none of quota, best-share and top")
-    targets = signals.select(TARGET, VALID_SHARE).unique()
-    shares = dict(zip(targets[TARGET].to_list(), targets[VALID_SHARE].to_list(), strict=True))
-    return quota_sample(scores, signals[TARGET].to_torch(), shares, budget)
+    if spread not in _GROUPS:
+        raise ValueError(f"spread {spread!r} is none of quota, cluster-quota, best-share and top")
+    group, share_of, _ = _GROUPS[spread]
+    shares = dict(signals.select(group, share_of).unique().iter_rows())
+    return quota_sample(scores, signals[group].to_torch(), shares, budget)
 
 
 def spread_reasons(signals: pl.DataFrame, rows: Tensor, *, spread: Spread) -> list[str]:
     """Why each of the rows, in their order, was taken."""
-    if spread != "quota":
+    if spread not in _GROUPS:
         return ["among the highest scores"] * len(rows)
-    taken = signals.select(TARGET, VALID_SHARE)[rows.numpy()]
-    place = taken.select(pl.int_range(1, pl.len() + 1).over(TARGET)).to_series().to_list()
+    group, share_of, name = _GROUPS[spread]
+    taken = signals.select(group, share_of)[rows.numpy()]
+    place = taken.select(pl.int_range(1, pl.len() + 1).over(group)).to_series().to_list()
     return [
-        f"no. {number} of its target, {percent(share)} of validation"
-        for number, share in zip(place, taken[VALID_SHARE].to_list(), strict=True)
+        f"no. {number} of its {name}, {percent(share)} of validation"
+        for number, share in zip(place, taken[share_of].to_list(), strict=True)
     ]
 
 
