@@ -1,5 +1,6 @@
 """Results by hand: cells of known losses."""
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -22,7 +23,7 @@ def results(folder: Path, *, replicates: int = 2) -> Results:
             shift = 0.01 * (-1) ** replicate * (arm == "selected")  # replicates differ, and their mean does not
             users = {"user_id": [1, 2, 3], "loss": [loss - 0.5 + 2 * shift, loss + shift, loss + 0.5]}
             pl.DataFrame(users).write_parquet(path / "per_user.parquet")
-            cells.append(Cell(arm, arm.partition("-")[0], replicate, 0, *SIZES[arm], path))
+            cells.append(Cell(arm, re.split("[-@]", arm)[0], replicate, 0, *SIZES[arm], path))
     return results_of(
         cells,
         base=[pl.DataFrame({"user_id": [1, 2, 3], "loss": [3.0, 4.0, 5.0]})] * replicates,
@@ -65,3 +66,13 @@ def test_a_curve_that_does_not_fall_is_said_beside_the_equivalents(
     monkeypatch.setitem(LOSSES, "random-x1", 4.1)
     monkeypatch.setitem(LOSSES, "random-x4", 4.2)
     assert "worse than no fine-tuning" in str(curve_note(results(tmp_path / "worse")))
+
+
+def test_the_headline_is_of_the_run_s_own_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOSSES, "random@50", 3.2)
+    monkeypatch.setitem(SIZES, "random@50", (50, 25))
+    monkeypatch.setitem(LOSSES, "selected@50", 1.0)  # better, and of another budget
+    monkeypatch.setitem(SIZES, "selected@50", (50, 25))
+    both = results(tmp_path)
+    assert [arm.arm for arm in both.arms] == ["selected@50", "selected"]
+    assert both.headline is both.arms[1]

@@ -15,7 +15,7 @@ from dealrec.formats import difference, seconds
 
 
 def show_comparison(outcome: Outcome, *, json: bool) -> None:
-    """A row an arm, the best first, on one axis: random samples. Then the first arm in words, and what failed."""
+    """A row an arm, the best first, on one axis: random samples. Then the run's own in words, and what failed."""
     if json:
         print_json({"run_dir": str(outcome.run_dir), **as_json(outcome)})
         return
@@ -39,8 +39,8 @@ def show_comparison(outcome: Outcome, *, json: bool) -> None:
         )
     console().print(table)
     console().print(_curve(outcome))
-    best = next((arm for arm in results.arms if arm.method == outcome.method), results.arms[0])
-    console().print(Text(sentence(best, results)))
+    if results.headline:
+        console().print(Text(sentence(results.headline, results)))
     if note := curve_note(results):
         console().print(Text(note))
     for arm_name, reason in outcome.failures.items():

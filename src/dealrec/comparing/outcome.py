@@ -12,7 +12,7 @@ import polars as pl
 from dealrec.columns import ARM, LABEL_TOKENS, LOSS, METHOD, REPLICATE, SIZE, TRAINING
 from dealrec.comparing.cells import Cell, cells_of, cost_seconds, seconds_per_sample
 from dealrec.comparing.page import write_page
-from dealrec.comparing.replicates import label, labels, replicate_config
+from dealrec.comparing.replicates import labels, replicate_config
 from dealrec.comparing.results import Results, Statistics, results_of
 from dealrec.comparing.run import run_replicates
 from dealrec.comparing.segments import segments_of
@@ -27,14 +27,10 @@ from dealrec.stages.evaluate import measures
 
 @dataclass(frozen=True)
 class Outcome:
-    """results: of all arms; failures: by arm, why its method selected nothing; method: the run's own, by its label.
-
-    run_dir: where all is kept.
-    """
+    """results: of all arms; failures: by arm, why its method selected nothing; run_dir: where all is kept."""
 
     results: Results
     failures: dict[str, str]
-    method: str
     run_dir: Path
 
     @property
@@ -70,12 +66,11 @@ def compare(config: Config, run_dir: Path, *, progress: Progress) -> Outcome:
         segments=segments_of(folders[0]),
         statistics=Statistics(config.evaluate.confidence, config.evaluate.resamples, config.seed),
     )
-    outcome = Outcome(results, failures, label(config.select.method), run_dir)
+    outcome = Outcome(results, failures, run_dir)
     _write(outcome, cells, config)
     write_page(
         results,
         outcome.page,
-        method=outcome.method,
         failures=failures,
         confidence=config.evaluate.confidence,
         warm_starts=config.compare.warm_starts,

@@ -27,12 +27,10 @@ NOTES = (
 )
 
 
-def write_page(
-    results: Results, path: Path, *, method: str, failures: dict[str, str], confidence: float, warm_starts: str
-) -> None:
-    """Write it at once under its name. method: the run's own, which the headline is of."""
+def write_page(results: Results, path: Path, *, failures: dict[str, str], confidence: float, warm_starts: str) -> None:
+    """Write it at once under its name. warm_starts: as compare.warm_starts."""
     arms = results.arms
-    own = next((arm for arm in arms if arm.method == method), arms[0] if arms else None)
+    own = results.headline
     others = [name for name in own.differences if name != LOSS] if own else []
     content = {
         "headline": sentence(own, results) if own else "No method has selected anything.",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dealrec.columns import LOSS, LOWER_IS_BETTER, SEGMENT, USER
 from dealrec.comparing.cells import Cell
 from dealrec.comparing.measured import Arm, Measured, Values, arms_of
-from dealrec.config.arms import RANDOM
+from dealrec.config.arms import RANDOM, SELECTED
 from dealrec.evaluation.crossed import crossed_interval
 from dealrec.evaluation.equivalents import (
     EquivalentInterval,
@@ -74,6 +74,11 @@ class Results:
     users: int
     replicates: int
     segments: Mapping[str, int]
+
+    @property
+    def headline(self) -> ArmResult | None:
+        """The run's own method at its own budget; where that has selected nothing, the best."""
+        return next((arm for arm in self.arms if arm.arm == SELECTED), self.arms[0] if self.arms else None)
 
 
 @dataclass(frozen=True)
