@@ -8,7 +8,8 @@ import pytest
 
 from dealrec.comparing.cells import Cell
 from dealrec.comparing.results import Results, Statistics, results_of
-from dealrec.comparing.words import curve_note
+from dealrec.comparing.segments import segments_of
+from dealrec.comparing.words import curve_note, sentence
 
 LOSSES = {"random-x1": 3.0, "random-x4": 2.0, "selected": 2.5}  # half way between Random's two
 SIZES = {"random-x1": (100, 200), "random-x4": (400, 3200), "selected": (100, 50)}  # samples, label tokens
@@ -76,3 +77,25 @@ def test_the_headline_is_of_the_run_s_own_budget(tmp_path: Path, monkeypatch: py
     both = results(tmp_path)
     assert [arm.arm for arm in both.arms] == ["selected@50", "selected"]
     assert both.headline is both.arms[1]
+
+
+def test_a_worth_outside_of_what_was_measured_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOSSES, "selected", 1.0)
+    above = results(tmp_path / "above")
+    assert sentence(above.arms[0], above).startswith("100 by selected are worth more than 4 times as many random ones,")
+    monkeypatch.setitem(LOSSES, "selected", 9.0)
+    below = results(tmp_path / "below")
+    assert sentence(below.arms[0], below).startswith("100 by selected are worth fewer than 100 random ones,")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "histories"), [([1, 1, 2, 2], {"short histories", "long histories"}), ([2] * 4, set())]
+)
+def test_what_holds_for_all_users_is_no_segment(tmp_path: Path, lengths: list[int], histories: set[str]) -> None:
+    (tmp_path / "data").mkdir()
+    items = {"item_id": [1, 2, 3], "train_count": [9, 1, 0]}  # of the three with any, the one in the middle has 9
+    pl.DataFrame(items).write_parquet(tmp_path / "data/items.parquet")
+    samples = {"user_id": [1, 2, 3, 4], "history": [[1] * n for n in lengths], "target": [1, 2, 3, 1]}
+    pl.DataFrame(samples).write_parquet(tmp_path / "data/samples-test.parquet")
+    found = segments_of(tmp_path)
+    assert set(found["segment"]) == {"rare targets", "cold targets"} | histories

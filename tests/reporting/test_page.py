@@ -18,10 +18,11 @@ from dealrec.config import Config
 from dealrec.errors import RunDirectoryError
 from dealrec.reporting import write_report
 from dealrec.reporting.costs import share
+from dealrec.reporting.differences import Row, draw_differences
 from tests.reporting.made import opened_run
 
 MakeRun = Callable[..., Path]
-SECTIONS = ("warnings", "results", "cost", "scores", "coverage", "samples", "repeat")
+SECTIONS = ("results", "warnings", "cost", "scores", "coverage", "samples", "repeat")
 HOSTILE = {
     1: "<script>alert(1)</script>",
     2: "\"><img src=x onerror='alert(1)'>",
@@ -35,6 +36,7 @@ class Page(HTMLParser):
 
     def __init__(self, source: str) -> None:
         super().__init__()
+        self.source = source
         self.tags: set[str] = set()
         self.attributes: list[tuple[str, str | None]] = []
         self.ids: list[str] = []
@@ -149,6 +151,30 @@ def make_plain(run: Path) -> Path:
     return run
 
 
+def test_the_first_screen_is_the_verdict_and_its_picture(make_run: MakeRun, config: Config) -> None:
+    """Loss is the better when lower; what could not be told apart has one line."""
+    _, page = page_of(make_run(), config)
+    first = page.source.partition("<main>")[0]
+    assert "<h1>The fine-tuned model of the selected samples is better than Random on Test loss;" in first
+    assert re.search(
+        r"Selected against Random, positive the better: Test loss \+[\d.]+% \[\+[\d.]+%, \+[\d.]+%\]", first
+    )
+    assert page.source.count('<li class="same">') == 1
+    assert "<details>" in page.source.partition('id="warnings"')[2].partition("</section>")[0]
+
+
+def test_the_picture_by_hand() -> None:
+    rows = [Row("A", 0.1, 0.05, 0.15, "better"), Row("B", -0.02, -0.2, 0.1, "open")]
+    drawn = str(draw_differences(rows))
+    middle = 150 + (720 - 150 - 34) / 2
+    assert f'x="{middle}" y="12" text-anchor="middle">Random' in drawn
+    assert f'<circle class="better" cx="{middle + 0.1 / 0.2 * (720 - 150 - 34) / 2}"' in drawn
+    assert '<line class="interval open" x1="150.0"' in drawn
+    assert "-20.0% worse" in drawn
+    assert "+20.0% better" in drawn
+    assert draw_differences([Row("A", 0.0, 0.0, 0.0, "open")])
+
+
 def test_verdicts_in_words(make_run: MakeRun, config: Config) -> None:
     _, page = page_of(make_run(), config)
     assert "is better than Random on Test loss; not distinguishable from Random on Recall@10." in page.text
@@ -223,7 +249,7 @@ def test_warnings_of_the_stages_and_of_their_facts(make_run: MakeRun, config: Co
 
 def test_without_cause_there_is_no_warning(make_run: MakeRun, config: Config) -> None:
     _, page = page_of(make_run(), config)
-    assert "Warnings None." in page.text
+    assert "Warnings Nothing stands out. None." in page.text
     assert "The solver (cg) converged: relative residual 0.000500 after 7 iterations, with damping 0.0100." in page.text
     assert "in tokens: -0.20 (3 candidates)" in page.text
 

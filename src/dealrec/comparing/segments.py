@@ -12,7 +12,7 @@ def segments_of(run_dir: Path) -> pl.DataFrame:
     """user_id, segment: short or long history (at the median), rare or popular target (likewise), cold target.
 
     A cold target is of no training interaction; it is no rare one. Of a user with several targets the one in the middle
-    counts, by history and by interactions.
+    counts, by history and by interactions. What holds for all users, such as the longest history kept, is no segment.
     """
     items = read_table(run_dir / "data/items.parquet").select(ITEM, TRAIN_COUNT)
     samples = read_table(run_dir / "data/samples-test.parquet").drop_nulls(TARGET)
@@ -30,4 +30,7 @@ def segments_of(run_dir: Path) -> pl.DataFrame:
         "rare targets": warm.filter(count <= middle),
         "cold targets": table.filter(count == 0),
     }
-    return pl.concat([part.select(USER, pl.lit(name).alias(SEGMENT)) for name, part in parts.items()])
+    segments = [
+        part.select(USER, pl.lit(name).alias(SEGMENT)) for name, part in parts.items() if len(part) < len(table)
+    ]
+    return pl.concat([table.select(USER, pl.lit("").alias(SEGMENT)).clear(), *segments])

@@ -11,8 +11,7 @@ def sentence(arm: ArmResult, results: Results) -> str:
 
     "512 by both-loss-drops are worth 5,200 random ones [3,900, 7,100], at the cost of 1,700": what a team can act on.
     """
-    worth = " ".join(filter(None, [amount(arm.equivalent.point, arm.size), interval(arm.equivalent, arm.size)]))
-    text = f"{arm.size:,} by {arm.method} are worth {worth} random ones"
+    text = f"{arm.size:,} by {arm.method} are worth {_worth(arm.equivalent, arm.size)} random ones"
     text += f", at the cost of {arm.cost:,.0f}" if arm.cost else ", at no cost"
     loss = arm.differences[LOSS]
     if loss.verdict is None:
@@ -23,6 +22,16 @@ def sentence(arm: ArmResult, results: Results) -> str:
         f"{loss.to_settle} replicates would settle it" if loss.to_settle else "more replicates would hardly settle it"
     )
     return f"{text}; not distinguishable from Random ({more})"
+
+
+def _worth(equivalent: EquivalentInterval, size: int) -> str:
+    point, low, high = equivalent.point, equivalent.low, equivalent.high
+    bounds = {end.bound for end in (point, low, high) if end is not None}
+    if bounds == {"above"}:
+        return f"more than {point.samples / size:.3g} times as many"
+    if bounds == {"below"}:
+        return f"fewer than {point.samples:,.0f}"
+    return " ".join(filter(None, [amount(point, size), interval(equivalent, size)]))
 
 
 def curve_note(results: Results) -> str | None:

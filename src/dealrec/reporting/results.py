@@ -4,14 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from dealrec.columns import LOG_RANK, LOSS, LOWER_IS_BETTER
 from dealrec.config import Config
 from dealrec.engine.run_directory import Run
 from dealrec.formats import difference, listed, metric, number, percent
+from dealrec.reporting.differences import Row as Bar
+from dealrec.reporting.differences import draw_differences
 
 FEW_USERS = 200
 AS_GOOD = "not distinguishable"  # as `dealrec.evaluation.verdict` has it
 ONE_DRAW = "one draw"  # as the comparison has it where one selection alone was trained on
+OPEN = (AS_GOOD, ONE_DRAW)
 ALL_EQUAL = "all equal"
 NAMES = {
     LOSS: "Test loss",
@@ -55,7 +60,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """The evaluation. arms: in the order of the rows' cells. notes: what intervals and p-values cover."""
+    """The evaluation. arms: in the order of the rows' cells. notes: what intervals and p-values cover.
+
+    picture: the differences; None where there is no interval to draw.
+    """
 
     confidence: str
     arms: tuple[str, ...]
@@ -63,6 +71,26 @@ class Results:
     verdicts: tuple[Verdict, ...]
     summary: str
     notes: tuple[str, ...]
+    picture: Markup | None = None
+
+    @property
+    def settled(self) -> tuple[Verdict, ...]:
+        """Those that say better or worse."""
+        return tuple(verdict for verdict in self.verdicts if verdict.outcome not in OPEN)
+
+    @property
+    def unsettled(self) -> tuple[Verdict, ...]:
+        """The others, which all say the same."""
+        return tuple(verdict for verdict in self.verdicts if verdict.outcome in OPEN)
+
+    @property
+    def headline(self) -> str | None:
+        """The verdict in a sentence; None where nothing was compared."""
+        if not self.verdicts:
+            return None
+        if self.tone == "none":
+            return "One selection against one random draw: no verdict on the method."
+        return self.summary
 
     @property
     def tone(self) -> str:
@@ -87,7 +115,19 @@ def results(run: Run[Config]) -> Results | None:
     runs = {name: len(arm["runs"]) for name, arm in arms.items()}
     names = tuple(name if n == 1 else f"{name}, mean of {n}" for name, n in runs.items())
     confidence = percent(run.config.evaluate.confidence)
-    return Results(confidence, names, tuple(rows), verdicts, _summary(verdicts), tuple(comparison["notes"]))
+    picture = _picture(metrics, differences)
+    return Results(confidence, names, tuple(rows), verdicts, _summary(verdicts), tuple(comparison["notes"]), picture)
+
+
+def _picture(metrics: dict[str, Any], differences: dict[str, Any]) -> Markup | None:
+    rows = []
+    for name, estimate in differences.items():
+        ends = [estimate[end] for end in ("mean", "low", "high")]
+        if None not in ends and (random := metrics["random"][name]["mean"]):
+            gain, *interval_ = (value / abs(random) * (-1 if name in LOWER_IS_BETTER else 1) for value in ends)
+            kind = estimate["verdict"] if estimate["verdict"] not in OPEN else "open"
+            rows.append(Bar(label(name), gain, min(interval_), max(interval_), kind))
+    return draw_differences(rows) if rows else None
 
 
 def label(name: str) -> str:
