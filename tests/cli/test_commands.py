@@ -42,7 +42,8 @@ def test_the_stages_are_known_without_what_computes_them() -> None:
 
 
 def test_stage_names_of_the_help_are_those_of_the_pipeline() -> None:
-    assert tuple(stage.name for stage in declared(Config(), beside=STAGE_NAMES)) == STAGE_NAMES
+    scored_by_another = Config.model_validate({"signals": {"llm": {}}})
+    assert tuple(stage.name for stage in declared(scored_by_another, beside=STAGE_NAMES)) == STAGE_NAMES
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -80,7 +81,7 @@ def test_the_schema_is_json(cli: Cli) -> None:
         ("influence.solver.dampng=1", ["'influence.solver.dampng'", "Did you mean influence.solver.damping?"]),
         ("budget=3", ["'budget'", "Did you mean select.budget?"]),
         ("data.columns.usr=u", ["Did you mean data.columns.user?"]),
-        ("zzzz=3", ["'zzzz'", "Known here: seed, replicate, data"]),
+        ("zzzz=3", ["'zzzz'", "Known here: seed, replicate, warm_replicate, data"]),
         ("select.budget=0", ["select.budget", "at least 1"]),
         ("select.budget=-3", ["select.budget", "at least 1"]),
         ("select.budget=1.5", ["select.budget", "at most 1.0"]),

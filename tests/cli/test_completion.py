@@ -90,7 +90,8 @@ def test_every_name_that_is_offered_is_a_setting(tmp_path: Path) -> None:
     assert {"seed", "data.columns.user", "influence.solver.damping", "evaluate.ks"} <= names
     assert "data" not in names
     for name in names - {name for name in names if ".solver." in name}:
-        section: object = parse({}, base=tmp_path)
+        given = {"signals": {"tiger": {}} if "tiger" in name else {"llm": {}}, "data": {"warm_share": 0.5}}
+        section: object = parse(given, base=tmp_path)
         for part in name.split("."):
             section = getattr(section, part)
 

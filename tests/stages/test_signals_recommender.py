@@ -89,7 +89,10 @@ def test_what_they_take_is_estimated(write_config: Write, tmp_path: Path, text_e
     [
         ({"signals": {"llm": {}, "tiger": {}}}, "exclude each other"),
         ({"signals": {"tiger": {}}}, "learnt nothing without a warm start"),
-        ({"signals": {"llm": {"adapter": "/a"}}, "finetune": {"full": True}}, r"go on from signals\.llm\.adapter"),
+        (
+            {"signals": {"llm": {"adapter": "/a"}}, "finetune": {"full": True}},
+            r"Signals: finetune\.full cannot go on from llm\.adapter",
+        ),
         ({"signals": {"llm": {"modle": "x"}}}, r"Did you mean signals\.llm\.model\?"),
     ],
 )

@@ -291,18 +291,19 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _recommenders_can_start(self) -> Self:
-        self._check_start("")
+        self._check_start()
         if self.scorer() is not self:
-            self.scorer()._check_start("signals.")
+            try:
+                self.scorer()._check_start()
+            except ValueError as error:
+                raise ValueError(f"signals: {error}") from None
         return self
 
-    def _check_start(self, prefix: str) -> None:
+    def _check_start(self) -> None:
         if self.finetune.full and self.llm.adapter is not None:
-            raise ValueError(
-                f"finetune.full cannot go on from {prefix}llm.adapter: merge the adapter into the LLM first"
-            )
+            raise ValueError("finetune.full cannot go on from llm.adapter: merge the adapter into the LLM first")
         if self.finetune.full and self.llm.dtype == "bfloat16":
-            raise ValueError(f"finetune.full needs {prefix}llm.dtype float32: bfloat16 would round small steps away")
+            raise ValueError("finetune.full needs llm.dtype float32: bfloat16 would round small steps away")
         if self.data.warm_share and self.data.format == "dealrec":
             raise ValueError("data.warm_share cuts in time, and the files of format 'dealrec' have no times")
         if RECOMMENDERS[self.recommender].warm_start and not self.data.warm_share:
