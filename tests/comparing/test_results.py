@@ -6,10 +6,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dealrec.comparing.cells import Cell
+from dealrec.comparing import cells as cells_module
+from dealrec.comparing.cells import Cell, cost_seconds
+from dealrec.comparing.replicates import replicate_config
 from dealrec.comparing.results import Results, Statistics, results_of
 from dealrec.comparing.segments import segments_of
 from dealrec.comparing.words import curve_note, sentence
+from dealrec.config import Config
 
 LOSSES = {"random-x1": 3.0, "random-x4": 2.0, "selected": 2.5}  # half way between Random's two
 SIZES = {"random-x1": (100, 200), "random-x4": (400, 3200), "selected": (100, 50)}  # samples, label tokens
@@ -99,3 +102,15 @@ def test_what_holds_for_all_users_is_no_segment(tmp_path: Path, lengths: list[in
     pl.DataFrame(samples).write_parquet(tmp_path / "data/samples-test.parquet")
     found = segments_of(tmp_path)
     assert set(found["segment"]) == {"rare targets", "cold targets"} | histories
+
+
+def test_the_signals_of_an_option_are_a_part_of_the_price(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clustered = {"method": "surrogate-loss-drop", "options": {"spread": "cluster-quota"}}
+    settings = {"select": {"method": "surrogate-loss-drop"}, "compare": {"methods": [clustered]}}
+    config, read = replicate_config(Config.model_validate(settings), 0), list[str]()
+    monkeypatch.setattr(cells_module, "read_manifest", lambda folder: read.append(folder.name))
+    cost_seconds(config, tmp_path, "selected")
+    plain = set(read)
+    cost_seconds(config, tmp_path, "surrogate-loss-drop-spread-cluster-quota")
+    assert set(read) - plain == {"title_embedding", "target_cluster"}
+    assert "surrogate_loss_drop" in plain

@@ -10,7 +10,7 @@ import polars as pl
 
 from dealrec.columns import GENERATED
 from dealrec.config import Config
-from dealrec.config.arms import RANDOM, SELECTED, fine_tunings
+from dealrec.config.arms import RANDOM, arms, fine_tunings
 from dealrec.engine.manifest import Manifest, read_manifest
 from dealrec.engine.run_directory import read_table
 from dealrec.stages.evaluate import VALID
@@ -56,10 +56,9 @@ def cells_of(config: Config, run_dir: Path, labels: Mapping[str, str]) -> Iterat
 
 def cost_seconds(config: Config, run_dir: Path, name: str) -> float:
     """CPU seconds (of a GPU wall seconds) of everything that an arm's method reads, from the surrogate on."""
-    by = config.select.method if name == SELECTED else config.select.arms[name].method
-    alone = config.model_copy(
-        update={"select": config.select.model_copy(update={"method": by, "arms": {}, "random_arms": 0})}
-    )
+    arm = arms(config)[name]
+    only = {"method": arm.method, "options": arm.options, "arms": {}, "random_arms": 0}
+    alone = config.model_copy(update={"select": config.select.model_copy(update=only)})
     shared = {"data", "warmstart", "select"}
     names = [stage.name for stage in results(alone)]
     manifests = [read_manifest(run_dir / stage) for stage in names[: names.index("select")] if stage not in shared]

@@ -25,10 +25,8 @@ from dealrec.stages.context import Stage
 from dealrec.stages.pipeline import results
 
 SETTINGS = "comparison-config.json"
-SHARED = {
-    "shared": ("data", "warmstart", "signal_warmstart"),
-    "own": ("data",),
-}  # stages of all replicates, by compare.warm_starts
+_SAME = ("data", "title_embedding")  # nothing is drawn there
+SHARED = {"shared": (*_SAME, "warmstart", "signal_warmstart"), "own": _SAME}  # of all replicates: stages
 NOT_NEEDED = ("export", "compare")
 MAY_CHANGE = {"compare", "select", "pool", "fidelity"}  # sections that add cells, or make other ones
 
