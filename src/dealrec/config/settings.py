@@ -209,8 +209,9 @@ class EvaluateConfig(Section):
     log_rank: bool = Field(
         False,
         description="Measure log-rank too: the logarithm of the target's exact rank in the whole catalogue, for those"
-        " who are ranked for. Recall says nothing of most users, log-rank something of each. With BIGRec it is"
-        " one more pass over the titles; with TIGER it takes more time than Recall, the more the larger the catalogue and the worse the ranks.",
+        " who are ranked for. Recall says nothing of most users, log-rank something of each. With BIGRec it is one more"
+        " pass over the titles; with TIGER it takes more time than Recall, the more the larger the catalogue and the"
+        " worse the ranks.",
     )
     ks: list[Annotated[int, Field(ge=1)]] = Field([10, 20], min_length=1, description="Cut-offs K.")
     beams: int = Field(4, ge=1, description="Beams of the generation; TIGER keeps at least as many as the largest K.")
