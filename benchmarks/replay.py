@@ -1,6 +1,6 @@
 """What foretells retraining: influence, the surrogate's loss drop, or a replay of its last epochs?
 
-    python benchmarks/replay.py [--run-dir runs/replay] [--epochs 1 2 4] [--surrogates 5] [--subsets 32]
+    python benchmarks/replay.py [--run-dir runs/replay] [--epochs 1 2 4 8] [--surrogates 5] [--subsets 32]
 
 The surrogate of the demo (MovieLens-100K, 943 units, thirty epochs) is trained again on random halves of the units,
 from two seeds each, and the validation risks of twenty groups of users are predicted by sums of scores (LDS: rank
@@ -210,7 +210,7 @@ def main() -> None:
     """Retrain, score, and show what foretold it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run-dir", type=Path, default=Path("runs/replay"))
-    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--drops", type=int, nargs="+", default=[1, 3, 10], help="epochs of the loss drop's tuning")
     parser.add_argument("--surrogates", type=int, default=5)
     parser.add_argument("--subsets", type=int, default=32)
