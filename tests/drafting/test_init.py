@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dealrec.config.files import load
@@ -675,6 +675,7 @@ names = st.text(min_size=1, max_size=12).filter(lambda name: name.strip() and "\
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(called=st.lists(names, min_size=4, max_size=4, unique=True), swapped=st.booleans())
+@example(called=["0", "1", "*", "^.*$"], swapped=False)
 @pytest.mark.slow
 def test_any_name_of_a_column_survives_the_config(tmp_path: Path, called: list[str], swapped: bool) -> None:
     user, item, other, text = called

@@ -7,6 +7,7 @@ import io
 from typing import Literal
 
 import polars as pl
+from polars.selectors import by_name  # a column may be called *, which would be all of them
 
 from dealrec.data.readers.blocks import Text
 from dealrec.data.readers.faults import not_utf8, unreadable
@@ -66,7 +67,7 @@ def _frame(
     columns = keep(pl.Schema(dict.fromkeys(names, pl.String()))) or names[:1]
     try:  # all columns, since rows with too many fields are noticed so alone
         block = pl.read_csv(header + body, separator=separator, quote_char=_mark(style), infer_schema=False, glob=False)
-        return block.select(columns)
+        return block.select(by_name(*columns))
     except pl.exceptions.PolarsError as error:
         fault = _fault(text, body, separator, style, names, rows)
         raise fault or unreadable(text.path, str(error).splitlines()[0], "Write it again.") from error

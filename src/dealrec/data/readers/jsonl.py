@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import polars as pl
+from polars.selectors import by_name  # a column may be called *, which would be all of them
 
 from dealrec.data.readers.blocks import Text
 from dealrec.data.readers.faults import conversion_command, not_utf8, unreadable
@@ -36,13 +37,13 @@ def read_jsonl(text: Text, keep: Keep) -> tuple[pl.DataFrame, list[str]]:
         if frame.width:
             schema |= {name: kind for name, kind in frame.schema.items() if schema.get(name, pl.Null) == pl.Null}
             # Where a block has none of the columns, another one keeps the number of its rows.
-            parts.append(frame.select(keep(frame.schema) or frame.columns[:1]))
+            parts.append(frame.select(by_name(*(keep(frame.schema) or frame.columns[:1]))))
     if not parts:
         return pl.DataFrame(), []
     table = pl.concat(parts, how="diagonal_relaxed")
     if table.height == 1 and all(kind.is_nested() for kind in schema.values()):
         raise _document(text)
-    return table.select(keep(pl.Schema(schema)) or table.columns), list(schema)
+    return table.select(by_name(*(keep(pl.Schema(schema)) or table.columns))), list(schema)
 
 
 def _frame(text: Text, block: bytes, offset: int) -> pl.DataFrame:

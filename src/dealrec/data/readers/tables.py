@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
+from polars.selectors import by_name  # a column may be called *, which would be all of them
 
 from dealrec.data.readers.blocks import Text
 from dealrec.data.readers.delimited import read_delimited
@@ -178,15 +179,15 @@ def _jsonl(path: Path, keep: Keep, limit: int | None) -> Table:
 def _parquet(path: Path, keep: Keep, limit: int | None) -> Table:
     schema = pl.read_parquet(path, n_rows=0, glob=False).schema
     columns = keep(schema) or schema.names()[:1]
+    lazy = pl.scan_parquet(path, glob=False)
     if limit is not None:
-        lazy = pl.scan_parquet(path, glob=False)
         rows = int(lazy.select(pl.len()).collect().item())
-        sample = _stretches(lazy.select(columns), rows, _PROBE)
+        sample = _stretches(lazy.select(by_name(*columns)), rows, _PROBE)
         size = sample.estimated_size() / max(1, sample.height)
         if size * rows > limit:
-            sample = _stretches(lazy.select(columns), rows, max(STRETCHES, int(limit / 2 / size)))
+            sample = _stretches(lazy.select(by_name(*columns)), rows, max(STRETCHES, int(limit / 2 / size)))
             return Table(path, sample, text=False, names=schema.names(), share=sample.height / rows)
-    return Table(path, pl.read_parquet(path, columns=columns, glob=False), text=False, names=schema.names())
+    return Table(path, lazy.select(by_name(*columns)).collect(), text=False, names=schema.names())
 
 
 def _stretches(lazy: pl.LazyFrame, rows: int, total: int) -> pl.DataFrame:
@@ -223,7 +224,7 @@ def _concatenated(path: Path, tables: Sequence[Table]) -> Table:
             )
     columns = first.frame.columns
     try:
-        frame = pl.concat([table.frame.select(columns) for table in tables], how="vertical_relaxed")
+        frame = pl.concat([table.frame.select(by_name(*columns)) for table in tables], how="vertical_relaxed")
     except pl.exceptions.PolarsError as error:
         raise unreadable(path, str(error).splitlines()[0], "Give each column one type in all of the files.") from error
     weights = [table.path.stat().st_size for table in tables]
