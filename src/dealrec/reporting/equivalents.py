@@ -35,15 +35,9 @@ def draw_equivalents(rows: Sequence[Row], ticks: Sequence[int], *, budget: int) 
         place = math.log(max(low, min(high, samples)) / low) / span
         return round(LABELS + place * (WIDTH - LABELS - MARGIN), 1)
 
-    height = TOP + ROW * len(rows) + BOTTOM
-    base = height - BOTTOM
+    base = TOP + ROW * len(rows)
     text = f"What {budget:,} selected samples are worth in random samples: {_in_words(rows)}"
-    parts = [
-        Markup('<svg class="equivalents" role="img" viewBox="0 0 {} {}"><title>{}</title>').format(WIDTH, height, text),
-        Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">budget</text>').format(x(budget), 12),
-        Markup('<line class="budget" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(x(budget), TOP - 6, base),
-        Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LABELS, WIDTH - MARGIN, base, base),
-    ]
+    parts = draw_frame(text, "budget", x(budget), labels=LABELS, rows=len(rows))
     for tick in ticks:
         parts.append(Markup('<line class="axis" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(x(tick), base, base + 4))
         parts.append(
@@ -54,12 +48,35 @@ def draw_equivalents(rows: Sequence[Row], ticks: Sequence[int], *, budget: int) 
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def _arm(row: Row, x: Callable[[float], float], y: float) -> list[Markup]:
-    parts = [Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(LABELS - 12, y + 4, row.name)]
-    if row.low is not None and row.high is not None:
+def draw_estimate(
+    name: str, place: float, ends: tuple[float, float] | None, y: float, *, labels: int, kind: str
+) -> list[Markup]:
+    """A row of such a picture: its name, which ends where `labels` do, its interval, if there is one, and its point."""
+    parts = [Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(labels - 12, y + 4, name)]
+    if ends is not None:
         line = Markup('<line class="interval {}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
-        parts.append(line.format(row.kind, x(row.low), x(row.high), y, y))
-    parts.append(Markup('<circle class="{}" cx="{}" cy="{}" r="5"/>').format(row.kind, x(row.worth), y))
+        parts.append(line.format(kind, *ends, y, y))
+    parts.append(Markup('<circle class="{}" cx="{}" cy="{}" r="5"/>').format(kind, place, y))
+    return parts
+
+
+def draw_frame(title: str, mark: str, place: float, *, labels: int, rows: int) -> list[Markup]:
+    """What stands around the rows: the opening tag, an upright line with what it marks, and the axis."""
+    height = TOP + ROW * rows + BOTTOM
+    base = height - BOTTOM
+    return [
+        Markup('<svg class="equivalents" role="img" viewBox="0 0 {} {}"><title>{}</title>').format(
+            WIDTH, height, title
+        ),
+        Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(place, 12, mark),
+        Markup('<line class="budget" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(place, TOP - 6, base),
+        Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(labels, WIDTH - MARGIN, base, base),
+    ]
+
+
+def _arm(row: Row, x: Callable[[float], float], y: float) -> list[Markup]:
+    ends = None if row.low is None or row.high is None else (x(row.low), x(row.high))
+    parts = draw_estimate(row.name, x(row.worth), ends, y, labels=LABELS, kind=row.kind)
     if row.beyond:
         parts.append(Markup('<text class="{}" x="{}" y="{}">→</text>').format(row.kind, x(row.worth) + 8, y + 5))
     parts.append(Markup('<path class="cost" d="M{0} {1}v10"/>').format(x(row.cost), y - 5))

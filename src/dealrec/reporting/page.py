@@ -66,6 +66,7 @@ def content(run: Run[Config]) -> dict[str, Any]:
     ]
     warnings = notes.warnings(run, samples, evaluation, ways_to_fail)
     return {
+        "verdict": evaluation.headline if evaluation else None,
         "headline": headline(run, len(samples)),
         "missing": [stage for stage in run.stages if not run.has(stage)],
         "results": evaluation,

@@ -20,8 +20,9 @@ def run(context: Context) -> None:
     samples, valid = data_signals(context)
     size = budget_count(context.config.pool.size, len(samples))
     generator = torch.Generator().manual_seed(replicate_seed(context.config))
-    table = signal_table(context, by.reads({}), samples)
-    pool = chosen(by, table, size, generator, options={}, valid=valid_table(context, by.reads({}), valid))
+    signals = by.reads({})
+    table, valid = signal_table(context, signals, samples), valid_table(context, signals, valid)
+    pool = chosen(by, table, size, generator, options={}, valid=valid)
     write_table(context.out / "pool.parquet", pool.select(SAMPLE), key=SAMPLE)
     context.facts |= {"pool": len(pool), "samples": len(samples), "method": by.name}
 

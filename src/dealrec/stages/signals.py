@@ -41,19 +41,19 @@ def signal_table(context: Context, signals: Iterable[str], candidates: pl.DataFr
 
     A candidate that lacks a score is a fault and raises DealrecError.
     """
-    table = candidates
-    for name in signals:
-        if name not in OF_DATA:
-            table = join_score(table, read_table(context.input(_file(name))), name)
+    table = _with_scores(context, candidates, [name for name in signals if name not in OF_DATA])
     return table.select(SAMPLE, *signals).sort(SAMPLE)
 
 
 def valid_table(context: Context, signals: Iterable[str], valid: pl.DataFrame) -> pl.DataFrame:
     """The validation samples, as `data_signals` has them, with those of the signals that are of text."""
+    return _with_scores(context, valid, [name for name in signals if name in OF_TEXT])
+
+
+def _with_scores(context: Context, table: pl.DataFrame, signals: Iterable[str]) -> pl.DataFrame:
     for name in signals:
-        if name in OF_TEXT:
-            valid = join_score(valid, read_table(context.input(_file(name))), name)
-    return valid
+        table = join_score(table, read_table(context.input(_file(name))), name)
+    return table
 
 
 def data_signals(context: Context) -> tuple[pl.DataFrame, pl.DataFrame]:

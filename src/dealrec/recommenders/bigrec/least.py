@@ -38,6 +38,23 @@ class Pairs:
 NONE = Pairs.of([])
 
 
+def score_bounds(
+    rough: Tensor, error: Tensor, score_of: Score, excluded: Pairs, *, first: int, start: int
+) -> tuple[Tensor, Tensor]:
+    """The least and the largest that each score can be, [C, b] both; infinity for pairs that are excluded.
+
+    rough: squared distances [C, b] from query `first` and row `start` on, each off by at most `error` [C, 1].
+    score_of: rises or falls with the distance.
+    """
+    users = torch.arange(first, first + len(rough)).unsqueeze(1)
+    rows = torch.arange(start, start + rough.shape[1]).unsqueeze(0)
+    ends = score_of(rough - error, users, rows), score_of(rough + error, users, rows)
+    low, high = torch.minimum(*ends), torch.maximum(*ends)
+    pairs = excluded.among(range(first, first + len(rough)), range(start, start + rough.shape[1]))
+    low[pairs] = high[pairs] = torch.inf
+    return low, high
+
+
 @dataclass
 class Least:
     """The k least scores of each of `queries` queries; ties to the lower row.
@@ -59,16 +76,8 @@ class Least:
         self.offers: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def candidates(self, rough: Tensor, error: Tensor, *, first: int, start: int) -> Pairs:
-        """Pairs that can be among the least.
-
-        rough: squared distances [C, b] from query `first` and row `start` on, each off by at most `error` [C, 1].
-        """
-        users = torch.arange(first, first + len(rough)).unsqueeze(1)
-        rows = torch.arange(start, start + rough.shape[1]).unsqueeze(0)
-        ends = self.score_of(rough - error, users, rows), self.score_of(rough + error, users, rows)
-        low, high = torch.minimum(*ends), torch.maximum(*ends)
-        pairs = self.excluded.among(range(first, first + len(rough)), range(start, start + rough.shape[1]))
-        low[pairs] = high[pairs] = torch.inf
+        """Pairs that can be among the least; the rest as `score_bounds` has it."""
+        low, high = score_bounds(rough, error, self.score_of, self.excluded, first=first, start=start)
         k = min(self.k, rough.shape[1])
         if k < 1:
             return NONE

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dealrec.recommenders.bigrec.grounding import offer_all, score_of
-from dealrec.recommenders.bigrec.least import Pairs, Score, squared_distances
+from dealrec.recommenders.bigrec.least import Pairs, Score, score_bounds, squared_distances
 
 
 @torch.inference_mode()
@@ -76,12 +76,7 @@ class _Ahead:
     def candidates(self, rough: Tensor, error: Tensor, *, first: int, start: int) -> Pairs:
         """Pairs that may be on either side of the target; what is certainly before it is counted."""
         part = slice(first, first + len(rough))
-        users = torch.arange(first, first + len(rough)).unsqueeze(1)
-        rows = torch.arange(start, start + rough.shape[1]).unsqueeze(0)
-        ends = self.score_of(rough - error, users, rows), self.score_of(rough + error, users, rows)
-        low, high = torch.minimum(*ends), torch.maximum(*ends)
-        pairs = self.excluded.among(range(first, first + len(rough)), range(start, start + rough.shape[1]))
-        low[pairs] = high[pairs] = torch.inf
+        low, high = score_bounds(rough, error, self.score_of, self.excluded, first=first, start=start)
         own = self.own[part].unsqueeze(1)
         self.counts[part] += (high < own).sum(1)
         user, row = ((low <= own) & (high >= own)).nonzero(as_tuple=True)
