@@ -26,6 +26,7 @@ from dealrec.cli.progress import TerminalProgress
 from dealrec.columns import EFFORT, HISTORY, INFLUENCE, LOSS, SAMPLE, TARGET, TOKENS
 from dealrec.config import Config
 from dealrec.config.files import load
+from dealrec.data.catalogue import pairs
 from dealrec.demo import assets
 from dealrec.engine.manifest import read_manifest
 from dealrec.engine.run_directory import read_table
@@ -37,7 +38,7 @@ from dealrec.recommenders.protocol import Recommender
 from dealrec.stages.pipeline import stages as declared
 from dealrec.stages.pipeline import stages_until
 from dealrec.stages.recommenders.kinds import kind
-from dealrec.stages.recommenders.training import encode, mean_token_losses
+from dealrec.stages.recommenders.training import mean_token_losses
 
 STAGES = declared(Config.model_validate({"select": {"method": "dealrec"}}))
 
@@ -137,7 +138,7 @@ def tune(context: Context, recommender: Recommender, samples: pl.DataFrame, seed
     names = {"epochs", "learning_rate", "batch_size", "micro_batch_size", "warmup_share"}
     train(
         recommender.model,
-        encode(recommender, samples),
+        [recommender.encode(*pair) for pair in pairs(samples)],
         pad_id=recommender.pad_id,
         scratch=context.run_dir / "trainer",
         **context.config.finetune.model_dump(include=names),
@@ -148,7 +149,8 @@ def tune(context: Context, recommender: Recommender, samples: pl.DataFrame, seed
 def mean_loss(recommender: Recommender, samples: pl.DataFrame) -> float:
     """The mean over the samples of the mean over their target tokens, in nats."""
     recommender.model.eval()
-    losses = mean_token_losses(recommender, encode(recommender, samples), batch_tokens=8192)
+    encoded = [recommender.encode(*pair) for pair in pairs(samples)]
+    losses = mean_token_losses(recommender, encoded, batch_tokens=8192)
     return float(losses.double().mean())
 
 

@@ -4,6 +4,7 @@ A bash block that begins with `# not run by the tests` is left out, for a reason
 """
 
 import ast
+import json
 import re
 import runpy
 import shlex
@@ -11,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import polars as pl
 import pytest
@@ -60,6 +62,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> Path:
     made_interactions().write_parquet(folder / "interactions.parquet")
     made_items().write_parquet(folder / "items.parquet")
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    write_rows(folder, tiny_llm)
     settings["select"].pop("budget")
     files = (folder / "interactions.parquet", folder / "items.parquet")
     prune(*files, budget=6, run_dir=folder / "runs" / "mine", until="report", **settings)
@@ -72,6 +75,51 @@ def folder(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     shutil.copytree(finished, copy)
     monkeypatch.chdir(copy)
     return copy
+
+
+def write_rows(folder: Path, llm: Path) -> None:
+    """Training rows of the reader's own, as three pipelines write them, and an LLM with a chat template."""
+    rows: list[dict[str, Any]] = []
+    for (user,), table in made_interactions().sort("user_id", "timestamp").group_by("user_id", maintain_order=True):
+        items, times = table["item_id"].to_list(), table["timestamp"].to_list()
+        for place in range(1, len(items)):
+            history, target = items[:place], items[place]
+            row = {"id": len(rows), "user": user, "history": history, "target": target, "time": times[place]}
+            rows.append(row | {"prompt": f"Films {history}", "completion": f"Film {target}"})
+    for name, part in (("train", rows[:150]), ("valid", rows[150:190]), ("test", rows[190:220])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    sids = pl.DataFrame(
+        {
+            "user_id": [row["user"] for row in rows],
+            "history_item_id": [str(row["history"]) for row in rows],
+            "item_id": [row["target"] for row in rows],
+            "history_item_sid": [str([f"<a_{item}><b_1>" for item in row["history"]]) for row in rows],
+            "item_sid": [f"<a_{row['target']}><b_1>" for row in rows],
+        }
+    )
+    sids.write_csv(folder / "minionerec.csv")
+    turns = [[("user", row["prompt"]), ("assistant", row["completion"])] for row in rows]
+    chats = pl.DataFrame(
+        {
+            "uuid": [f"id-{row['id']}" for row in rows],
+            "source": ["made"] * len(rows),
+            "metadata": [json.dumps({name: row[name] for name in ("user", "history", "target")}) for row in rows],
+            "messages": [
+                json.dumps([{"role": role, "content": [{"type": "text", "text": text}]} for role, text in pair])
+                for pair in turns
+            ],
+        }
+    )
+    (folder / "onerec").mkdir()
+    for number, half in enumerate((chats[:100], chats[100:])):
+        half.write_parquet(folder / "onerec" / f"part-0000{number}-of-00002.parquet")
+    shutil.copytree(llm, folder / "chat-llm")
+    config = json.loads((folder / "chat-llm" / "tokenizer_config.json").read_text())
+    config["chat_template"] = (
+        "{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    (folder / "chat-llm" / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def run_command(words: list[str], cli: Cli, folder: Path, llm: Path) -> None:
@@ -99,6 +147,7 @@ def run_block(block: Block, cli: Cli, folder: Path, llm: Path) -> None:
         runpy.run_path(str(script), run_name="__main__")
     elif language in ("python", "yaml") and title is not None:
         (folder / title).parent.mkdir(exist_ok=True)
+        body = body.replace("/models/my-chat-llm", str(folder / "chat-llm")).replace("/models/my-llm", str(llm))
         (folder / title).write_text(body)
 
 

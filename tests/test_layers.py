@@ -16,7 +16,7 @@ FLOORS = {
     **dict.fromkeys(("finetuning", "evaluation", "data"), 1),
     "engine": 2,
     "config": 2,
-    "data.sources": 3,  # reads the user's files as the settings say
+    **dict.fromkeys(("data.sources", "data.rows"), 3),  # read the user's files as the settings say
     **dict.fromkeys(("stages", "reporting", "exporting", "estimates", "comparing", "drafting", "demo"), 3),
     **dict.fromkeys(("cli", "api", "__init__", "__main__"), 4),
 }

@@ -22,6 +22,16 @@ SAMPLE: Final = "sample_id"
 HISTORY: Final = "history"  # list of item ids, oldest first
 TARGET: Final = "target"  # item id
 
+# Of training rows of the user's own (data.format: rows): which of them a sample has, and what one is trained on.
+ROWS: Final = "rows"  # list of row numbers, of a sample
+ROW: Final = "row"  # number of a row, from 0, over training, validation and test rows
+ROW_ID: Final = "row_id"  # the user's id of it, as text
+PROMPT: Final = "prompt"
+COMPLETION: Final = "completion"
+MESSAGES: Final = "messages"  # list of role, content, and whether it is learnt
+INPUT_IDS: Final = "input_ids"
+LABELS: Final = "labels"
+
 INFLUENCE: Final = "influence"
 EFFORT: Final = "effort"
 LOSS: Final = "loss"

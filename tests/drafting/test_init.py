@@ -391,6 +391,7 @@ def test_recbole_files_are_taken_as_such(cli: Cli, tmp_path: Path, tiny_llm: Pat
     for named in ([tmp_path], [tmp_path / "ml.inter"], [tmp_path / "ml.item", tmp_path / "ml.inter"]):
         assert cli("init", *named, "--llm", tiny_llm, "--out", out, "--force")[0] == 0
         data = load(out).data
+        assert data.items is not None
         assert (data.format, data.interactions.name, data.items.name) == ("recbole", "ml.inter", "ml.item")
         assert (data.columns.title, data.columns.rating) == ("movie_title", "rating")
     assert cli("validate", out)[0] == 0

@@ -23,7 +23,7 @@ from dealrec.engine.runner import recorded_config, states
 from dealrec.engine.stage import Context, Silent
 from dealrec.errors import ConfigError, DealrecError, RunDirectoryError
 from dealrec.exporting import Exported, export
-from dealrec.exporting.folder import STACKS
+from dealrec.exporting.folder import OF_ROWS, STACKS
 from dealrec.exporting.handover import Handover
 from dealrec.exporting.training import common_settings, weights_dtype
 from dealrec.recommenders.bigrec import Prompter
@@ -65,7 +65,7 @@ def settings(made: Exported) -> dict[str, Any]:
 
 
 def test_the_help_names_the_stacks() -> None:
-    assert tuple(STACKS) == STACK_NAMES
+    assert (*STACKS, *OF_ROWS) == STACK_NAMES
 
 
 def test_hostile_titles_reach_every_stack_as_the_prompter_writes_them(run_dir: Path, tmp_path: Path) -> None:

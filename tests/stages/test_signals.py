@@ -107,7 +107,9 @@ def test_alignment_is_the_product_of_gradients_of_all_target_tokens(selected: Pa
     learnable = [value for value in recommender.model.parameters() if value.requires_grad]
 
     def gradient(sample: pl.DataFrame) -> torch.Tensor:
-        loss = sequence_losses(recommender.model, collate(encode(recommender, sample), pad_id=recommender.pad_id)).sum()
+        loss = sequence_losses(
+            recommender.model, collate(encode(context, recommender, sample), pad_id=recommender.pad_id)
+        ).sum()
         return torch.cat([part.flatten() for part in torch.autograd.grad(loss, learnable)])
 
     valid, train = (table(selected, f"data/samples-{part}.parquet") for part in ("valid", "train"))

@@ -188,6 +188,7 @@ def test_every_setting_is_of_some_stage() -> None:
     }  # the model is held as its files
     held |= {"llm"}  # as llm.lora and llm.prompt; adapter and text encoder as their files
     held |= {"data.interactions", "data.items", "surrogate.module"}  # held as the files that they name
+    held |= {"data.rows", "data.valid_rows", "data.test_rows"}
     held |= {"compare"}  # of another command
     held |= {"signals"}  # as the settings that stages of signals see in the place of the recommender's
     held |= {"surrogate_loss_drop", "loss_drop", "text"}  # of stages of signals that no method here reads
@@ -361,7 +362,7 @@ def test_later_targets_are_predicted_from_all_before_them(
     context = Context("evaluate", config, Silent(), tmp_path / "run", tmp_path, ("warmstart", "data"))
     known = samples.drop_nulls("target")
     recommender = kinds.kind(config).fine_tuned(context, None)
-    losses = mean_token_losses(recommender, encode(recommender, known), batch_tokens=2048)
+    losses = mean_token_losses(recommender, encode(context, recommender, known), batch_tokens=2048)
     means = (
         known.with_columns(pl.Series("loss", losses.double().numpy())).group_by("user_id").agg(pl.col("loss").mean())
     )

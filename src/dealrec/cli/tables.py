@@ -115,7 +115,8 @@ def show_outcomes(outcomes: Sequence[Outcome], run_dir: Path, config: Config, *,
         out.print("Nothing to do: every stage is up to date.")
     if "export" in complete:
         out.print(f"Training file: {run_dir / 'export' / 'train.jsonl'}", soft_wrap=True)
-        out.print(f"For your trainer: dealrec export {shlex.quote(str(run_dir))} --to STACK", soft_wrap=True)
+        stack = "rows" if config.data.format == "rows" else "STACK"
+        out.print(f"For your trainer: dealrec export {shlex.quote(str(run_dir))} --to {stack}", soft_wrap=True)
     if config.data.final:
         out.print(
             "This selection is to be shipped: nothing is left to test it on. A run without --final has the verdict.",
@@ -144,11 +145,9 @@ def _show_selection(console: Console, run_dir: Path, outcomes: Sequence[Outcome]
     scored = (f">{name}" for name in (*signals, OVERALL))
     table = table_of(">#", "last of the history -> target", *scored, "kept because", title=title)
     for row in rows.iter_rows(named=True):
-        last, target = (cut(titles[item], TITLE_WIDTH) for item in (row[HISTORY][-1], row[TARGET]))
+        shown = " -> ".join(cut(titles[item], TITLE_WIDTH) for item in (*row[HISTORY][-1:], row[TARGET]))
         scores = (f"{row[name]:.2e}" if name == INFLUENCE else number(row[name]) for name in signals)
-        table.add_row(
-            str(row[RANK]), Text(f"{last} -> {target}"), *scores, f"{row[OVERALL]:.3f}", Text(_reason(row, strata))
-        )
+        table.add_row(str(row[RANK]), Text(shown), *scores, f"{row[OVERALL]:.3f}", Text(_reason(row, strata)))
     console.print(table)
 
 
@@ -222,7 +221,10 @@ def show_export(exported: "Exported", *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(exported))
         return
-    print(f"{exported.samples:,} samples of arm {exported.arm} for {exported.stack}, as {exported.form}:")
+    if exported.form is None:
+        print(f"{exported.samples:,} {'rows' if exported.stack == 'rows' else 'weights'} of arm {exported.arm}:")
+    else:
+        print(f"{exported.samples:,} samples of arm {exported.arm} for {exported.stack}, as {exported.form}:")
     for name in exported.files:
         print(exported.folder / name)
     if exported.train is not None:

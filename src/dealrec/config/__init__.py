@@ -1,7 +1,8 @@
 """The settings of a run: one frozen model per stage, read from YAML and written as YAML."""
 
+from dealrec.config.data import Columns, DataConfig
 from dealrec.config.selection import ArmConfig, SelectConfig
-from dealrec.config.settings import Columns, Config, DataConfig, EvaluateConfig, InfluenceConfig, SurrogateConfig
+from dealrec.config.settings import Config, EvaluateConfig, InfluenceConfig, SurrogateConfig
 from dealrec.config.training import FinetuneConfig, TrainingConfig
 
 __all__ = [

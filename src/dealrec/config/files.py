@@ -53,7 +53,9 @@ def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) 
     config = checked(overridden(raw, overrides))
     for key in _path_settings():
         value = _value(config, key)
-        if value is not None:
+        if isinstance(value, list):
+            config = with_setting(config, key.split("."), [_resolve(path, base) for path in value])
+        elif value is not None:
             location = _folder_or_id(value, base) if isinstance(value, str) else _resolve(value, base)
             config = with_setting(config, key.split("."), location)
     return _with_method_files(config, base)

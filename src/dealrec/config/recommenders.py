@@ -39,6 +39,17 @@ class PromptConfig(Section):
     max_prompt_tokens: int = Field(512, ge=16, description="The oldest items are left out until the prompt fits.")
 
 
+class RowsConfig(Section):
+    """How training rows of your own (data.format: rows) become tokens."""
+
+    max_tokens: int | None = Field(None, ge=2, description="Tokens of a row at most. null: the LLM's positions.")
+    longer: Literal["cut", "refuse"] = Field(
+        "cut",
+        description="Rows that are longer. cut: their end, as trainers do; of one that would lose all that is to be"
+        " learnt, its beginning. refuse: the first is named.",
+    )
+
+
 class LLMConfig(Section):
     """The LLM of BIGRec."""
 
@@ -60,6 +71,7 @@ class LLMConfig(Section):
     )
     lora: LoRAConfig = Field(LoRAConfig(), description="The adapters.")
     prompt: PromptConfig = Field(PromptConfig(), description="The prompt.")
+    rows: RowsConfig = Field(RowsConfig(), description="Training rows of your own.")
 
 
 class CodesConfig(Section):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from dealrec.config.data import DataConfig
 from dealrec.config.recommenders import RECOMMENDERS, LLMConfig, SignalsConfig, TIGERConfig
 from dealrec.config.selection import (
     CompareConfig,
@@ -21,100 +22,6 @@ from dealrec.config.selection import (
 from dealrec.config.solvers import CGConfig, Section, SolverConfig
 from dealrec.config.training import FinetuneConfig, WarmStartConfig
 from dealrec.engine.settings import Settings
-
-
-class Columns(Section):
-    """How the columns of the user's files are called and read."""
-
-    user: str = Field("user_id", description="User id, a string or an integer; a session id may stand in for it.")
-    item: str = Field("item_id", description="Item id, a string or an integer; in both files.")
-    timestamp: str | None = Field(
-        "timestamp", description="Time of the interaction: a number, a date, or ISO 8601 text. null: row order."
-    )
-    rating: str | None = Field(None, description="Rating, a number; only needed with min_rating.")
-    split: str | None = Field(None, description="Split of the interaction (train, valid or test); for split 'column'.")
-    title: str = Field("title", description="Title of the item, in the items file.")
-    category: str | None = Field(
-        None, description="Categories of the item, in the items file: text or a list; only the report shows them."
-    )
-    category_separator: str | None = Field(
-        None,
-        min_length=1,
-        description="What separates several categories in one text, such as '|'. null: a text is one category, but in"
-        " RecBole's columns of sequences (name:token_seq) a space separates.",
-    )
-
-    @model_validator(mode="after")
-    def _a_separator_needs_a_category(self) -> Self:
-        if self.category_separator is not None and self.category is None:
-            raise ValueError("category_separator needs data.columns.category, the name of the column of categories")
-        return self
-
-
-class DataConfig(Section):
-    """Where the interactions come from, how they are split, and what becomes a sample."""
-
-    format: Literal["table", "recbole", "dealrec"] = Field(
-        "table",
-        description="table: CSV, Parquet or JSON Lines. recbole: .inter and .item files."
-        " dealrec: the folder of sequential_{train,valid,test}.txt of the DEALRec release.",
-    )
-    interactions: Path = Field(
-        Path("interactions.parquet"),
-        description="Interactions: a file, a folder with its parts, or the dealrec folder.",
-    )
-    items: Path = Field(Path("items.parquet"), description="Items with their titles.")
-    columns: Columns = Field(Columns(), description="Names of the columns in your files.")
-    split: Literal["time", "column", "leave-last-out"] = Field(
-        "time",
-        description="time: cut at two points of global time. column: as the split column says."
-        " leave-last-out: the last item of each user is for testing, the one before for validation (the future leaks).",
-    )
-    valid_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the interactions for validation; split 'time'.")
-    test_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the interactions for testing; split 'time'.")
-    min_rating: float | None = Field(None, description="Interactions rated lower are dropped. null: all are kept.")
-    repeats: Literal["keep", "dedupe", "collapse", "first"] = Field(
-        "dedupe",
-        description="What becomes of interactions of one user with an item that they had before. keep: all stay."
-        " dedupe: the same item at the same time counts once. collapse: the same item several times in a row, at"
-        " whatever times, counts once. first: only the first interaction with each item stays.",
-    )
-    k_core: int = Field(
-        0, ge=0, description="Users and items with fewer training interactions are dropped, repeatedly. 0: none."
-    )
-    samples_per_user: int = Field(
-        1, ge=1, description="The last N training items of a user become targets. 1: as in the paper."
-    )
-    max_history: int = Field(50, ge=1, description="Most recent items kept of a sample's history.")
-    targets: Literal["first", "last", "all"] = Field(
-        "first",
-        description="Which held-out items of a user are predicted, in validation and testing: the first, from what came"
-        " before the part; the last or all, each from all that came before it, the part's own items included, so that"
-        " new users count. With all, measures are means over a user's items.",
-    )
-    warm_share: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Share of the training interactions, the earliest, on which the recommender is trained before"
-        " effort is scored (warm start); samples are then of the later ones. 0: none. The cut is at one time for all"
-        " users, so their timestamps must be comparable.",
-    )
-
-    final: bool = Field(
-        False,
-        description="Select from all interactions, those of validation and test too, to ship what is selected: the test"
-        " part is then what signals aim at, no sample is scored by a model that was tuned on it, and nothing is"
-        " evaluated. `dealrec run --final` sets it.",
-    )
-
-    @model_validator(mode="after")
-    def _columns_go_with_the_split(self) -> Self:
-        if self.split == "column" and self.columns.split is None and self.format != "dealrec":
-            raise ValueError("split 'column' needs data.columns.split, the name of the column that holds the split")
-        if self.min_rating is not None and self.columns.rating is None:
-            raise ValueError("min_rating needs data.columns.rating, the name of the column that holds the ratings")
-        return self
 
 
 class SurrogateConfig(Section):
@@ -288,6 +195,27 @@ class Config(Settings):
             return self.model_copy(update={"recommender": "bigrec", "llm": self.signals.llm})
         if self.signals.tiger is not None:
             return self.model_copy(update={"recommender": "tiger", "tiger": self.signals.tiger})
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_rows(cls, values: Any) -> Any:
+        """Rows are evaluated by their loss; without interactions there is no surrogate to take signals of."""
+        data = values.get("data") if isinstance(values, dict) else None
+        if not isinstance(data, dict) or data.get("format") != "rows":
+            return values
+        columns = data.get("columns")
+        usual: dict[str, dict[str, Any]] = {"evaluate": {"ranking_users": 0}}
+        if not isinstance(columns, dict) or columns.get("target") is None:
+            usual |= {"select": {"method": "loss-drop"}, "pool": {"method": "random"}}
+            usual |= {"compare": {"methods": ["importance-resampling", "most-recent", "validation"]}}
+        given = {name: values.get(name) for name in usual if isinstance(values.get(name), dict)}
+        return values | {name: {**section, **given.get(name, {})} for name, section in usual.items()}
+
+    @model_validator(mode="after")
+    def _rows_are_evaluated_by_their_loss(self) -> Self:
+        if self.data.format == "rows" and self.evaluate.ranking_users != 0:
+            raise ValueError("rows are evaluated by their loss alone: evaluate.ranking_users must be 0")
         return self
 
     @model_validator(mode="after")

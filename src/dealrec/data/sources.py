@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import polars as pl
 
@@ -37,9 +38,14 @@ class Source:
 
 def files(config: DataConfig) -> list[Path]:
     """Return the files that `read` reads, interactions first, of a folder its parts; a file need not exist."""
+    items = files_of(config.items) if config.items is not None else []
+    if config.format == "rows":
+        named = [config.rows, config.valid_rows, config.test_rows]
+        lists = [[each] if isinstance(each, Path) else each for each in named if each is not None]
+        return [*(file for each in lists for path in each for file in files_of(path)), *items]
     if config.format == "dealrec":
-        return [*release_files(config.interactions).values(), *files_of(config.items)]
-    return [*files_of(config.interactions), *files_of(config.items)]
+        return [*release_files(config.interactions).values(), *items]
+    return [*files_of(config.interactions), *items]
 
 
 def read(config: DataConfig, *, warn: Callable[[str], None]) -> Source:
@@ -58,7 +64,7 @@ def read(config: DataConfig, *, warn: Callable[[str], None]) -> Source:
         log_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
         interactions = _interactions(table, config, warn=warn)
     title_columns = (config.columns.item, config.columns.title, config.columns.category)
-    table = _open(config.items, config, title_columns, ending=".item", warn=warn)
+    table = _open(cast("Path", config.items), config, title_columns, ending=".item", warn=warn)
     table_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
     title = values.titles(table.column(config.columns.title, setting="data.columns.title"))
     log_items, table_items = values.reconcile(log_ids, table_ids)
@@ -112,7 +118,7 @@ def _release(config: DataConfig, *, warn: Callable[[str], None]) -> tuple[pl.Dat
 def _interactions(table: Table, config: DataConfig, *, warn: Callable[[str], None]) -> pl.DataFrame:
     """Return the interactions, all but their item ids, which depend on the items file too."""
     names = config.columns
-    user = values.ids(table.column(names.user, setting="data.columns.user")).values
+    user = values.ids(table.column(cast("str", names.user), setting="data.columns.user")).values
     fields = [user.alias(columns.USER), pl.repeat(None, len(user), eager=True).alias(columns.ITEM)]
     if names.timestamp is None:
         fields.append(pl.int_range(len(user), dtype=pl.Int64, eager=True).alias(columns.TIMESTAMP))

@@ -19,7 +19,7 @@ from dealrec.engine.run_directory import Run, complete_run
 from dealrec.engine.runner import recorded_config
 from dealrec.engine.stage import Silent
 from dealrec.errors import ConfigError, RunDirectoryError
-from dealrec.exporting import axolotl, hf_datasets, llamafactory, plain, trl
+from dealrec.exporting import axolotl, hf_datasets, llamafactory, plain, rows, trl
 from dealrec.exporting.handover import Form, Handover
 from dealrec.stages.context import Context
 from dealrec.stages.pipeline import stages_until
@@ -35,6 +35,10 @@ STACKS: dict[str, Write] = {
     "parquet": plain.write_parquet,
     "datasets": hf_datasets.write,
 }
+OF_ROWS: dict[str, Callable[[Run[Config], pl.DataFrame, Path], int]] = {
+    "rows": rows.write_rows,
+    "weights": rows.write_weights,
+}  # of a run over training rows of the user's own: fills a folder, says how many rows
 TRAINERS = ("trl", "llamafactory", "axolotl")  # stacks that train an LLM on text
 FORMS: tuple[Form, ...] = ("text", "messages", "tokens")
 PROVENANCE = "provenance.json"
@@ -42,11 +46,14 @@ PROVENANCE = "provenance.json"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. files: SHA-256 by name; notes: what the user should know; train: the command that trains."""
+    """What was written. files: SHA-256 by name; notes: what the user should know; train: the command that trains.
+
+    form: None of rows as they stand.
+    """
 
     folder: Path
     stack: str
-    form: Form
+    form: Form | None
     arm: str
     samples: int
     differing: int
@@ -78,12 +85,14 @@ def export(
     stack_form = _form(config, to, form)
     run = complete_run(run_dir, stages_until(config, "select"), Config)
     samples = _arm_samples(run, arm)
-    handover = _handover(run, samples, stack_form)
     out = (out or run_dir / "exports" / (to if arm == "selected" else f"{to}-{arm}")).resolve()
     _refuse_to_replace(out, force=force)
+    if stack_form is None:
+        return _export_rows(run, samples, out, to=to, arm=arm)
+    handover = _handover(run, samples, stack_form)
     with _appearing(out) as folder:
         train = STACKS[to](handover, folder)
-        provenance = _provenance(run, handover, samples, stack=to, arm=arm)
+        provenance = _provenance(run, samples, stack=to, arm=arm) | _of_tokens(handover)
         provenance["files"] = _hashes(folder)
         if to == "datasets":
             text = hf_datasets.card(provenance, licence=licence, columns=list(handover.rows()[0]))
@@ -94,10 +103,29 @@ def export(
     return Exported(out, to, handover.form, arm, len(handover.samples), handover.differing, _hashes(out), notes, train)
 
 
-def _form(config: Config, to: str, form: str | None) -> Form:
-    """The form that is wanted. Raises ConfigError for a stack or form that there is not, or not of this recommender."""
-    if to not in STACKS:
-        raise ConfigError(f"There is no stack {to!r}", f"There are: {', '.join(STACKS)}.")
+def _export_rows(run: Run[Config], samples: pl.DataFrame, out: Path, *, to: str, arm: str) -> Exported:
+    """The user's own rows, or a weight for each."""
+    with _appearing(out) as folder:
+        count = OF_ROWS[to](run, samples, folder)
+        provenance = _provenance(run, samples, stack=to, arm=arm) | {"rows": count, "files": _hashes(folder)}
+        (folder / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return Exported(out, to, None, arm, count, 0, _hashes(out), (), None)
+
+
+def _form(config: Config, to: str, form: str | None) -> Form | None:
+    """The form that is wanted; None: of rows as they stand.
+
+    Raises ConfigError for a stack or form that there is not, or not of this recommender.
+    """
+    if to not in (*STACKS, *OF_ROWS):
+        raise ConfigError(f"There is no stack {to!r}", f"There are: {', '.join([*STACKS, *OF_ROWS])}.")
+    of_rows = config.data.format == "rows"
+    if of_rows != (to in OF_ROWS):
+        about = "training rows of your own" if of_rows else "interactions, from which dealrec writes the rows"
+        remedy = f"Choose --to {' or --to '.join(OF_ROWS)}." if of_rows else f"Choose --to {', --to '.join(STACKS)}."
+        raise ConfigError(f"The run is over {about}, so there is no export to {to}", remedy)
+    if of_rows:
+        return None
     if form is not None and form not in FORMS:
         raise ConfigError(f"There is no form {form!r}", f"There are: {', '.join(FORMS)}.")
     name, forms = config.recommender, FORMS if kinds.kind(config).TEXT else FORMS[-1:]
@@ -130,17 +158,24 @@ def _handover(run: Run[Config], samples: pl.DataFrame, form: Form) -> Handover:
     return Handover(run.config, form, kind.encoded(context, samples), tokenizer, kind.start_folder(context))
 
 
-def _provenance(run: Run[Config], handover: Handover, samples: pl.DataFrame, *, stack: str, arm: str) -> dict[str, Any]:
+def _of_tokens(handover: Handover) -> dict[str, Any]:
+    lengths = [len(sample.tokens.input_ids) for sample in handover.samples]
+    return {
+        "form": handover.form,
+        "tokens": {"longest": max(lengths), "all": sum(lengths)},
+        "samples_read_differently": handover.differing,
+    }
+
+
+def _provenance(run: Run[Config], samples: pl.DataFrame, *, stack: str, arm: str) -> dict[str, Any]:
     """Where the rows come from: the stages with their settings, and SHA-256 of all that was read."""
     from dealrec.selection.methods import METHODS
 
     selection = arms(run.config)[arm]
     name = Path(selection.method).name  # of a file of the user's, not where it lies
-    lengths = [len(sample.tokens.input_ids) for sample in handover.samples]
     return {
         "dealrec": version("dealrec"),
         "stack": stack,
-        "form": handover.form,
         "arm": arm,
         "selection": {
             "method": name,
@@ -150,10 +185,8 @@ def _provenance(run: Run[Config], handover: Handover, samples: pl.DataFrame, *, 
             "seed": run.config.seed,
         },
         "recommender": run.config.recommender,
-        "samples": len(handover.samples),
+        "samples": len(samples),
         "training_samples": run.facts("select")["samples"],
-        "tokens": {"longest": max(lengths), "all": sum(lengths)},
-        "samples_read_differently": handover.differing,
         "stages": {
             stage: {
                 "fingerprint": manifest.fingerprint,

@@ -1,6 +1,6 @@
 """What the stages need of a recommender. A third one is a folder beside bigrec and tiger with a class that has this."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,6 +8,14 @@ from dealrec.columns import Id
 from dealrec.sequences.batches import Encoded
 
 Watch = Callable[[list[list[int]]], Iterable[list[int]]]  # hands the batches on, showing progress
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """cut: whether the row was longer than may be."""
+
+    tokens: Encoded
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,5 +55,16 @@ class Recommender(Protocol):
 
         targets: items whose exact ranks are wanted; one that is None, seen or unknown is behind all others. No result
         depends on batch_size, which counts histories. watch: called once.
+        """
+        ...
+
+
+class RowReader(Recommender, Protocol):
+    """A recommender that reads text, and so training rows of the user's own too."""
+
+    def encode_row(self, row: Mapping[str, Any]) -> EncodedRow:
+        """A training row of the user's own as tokens.
+
+        row: row_id, and one of prompt and completion, messages (role, content, learnt), input_ids and labels.
         """
         ...

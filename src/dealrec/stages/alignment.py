@@ -34,7 +34,7 @@ def run(context: Context) -> None:
     drawn, products = folds(context, len(valid), context.config.loss_drop.validation_samples), []
     recommender.model.eval()
     for number, fold in enumerate(drawn):
-        batches, _ = _batches(context, recommender, encode(recommender, valid[fold]))
+        batches, _ = _batches(context, recommender, encode(context, recommender, valid[fold]))
         gradient = validation_gradient(recommender.model, batches)
         measure = partial(_alignments, context, recommender, gradient)
         scores = loss.of_candidates(context, recommender, ALIGNMENT, measure, shards=f"{number}-").sort(SAMPLE)

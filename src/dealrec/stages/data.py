@@ -9,12 +9,20 @@ from dealrec.columns import CATEGORY, ITEM, ITEM_INDEX, PARTS, POSITION, SAMPLE,
 from dealrec.config import DataConfig
 from dealrec.data import sources
 from dealrec.engine.run_directory import write_table
+from dealrec.stages import row_data
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.feasibility import check_feasible
 
 
 def run(context: Context) -> None:
     """Interactions, items and samples of the three parts."""
+    if context.config.data.format == "rows":
+        row_data.run(context)
+    else:
+        _of_interactions(context)
+
+
+def _of_interactions(context: Context) -> None:
     from dealrec.data import samples, splits
 
     settings = context.config.data
@@ -98,11 +106,13 @@ def _data_facts(parts: Any, items: pl.DataFrame, sample_tables: dict[str, pl.Dat
     }
 
 
+_FILES = ("interactions", "items", "rows", "valid_rows", "test_rows")  # what they hold counts, not where it lies
+
 STAGE = Stage(
     "data",
     4,
     run,
-    settings=tuple(f"data.{name}" for name in DataConfig.model_fields if name not in ("interactions", "items")),
+    settings=tuple(f"data.{name}" for name in DataConfig.model_fields if name not in _FILES),
     outside=lambda config: iter(sources.files(config.data)),
     after=check_feasible,
 )

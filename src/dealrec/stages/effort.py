@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from dealrec.columns import EFFORT, ITEM, LOSS, NORM, SAMPLE, TARGET, TOKENS, TRAIN_COUNT
+from dealrec.columns import EFFORT, ITEM, LOSS, NORM, ROW, SAMPLE, TARGET, TOKENS, TRAIN_COUNT
 from dealrec.engine.measure import peak_memory_of
 from dealrec.engine.run_directory import merge_shards, read_table, write_table
 from dealrec.errors import ConfigError, NonFinite
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.recommenders import kinds
-from dealrec.stages.recommenders.training import encode
+from dealrec.stages.recommenders.training import by_row, encode, per_sample, warn_of_cut_rows
 
 if TYPE_CHECKING:
     from dealrec.recommenders.protocol import Recommender
@@ -33,7 +33,10 @@ def run(context: Context) -> None:
         context.warn(warning)
     pool = read_table(context.input("pool/pool.parquet"))
     samples = read_table(context.input("data/samples-train.parquet")).join(pool, on=SAMPLE, how="semi")
-    details = merge_shards(score_shards(context, samples), key=SAMPLE, expected=pool[SAMPLE])
+    rows = by_row(context, samples)
+    key = ROW if ROW in rows.columns else SAMPLE
+    details = per_sample(merge_shards(score_shards(context, rows), key=key, expected=rows[key]))
+    warn_of_cut_rows(context)
     write_table(context.out / "details.parquet", details, key=SAMPLE)
     norms, tokens = details[NORM].to_torch(), details[TOKENS].to_torch()
     fitted, setting = fitted_exponent(norms, tokens), context.config.effort.length_exponent
@@ -52,20 +55,20 @@ def score_shards(context: Context, samples: pl.DataFrame) -> list[Path]:
     """Score the samples a shard at a time: files of sample_id, norm, loss, tokens. Interrupted, a run keeps them."""
     size = context.config.effort.shard_size
     recommender = kinds.kind(context.config).start(context)
-    encoded = encode(recommender, samples)
+    encoded = encode(context, recommender, samples)
     shards = [encoded[start : start + size] for start in range(0, len(encoded), size)]
     batch_tokens = batch_tokens_for(context, recommender, shards)
     paths = []
     with context.progress.bar("effort: samples", len(encoded)) as advance:
         for start, shard in zip(range(0, len(encoded), size), shards, strict=True):
             paths.append(context.shard(f"{start:08d}.parquet"))
-            ids = samples[SAMPLE][start : start + size]
+            ids = samples.select(name for name in (ROW, SAMPLE) if name in samples.columns)[start : start + size]
             if paths[-1].exists():
                 for _ in shard:
                     advance()
             else:
                 table = _score_shard(context, recommender, shard, ids, advance, batch_tokens=batch_tokens)
-                write_table(paths[-1], table, key=SAMPLE)
+                write_table(paths[-1], table, key=ids.columns[0])
     context.facts["median_tokens"] = int(np.median([len(sample.input_ids) for sample in encoded]))
     return paths
 
@@ -129,12 +132,12 @@ def _score_shard(
     context: Context,
     recommender: "Recommender",
     shard: "Sequence[Encoded]",
-    ids: pl.Series,
+    ids: pl.DataFrame,
     after_each: Callable[[], None],
     *,
     batch_tokens: int,
 ) -> pl.DataFrame:
-    """One shard, in batches of samples alike in length."""
+    """One shard, in batches of samples alike in length. ids: of each, the columns that name it."""
     from dealrec.effort import norms_and_losses
     from dealrec.sequences import collate, plan_batches
     from dealrec.sequences.losses import IGNORED
@@ -149,14 +152,14 @@ def _score_shard(
                 after_each()
 
     order = [i for batch in plan for i in batch]
-    rows = [ids[i] for i in order]
+    ids = ids[order]
     try:
         norms, losses = norms_and_losses(model, batches(), parameters=settings.parameters)
     except NonFinite as error:
-        raise error.naming(rows) from None
+        raise error.naming(ids[SAMPLE].to_list()) from None
     tokens = [sum(label != IGNORED for label in shard[i].labels) for i in order]
     columns = {NORM: norms.double().cpu().numpy(), LOSS: losses.double().cpu().numpy(), TOKENS: tokens}
-    return pl.DataFrame({SAMPLE: rows, **columns})
+    return pl.concat([ids, pl.DataFrame(columns)], how="horizontal")
 
 
 def correlations(

@@ -16,7 +16,8 @@ from dealrec.engine.run_directory import read_table, write_table
 from dealrec.errors import NonFinite
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.recommenders import kinds
-from dealrec.stages.recommenders.training import encode, mean_token_losses
+from dealrec.stages.recommenders.training import by_row, encode, mean_token_losses
+from dealrec.stages.samples import rows_file
 
 if TYPE_CHECKING:
     from dealrec.recommenders.protocol import Recommender
@@ -33,13 +34,14 @@ _OF_COMPARISON = ("confidence", "resamples")  # settings of the stage after this
 def run(context: Context) -> None:
     """Evaluate what is not evaluated yet."""
     loss_samples, ranked = test_users(read_table(context.input("data/samples-test.parquet")), context.config)
-    _warn_of_repeats(context, ranked)
+    if len(ranked):
+        _warn_of_repeats(context, ranked)
     for name in (BASE, *(tuning.name for tuning in fine_tunings(context.config))):
         model = () if name == BASE else (f"finetune/{name}",)
         if not all(context.input(folder).exists() for folder in model):
             continue  # an arm whose method failed
         evaluate = partial(_evaluate, context, name, loss_samples, ranked)
-        context.unit(name, evaluate, without=("finetune.seeds", *ARMS), inputs=(*_SHARED, *model))
+        context.unit(name, evaluate, without=("finetune.seeds", *ARMS), inputs=(*_SHARED, *rows_file(context), *model))
         free_memory()
 
 
@@ -150,9 +152,10 @@ def _losses(context: Context, arm: str, recommender: "Recommender", samples: pl.
     """user_id, loss: the mean over the user's samples."""
     import torch
 
+    samples = by_row(context, samples)
     losses = mean_token_losses(
         recommender,
-        encode(recommender, samples),
+        encode(context, recommender, samples),
         batch_tokens=context.config.evaluate.batch_tokens,
         watch=lambda plan: context.track(plan, f"test loss of {arm}, batches"),
     )

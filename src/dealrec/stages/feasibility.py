@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dealrec.columns import INFLUENCE, OF_TEXT, TARGET
+from dealrec.columns import HISTORY_LENGTH, INFLUENCE, OF_SURROGATE, OF_TEXT, TARGET
 from dealrec.config import Config
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError, DataError
@@ -38,8 +38,14 @@ def check_data(config: Config, run_dir: Path) -> None:
         )
     if config.data.final:
         _check_final(config)
-    else:
+    elif config.data.format != "rows" or config.data.test_rows is not None:
         _check_test(run_dir)
+    needless = [] if config.data.has_interactions else sorted({*OF_SURROGATE, HISTORY_LENGTH} & signals_of(config))
+    if needless:
+        raise ConfigError(
+            f"select.method {config.select.method!r} reads {needless[0]}, and data.columns names no history and target",
+            "Name them, or choose a method of signals of the recommender, such as loss-drop: dealrec methods.",
+        )
     aims = INFLUENCE in signals_of(config) and config.influence.risk == "valid"
     if aims and not len(read_table(run_dir / "data" / "samples-valid.parquet")):
         raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")

@@ -14,7 +14,7 @@ from dealrec.engine.run_directory import read_table
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.recommenders import kinds
 from dealrec.stages.recommenders.training import train_on
-from dealrec.stages.samples import FILES, selectable
+from dealrec.stages.samples import FILES, rows_file, selectable
 
 _SHARED = (*FILES, "data/items.parquet", "warmstart")
 
@@ -30,7 +30,9 @@ def run(context: Context) -> None:
         chosen = samples.join(read_table(context.input(table)), on=SAMPLE, how="semi")
         job = partial(_fine_tune, tuning=tuning, samples=chosen)
         train = partial(on_devices, context, job, processes=context.config.finetune.processes)
-        context.unit(tuning.name, train, without=("finetune.seeds", *ARMS), inputs=(*_SHARED, table))
+        context.unit(
+            tuning.name, train, without=("finetune.seeds", *ARMS), inputs=(*_SHARED, *rows_file(context), table)
+        )
         free_memory()  # of this arm's models, before the next one's are loaded
     context.facts["training_seeds"] = list(dict.fromkeys(tuning.seed for tuning in tunings))
 

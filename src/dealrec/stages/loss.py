@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from dealrec.columns import LOSS, SAMPLE, TOKENS
+from dealrec.columns import LOSS, ROW, SAMPLE, TOKENS
 from dealrec.engine.run_directory import merge_shards, read_table, write_table
 from dealrec.errors import NonFinite
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.recommenders import kinds
-from dealrec.stages.recommenders.training import encode, mean_token_losses
+from dealrec.stages.recommenders.training import by_row, encode, mean_token_losses, per_sample, warn_of_cut_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,8 @@ def of_candidates(
     """
     pool = read_table(context.input("pool/pool.parquet"))
     samples = read_table(context.input("data/samples-train.parquet")).join(pool, on=SAMPLE, how="semi")
+    samples = by_row(context, samples)
+    key = ROW if ROW in samples.columns else SAMPLE
     size, paths = context.config.loss_drop.shard_size, []
     recommender.model.eval()
     starts = range(0, len(samples), size)
@@ -57,11 +59,13 @@ def of_candidates(
         paths.append(context.shard(f"{shards}{start:08d}.parquet"))
         if not paths[-1].exists():
             shard = samples[start : start + size]
-            encoded = encode(recommender, shard)
+            encoded = encode(context, recommender, shard)
             values = pl.Series(name, measure(encoded).double().numpy())
-            table = shard.select(SAMPLE, values, pl.Series(TOKENS, _tokens(encoded)))
-            write_table(paths[-1], table, key=SAMPLE)
-    merged = merge_shards(paths, key=SAMPLE, expected=pool[SAMPLE])
+            ids = list(dict.fromkeys([key, SAMPLE]))
+            table = shard.select(*ids, values, pl.Series(TOKENS, _tokens(encoded)))
+            write_table(paths[-1], table, key=key)
+    merged = per_sample(merge_shards(paths, key=key, expected=samples[key]))
+    warn_of_cut_rows(context)
     if bad := merged.filter(~pl.col(name).is_finite())[SAMPLE].to_list():
         raise NonFinite(
             f"{context.name}: the {name} is NaN or infinite for {len(bad)} samples, the first {bad[:5]}",

@@ -1,6 +1,6 @@
 """The stages in their order, each in a file of its own that says what it reads and what can change its outcome."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,12 +36,20 @@ from dealrec.stages import (
 )
 from dealrec.stages.context import Stage
 from dealrec.stages.feasibility import check_data
+from dealrec.stages.recommenders import kinds
+from dealrec.stages.samples import ROWS_FILE
 
 # Of `dealrec fidelity`. It needs no LLM, so that there is nothing to check after the data.
 FIDELITY_STAGES: tuple[Stage, ...] = (
     *(replace(stage, after=lambda *_: None) for stage in (data.STAGE, surrogate.STAGE)),
     retrain.STAGE,
     fidelity.STAGE,
+)
+
+
+_READING_ROWS = (
+    *(warmstart.STAGE.name, f"signal_{warmstart.STAGE.name}", loss.STAGE.name, effort.STAGE.name, loss_drop.STAGE.name),
+    *(alignment.STAGE.name, export.STAGE.name, finetune.STAGE.name, evaluate.STAGE.name),
 )
 
 
@@ -71,9 +79,18 @@ def results(config: Config, *, beside: Collection[str] = ()) -> tuple[Stage, ...
         if any(name.startswith(f"{stage.name}/") for name in read):
             wanted.insert(0, stage)
             read |= {f"{name}/" for name in stage.inputs}
-    if config.data.final:  # there is nothing left to test on
-        return data.STAGE, *wanted, selection, export.STAGE
-    return data.STAGE, *wanted, selection, export.STAGE, finetune.STAGE, evaluate.STAGE, compare.STAGE
+    chosen = (data.STAGE, *wanted, selection, export.STAGE)
+    if config.data.final or (config.data.format == "rows" and config.data.test_rows is None):
+        return tuple(_with_rows(config, chosen))  # there is nothing to test on
+    return tuple(_with_rows(config, (*chosen, finetune.STAGE, evaluate.STAGE, compare.STAGE)))
+
+
+def _with_rows(config: Config, wanted: Iterable[Stage]) -> Iterator[Stage]:
+    """The stages, which read training rows of the user's own where the recommender that they work with reads text."""
+    for stage in wanted:
+        reads = stage.name in _READING_ROWS and kinds.kind(stage.view(config)).TEXT
+        rows = (ROWS_FILE,) if config.data.format == "rows" and reads else ()
+        yield replace(stage, inputs=(*stage.inputs, *rows)) if rows else stage
 
 
 def _recommender_signals(config: Config) -> tuple[Stage, ...]:
@@ -117,6 +134,6 @@ def stages_until(config: Config, name: str) -> tuple[Stage, ...]:
     if name not in names:
         raise ConfigError(f"There is no stage {name!r}", f"The stages are: {', '.join(names)}.")
     wanted = wanted[: names.index(name) + 1]
-    if warmstart.STAGE in wanted:
+    if warmstart.STAGE.name in [stage.name for stage in wanted]:
         return wanted
     return replace(data.STAGE, after=check_data), *wanted[1:]  # no recommender is read, so none need be there

@@ -6,7 +6,14 @@ from dealrec.columns import SAMPLE
 from dealrec.engine.run_directory import read_table
 from dealrec.stages.context import Context
 
+ROWS_FILE = "data/rows.parquet"  # the texts of the user's own training rows, of a run of format rows
+OTHER_ROWS_FILE = "data/other-rows.parquet"  # those of no interaction
 FILES = ("data/samples-train.parquet", "data/samples-valid.parquet")
+
+
+def rows_file(context: Context) -> tuple[str, ...]:
+    """The file of the user's own training rows, where the stage reads them."""
+    return (ROWS_FILE,) if ROWS_FILE in context.inputs else ()
 
 
 def selectable(context: Context) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from dealrec.columns import EPOCH, PARTS, SAMPLE, TRAIN_LOSS, VALID_MRR, VALID_NDCG, Part
+from dealrec.columns import EPOCH, HISTORY, PARTS, SAMPLE, TARGET, TRAIN_LOSS, VALID_MRR, VALID_NDCG, Part
 from dealrec.config import Config, SurrogateConfig
 from dealrec.config.arms import SEEDS, replicate_seed
 from dealrec.data.catalogue import Catalogue
+from dealrec.data.row_samples import isolated
 from dealrec.devices import compute_device, fingerprint_parts
 from dealrec.engine.python_files import imported_files
 from dealrec.engine.run_directory import read_table, write_table
@@ -59,12 +60,18 @@ def run(context: Context) -> None:
 
 
 def _training_units(context: Context) -> Units:
-    """All training units; in a final selection without the newest targets, which signals aim at.
+    """All training units; in a final selection without the newest targets, which signals aim at, and of training rows
+    of the user's own without those that share no item with any other.
 
     A user's sequence ends before such a target; where a sample is a unit of its own, it is none.
     """
     from dealrec.surrogate import make_units
 
+    if context.config.data.format == "rows":
+        samples = read_table(context.input("data/samples-train.parquet"))
+        sequences = Catalogue.of(read_table(context.input("data/items.parquet"))).sequences(samples)
+        alone = isolated(samples[HISTORY], samples[TARGET])
+        return make_units([each for each, out in zip(sequences, alone, strict=True) if not out], whole=False)
     if not context.config.data.final:
         return units(context, "train")
     samples = read_table(context.input("data/samples-train.parquet"))
@@ -90,7 +97,7 @@ def units(context: Context, part: Part, *, whole: bool | None = None) -> Units:
 
     catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
     samples = read_table(context.input(f"data/samples-{part}.parquet"))
-    trained_whole = part == "train" and context.config.data.samples_per_user == 1
+    trained_whole = part == "train" and context.config.data.whole_sequences
     return make_units(catalogue.sequences(samples), whole=trained_whole if whole is None else whole)
 
 
@@ -168,7 +175,13 @@ def module_files(config: Config) -> Iterable[Path]:
 
 _MODEL = ("kind", "dim", "layers", "heads", "loss", "negatives", "hidden_share")
 # The settings that decide how a trained surrogate computes.
-SCORING = (*SEEDS, "data.max_history", "data.samples_per_user", *(f"surrogate.{name}" for name in _MODEL))
+SCORING = (
+    *SEEDS,
+    "data.format",
+    "data.max_history",
+    "data.samples_per_user",
+    *(f"surrogate.{name}" for name in _MODEL),
+)
 
 STAGE = Stage(
     "surrogate",
@@ -176,7 +189,7 @@ STAGE = Stage(
     run,
     ("data/samples-train.parquet", "data/items.parquet", "data/samples-valid.parquet"),
     (
-        *(*SEEDS, "data.max_history", "data.samples_per_user", "data.final"),
+        *(*SEEDS, "data.format", "data.max_history", "data.samples_per_user", "data.final"),
         *(f"surrogate.{name}" for name in SurrogateConfig.model_fields if name != "module"),
     ),
     module_files,

@@ -60,14 +60,15 @@ def _line_by_line(text: Text, block: bytes, offset: int) -> pl.DataFrame:
     rows = []
     for number, line in enumerate(block.split(b"\n"), start=offset + 1):
         if line.strip():
-            rows.append(json.dumps(_object(text, line, number, block if number == 1 else b"")))
+            rows.append(json.dumps(json_object(text, line, number, block if number == 1 else b"")))
     try:
         return pl.read_ndjson("\n".join(rows).encode(), infer_schema_length=None)
     except pl.exceptions.PolarsError:  # a column of objects here and numbers there
         return pl.DataFrame([json.loads(row) for row in rows], infer_schema_length=None, strict=False)
 
 
-def _object(text: Text, line: bytes, number: int, block: bytes) -> dict[str, Any]:
+def json_object(text: Text, line: bytes, number: int, block: bytes) -> dict[str, Any]:
+    """The object on a line. block: what begins with it, of a first line. Raises DataError for what is none."""
     place = f"line {number:,}"
     try:
         content = line.decode()

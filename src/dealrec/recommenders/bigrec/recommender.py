@@ -1,6 +1,6 @@
 """BIGRec as the stages use it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ from dealrec.recommenders.bigrec.generation import generate
 from dealrec.recommenders.bigrec.grounding import embed, ground
 from dealrec.recommenders.bigrec.prefix import read_prefix
 from dealrec.recommenders.bigrec.prompts import Prompter
+from dealrec.recommenders.bigrec.rows import Longer, encode_row, positions
 from dealrec.recommenders.bigrec.target_ranks import target_ranks
-from dealrec.recommenders.protocol import Recommended, Watch
+from dealrec.recommenders.protocol import EncodedRow, Recommended, Watch
 from dealrec.sequences.batches import Encoded, plan_batches
 
 
@@ -23,7 +24,8 @@ class BIGRec:
     model: with or without an adapter. base: the LLM in whose space titles are compared, the same for all arms; an
     adapter on it is switched off for that. items: ids of the catalogue. catalogue: gives the embeddings of all items in
     blocks, from `embed_items`; they are computed once for all arms. counts, popularity_weight: as `ground` takes them.
-    batch_tokens: tokens per batch of embedding.
+    batch_tokens: tokens per batch of embedding. max_row_tokens: of a training row of the user's own; None: the LLM's
+    positions. longer_rows: as `encode_row` takes it.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class BIGRec:
         popularity_weight: float = 0.0,
         max_new_tokens: int = 32,
         batch_tokens: int = 2048,
+        max_row_tokens: int | None = None,
+        longer_rows: Longer = "cut",
     ) -> None:
         self.model, self.tokenizer, self.prompter = model, tokenizer, prompter
         self.items, self.base = items, model if base is None else base
@@ -46,10 +50,15 @@ class BIGRec:
         self.grounding: dict[str, Any] = {"counts": counts, "popularity_weight": popularity_weight}
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
         self.pad_id: int = tokenizer.pad_token_id
+        self.row_limit, self.longer_rows = max_row_tokens or positions(model), longer_rows
 
     def encode(self, history: Sequence[Id], target: Id) -> Encoded:
         """Prompt, title and end; labels on the title and the end alone."""
         return self.prompter.encode(history, target)
+
+    def encode_row(self, row: Mapping[str, Any]) -> EncodedRow:
+        """As `rows.encode_row` has it, within the LLM's positions."""
+        return encode_row(self.tokenizer, row, limit=self.row_limit, longer=self.longer_rows)
 
     def recommend(
         self,

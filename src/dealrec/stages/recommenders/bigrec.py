@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from dealrec.columns import ITEM, TRAIN_COUNT
+from dealrec.columns import INPUT_IDS, ITEM, MESSAGES, TRAIN_COUNT
 from dealrec.config import Config
 from dealrec.config.arms import warm_seed
 from dealrec.data.catalogue import Catalogue, pairs
+from dealrec.data.readers.layouts import SCHEMA
 from dealrec.devices import fingerprint_parts
 from dealrec.engine.launching import on_devices
 from dealrec.engine.run_directory import read_table
-from dealrec.errors import ConfigError
+from dealrec.errors import ConfigError, ModelError
 from dealrec.recommenders.files import (
     ADAPTER_CONFIG,
     adapter_base,
@@ -27,7 +28,8 @@ from dealrec.recommenders.files import (
     model_files,
 )
 from dealrec.stages.context import Context
-from dealrec.stages.recommenders.training import train_on, warm_folder
+from dealrec.stages.recommenders.training import by_row, row_texts, train_on, warm_folder
+from dealrec.stages.samples import ROWS_FILE, rows_file
 
 if TYPE_CHECKING:
     from dealrec.recommenders.bigrec import BIGRec, Prompter
@@ -94,6 +96,8 @@ def check(config: Config, run_dir: Path) -> list[str]:
     from dealrec.recommenders.bigrec.model import attach_empty_adapter, attach_lora, load_model, load_tokenizer
 
     tokenizer = load_tokenizer(str(folder))
+    if config.data.format == "rows":
+        return _check_rows(config, run_dir, tokenizer, folder)
     catalogue = Catalogue.of(read_table(run_dir / "data" / "items.parquet"))
     prompter = Prompter(tokenizer, catalogue.titles, **llm.prompt.model_dump())
     titles = checks.shown_titles(prompter, catalogue.ids)
@@ -113,6 +117,38 @@ def check(config: Config, run_dir: Path) -> list[str]:
     elif not config.finetune.full:
         attach_lora(model, **llm.lora.model_dump(), seed=config.seed)
     return warnings
+
+
+def _check_rows(config: Config, run_dir: Path, tokenizer: Any, folder: Path) -> list[str]:
+    """The same for training rows of the user's own: the LLM can read what they are."""
+    from dealrec.recommenders.bigrec import checks
+    from dealrec.recommenders.bigrec.model import attach_empty_adapter, attach_lora, load_model
+
+    llm = config.llm
+    texts = pl.scan_parquet(run_dir / ROWS_FILE, glob=False)
+    ids = pl.col(INPUT_IDS).list.max().max()
+    conversations, largest = texts.select(pl.col(MESSAGES).count(), ids).collect().row(0)
+    if conversations and not tokenizer.chat_template:
+        raise ModelError(
+            f"The rows are conversations, and the tokenizer of {llm.model!r} has no chat template",
+            "Take an LLM that has one, or give the rows as prompt and completion.",
+        )
+    if is_quantized(folder):
+        return []
+    model = load_model(str(folder), empty=True)
+    rows = model.get_input_embeddings().weight.shape[0]
+    checks.check_tokens(tokenizer, llm.prompt.template, rows=rows, name=llm.model)
+    if largest is not None and largest >= rows:
+        raise ModelError(
+            f"The rows reach token {largest:,}, and the embeddings of {llm.model!r} have {rows:,} rows",
+            "Give the LLM that they were tokenised for.",
+        )
+    if llm.adapter is not None:
+        attach_empty_adapter(model, llm.adapter)
+        return checks.compare_base(adapter_base(llm.adapter), name=llm.model)
+    if not config.finetune.full:
+        attach_lora(model, **llm.lora.model_dump(), seed=config.seed)
+    return []
 
 
 def warm_start(context: Context) -> None:
@@ -162,12 +198,14 @@ def fine_tuned(context: Context, folder: Path | None) -> "BIGRec":
 
 
 def lines(context: Context, samples: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """Prompt and completion, as text."""
+    """Prompt and completion, as text; of training rows of the user's own what they are trained on, row by row."""
+    if rows_file(context):
+        for text in row_texts(context, by_row(context, samples)).iter_rows(named=True):
+            yield {name: text[name] for name in SCHEMA if text[name] is not None}
+        return
     prompts = prompter(context, tokenizer(context.config))
-    return (
-        {"prompt": prompts.prompt(history), "completion": prompts.completion(target)}
-        for history, target in pairs(samples)
-    )
+    for history, target in pairs(samples):
+        yield {"prompt": prompts.prompt(history), "completion": prompts.completion(target)}
 
 
 def encoded(context: Context, samples: pl.DataFrame) -> "list[Sample]":
@@ -236,6 +274,8 @@ def _load(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
         popularity_weight=config.evaluate.popularity_weight,
         max_new_tokens=config.evaluate.max_new_tokens,
         batch_tokens=config.evaluate.batch_tokens,
+        max_row_tokens=config.llm.rows.max_tokens,
+        longer_rows=config.llm.rows.longer,
     )
 
 

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from dealrec.sequences import Sample
 
 # Settings that can change how a recommender computes; those of the others are left out (`Config.unread_sections`).
-SETTINGS = ("recommender", "llm.dtype", "llm.quantization", "llm.lora", "llm.prompt", "tiger", "finetune.full")
+SETTINGS = (
+    "recommender",
+    "llm.dtype",
+    "llm.quantization",
+    "llm.lora",
+    "llm.prompt",
+    "llm.rows",
+    "tiger",
+    "finetune.full",
+)
 WRITING = ("recommender", "llm.prompt", "tiger")  # those that a line of a training file depends on
 
 

@@ -6,19 +6,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
+from dealrec.columns import ROW, ROWS, SAMPLE, TOKENS
 from dealrec.config import TrainingConfig
 from dealrec.data.catalogue import pairs
 from dealrec.engine.run_directory import read_table
 from dealrec.stages.context import Context
+from dealrec.stages.samples import ROWS_FILE, rows_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dealrec.recommenders.protocol import Recommender
+    from dealrec.recommenders.protocol import Recommender, RowReader
     from dealrec.sequences import Encoded
 
 PROBES, PROBE_TOKENS = 4, 2048
@@ -31,9 +33,47 @@ def warm_folder(context: Context) -> Path:
     return context.input(next(name for name in context.inputs if name.endswith("warmstart")))
 
 
-def encode(recommender: "Recommender", samples: pl.DataFrame) -> "list[Encoded]":
-    """Each sample as tokens, in the order of the rows."""
-    return [recommender.encode(history, target) for history, target in pairs(samples)]
+def encode(context: Context, recommender: "Recommender", samples: pl.DataFrame) -> "list[Encoded]":
+    """Each sample as tokens, in the order of the table; of a user's own training rows each row (`by_row`)."""
+    if not rows_file(context):
+        return [recommender.encode(history, target) for history, target in pairs(samples)]
+    texts = row_texts(context, by_row(context, samples))
+    encoded = [cast("RowReader", recommender).encode_row(text) for text in texts.iter_rows(named=True)]
+    if cut := sum(row.cut for row in encoded):
+        context.facts["rows_cut"] = context.facts.get("rows_cut", 0) + cut
+    return [row.tokens for row in encoded]
+
+
+def by_row(context: Context, samples: pl.DataFrame) -> pl.DataFrame:
+    """A row of the table for each of the user's own training rows of a sample, where the stage reads them."""
+    if not rows_file(context) or ROW in samples.columns:
+        return samples
+    return samples.explode(ROWS).rename({ROWS: ROW})
+
+
+def per_sample(measured: pl.DataFrame) -> pl.DataFrame:
+    """What was measured of rows (row, sample_id, tokens, and means over tokens) as that of samples.
+
+    A mean is over the tokens of all rows of a sample. So a gradient norm, which is that of a mean, is at most this.
+    """
+    if ROW not in measured.columns:
+        return measured
+    means = [name for name in measured.columns if name not in (ROW, SAMPLE, TOKENS)]
+    weighted = [((pl.col(name) * pl.col(TOKENS)).sum() / pl.col(TOKENS).sum()).alias(name) for name in means]
+    table = measured.group_by(SAMPLE).agg(*weighted, pl.col(TOKENS).sum())
+    return table.select(name for name in measured.columns if name != ROW).sort(SAMPLE)
+
+
+def warn_of_cut_rows(context: Context) -> None:
+    """Tell of rows that were longer than the LLM's positions, once."""
+    if cut := context.facts.get("rows_cut"):
+        context.warn(f"{cut:,} rows are longer than llm.rows.max_tokens, or the LLM's positions, and are cut there")
+
+
+def row_texts(context: Context, rows: pl.DataFrame) -> pl.DataFrame:
+    """The texts of the user's own rows, in the order of the table: row, row_id and what `layouts.SCHEMA` has."""
+    texts = pl.scan_parquet(context.input(ROWS_FILE), glob=False).join(rows.lazy().select(ROW), on=ROW, how="semi")
+    return rows.select(ROW).join(texts.collect(), on=ROW, how="left", maintain_order="left")
 
 
 def mean_token_losses(
@@ -87,7 +127,7 @@ def train_on(
     from dealrec.finetuning import require_saved, train
     from dealrec.sequences.losses import IGNORED
 
-    encoded = encode(recommender, samples)
+    encoded = encode(context, recommender, samples)
     untrained = _probe(recommender, encoded)
     steps = settings.epochs * -(-len(encoded) // settings.batch_size)
     label = f"{context.name}: {name}, steps of {settings.batch_size} samples"
@@ -144,4 +184,4 @@ def _validation(context: Context, recommender: "Recommender", settings: Training
         return None
     samples = read_table(context.input("data/samples-valid.parquet"))
     count = min(settings.validation_samples, len(samples))
-    return encode(recommender, samples.sample(count, seed=context.config.seed)) or None
+    return encode(context, recommender, samples.sample(count, seed=context.config.seed)) or None

@@ -1,0 +1,61 @@
+"""Samples of training rows of the user's own: which rows are of one interaction, and which part each is of."""
+
+import numpy as np
+import polars as pl
+
+from dealrec.columns import HISTORY, ITEM, ROW, ROWS, SAMPLE, TARGET, TIMESTAMP, USER
+
+# Of a table of rows, beside row, row_id, user_id, history, target and timestamp.
+INTERACTION = "interaction"  # what rows of one share, where the user has named it
+CONTENT = "content"  # a number by which equal texts are told
+
+
+def samples_of_rows(table: pl.DataFrame, *, single: bool = False) -> pl.DataFrame:
+    """One sample for each interaction: sample_id, user_id, history, target, timestamp, rows, by their first rows.
+
+    table: as in `Rows`. Rows without an interaction are left out. Of one interaction are those that share what
+    data.columns.interaction names, or else user, history, target and time; single: each row is a sample of its own. A
+    sample of no user is a user's only one.
+    """
+    about = table.filter(pl.col(TARGET).is_not_null())
+    key = [INTERACTION] if about[INTERACTION].count() else [USER, HISTORY, TARGET, TIMESTAMP]
+    if single:
+        key = [ROW]
+        about = about.with_columns(pl.col(ROW).alias(ROWS))
+    first = [pl.col(name).first() for name in (USER, HISTORY, TARGET, TIMESTAMP) if name not in key]
+    samples = about.group_by(key, maintain_order=True).agg(*first, pl.col(ROWS if single else ROW).alias(ROWS))
+    samples = samples.with_row_index(SAMPLE).with_columns(pl.col(SAMPLE).cast(pl.Int64))
+    user = pl.coalesce(USER, pl.col(SAMPLE).cast(pl.String))
+    time = [TIMESTAMP] if samples[TIMESTAMP].dtype != pl.Null else []
+    return samples.select(SAMPLE, user.alias(USER), HISTORY, TARGET, *time, ROWS)
+
+
+def split_rows(samples: pl.DataFrame, *, share: float, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Training and validation samples: the latest share, where there are times, else drawn; each numbered anew."""
+    count = max(1, round(share * len(samples)))
+    if TIMESTAMP in samples.columns:
+        order = samples.select(pl.col(TIMESTAMP).arg_sort(descending=True)).to_series().to_numpy()
+    else:
+        order = np.random.default_rng(seed).permutation(len(samples))
+    held = np.zeros(len(samples), dtype=bool)
+    held[order[:count]] = True
+    return numbered(samples.filter(~held)), numbered(samples.filter(held))
+
+
+def numbered(samples: pl.DataFrame) -> pl.DataFrame:
+    """The same with sample_ids from 0 on."""
+    return samples.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(SAMPLE))
+
+
+def isolated(histories: pl.Series, targets: pl.Series) -> pl.Series:
+    """Which samples have no item that any other has: a surrogate could learn nothing of them."""
+    place = "place"
+    items = pl.DataFrame({place: range(len(targets)), ITEM: histories, TARGET: targets})
+    items = items.with_columns(pl.concat_list(ITEM, TARGET).list.unique()).explode(ITEM)
+    shared = items.filter(pl.col(ITEM).is_duplicated())[place].unique()
+    return ~pl.Series(range(len(targets)), dtype=pl.Int64).is_in(shared.implode())
+
+
+def equal_rows(table: pl.DataFrame) -> int:
+    """Rows that say what an earlier one says, of the same interaction."""
+    return len(table) - table.n_unique([USER, HISTORY, TARGET, TIMESTAMP, CONTENT])
