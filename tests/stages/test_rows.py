@@ -186,6 +186,16 @@ def test_weights_are_one_number_a_row(finished: Path, tmp_path: Path) -> None:
         assert {weights[row] for row in sample["rows"]} == {1}
 
 
+def test_prompts_come_without_completions(finished: Path, tmp_path: Path) -> None:
+    export(finished / "run", to="prompts", out=tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "prompts.jsonl").read_text().splitlines()]
+    given = {row["id"]: row for row in map(json.loads, (finished / "train.jsonl").read_text().splitlines())}
+    assert lines == [{"row_id": line["row_id"], "prompt": given[line["row_id"]]["prompt"]} for line in lines]
+    selected = set(table(finished, "select/selected.parquet")["sample_id"])
+    samples = table(finished, "data/samples-train.parquet")
+    assert len(lines) == sum(len(s["rows"]) for s in samples.iter_rows(named=True) if s["sample_id"] in selected)
+
+
 def test_the_training_file_of_the_run_holds_what_is_trained_on(finished: Path) -> None:
     lines = [json.loads(line) for line in (finished / "run" / "export" / "train.jsonl").read_text().splitlines()]
     given = [json.loads(line) for line in (finished / "train.jsonl").read_text().splitlines()]
@@ -201,7 +211,7 @@ def test_the_report_and_the_status_speak_of_such_a_run(finished: Path, cli: Cli)
 
 
 def test_other_stacks_are_refused_and_rows_of_other_runs(finished: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no export to trl\. Choose --to rows or --to weights"):
+    with pytest.raises(ConfigError, match=r"no export to trl\. Choose --to rows"):
         export(finished / "run", to="trl")
 
 
@@ -384,9 +394,13 @@ def test_conversations_go_through_the_template_of_the_llm(tiny_llm: Path, tmp_pa
         for row in made_rows()[:60]
     ]
     write_lines(tmp_path / "train.jsonl", rows)
-    config = parse(settings(llm) | {"data": {"format": "rows", "rows": "train.jsonl"}}, base=tmp_path)
-    run_until(config, tmp_path / "run", "loss")
+    data = {"format": "rows", "rows": "train.jsonl", "valid_share": 0.3}
+    config = parse(settings(llm) | {"data": data}, base=tmp_path)
+    run_until(config, tmp_path / "run", "select")
     assert pl.read_parquet(tmp_path / "run" / "loss" / "details.parquet")["loss"].is_finite().all()
+    export(tmp_path / "run", to="prompts", out=tmp_path / "out")
+    first = json.loads((tmp_path / "out" / "prompts.jsonl").read_text().splitlines()[0])
+    assert [turn["role"] for turn in first["prompt"]] == ["user"]
 
 
 def test_titles_of_an_items_file_stand_in_the_place_of_those_of_the_rows(

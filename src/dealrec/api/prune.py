@@ -8,13 +8,14 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, cast
 
-from dealrec.api.tables import Kind, Table, TableT, kind_of, polars_frame, table_of_kind
+from dealrec.api.tables import Kind, Table, TableT, kind_of, polars_frame, rows_of, table_of_kind, write_whole
 from dealrec.engine.stage import Silent
 from dealrec.errors import ConfigError, DataError, DealrecError, RunDirectoryError
 
@@ -30,11 +31,15 @@ _RUN_LOCK = threading.RLock()
 
 @dataclass(frozen=True, repr=False)
 class Pruned(Generic[TableT]):
-    """What `prune` came to; everything stands in `run_dir`. kind: of its tables, which is that of the interactions."""
+    """What `prune` came to; everything stands in `run_dir`.
+
+    kind: of its tables, which is that of the interactions, or of the rows. source: the rows that were given as a table.
+    """
 
     run_dir: Path
     config: Config
     kind: Kind = "polars"
+    source: Table | None = None
 
     @property
     def selected(self) -> TableT:
@@ -63,11 +68,26 @@ class Pruned(Generic[TableT]):
         lines = (self.run_dir / "export" / "train.jsonl").read_bytes()  # a path would be read as a pattern
         return self._own_kind(pl.read_ndjson(lines, infer_schema_length=None))
 
+    @property
+    def rows(self) -> Any:
+        """Of training rows that were given as a table: those of the selected samples and of no interaction.
+
+        In their order, with all their columns, of the same kind. Raises RunDirectoryError as `selected` does.
+        """
+        from dealrec.exporting.rows import kept_rows
+
+        run = self._require("select", "Nothing is selected")
+        if self.source is None:
+            raise ConfigError("No rows were given as a table", "For files: export(PATH, to='rows').")
+        samples = run.table("select/selected.parquet").join(run.table("data/samples-train.parquet"), on="sample_id")
+        return rows_of(self.source, kept_rows(run, samples).nonzero()[0].tolist(), name="rows")
+
     def export(self, path: str | Path, to: str | None = None, **options: Any) -> Path:
         """Copy the training file (JSON Lines: `prompt` and `completion`, for TIGER token ids) to `path`.
 
         to: the stack whose folder `path` is to become: trl, llamafactory, axolotl, jsonl, parquet or datasets; options
-        are those of `dealrec.exporting.export`: arm, form, licence, force. Its notes come as Python warnings.
+        are those of `dealrec.exporting.export`: arm, form, licence, force. Its notes come as Python warnings. For
+        training rows of your own: rows or weights.
         """
         target = Path(path)
         if to is not None:
@@ -126,10 +146,13 @@ class Pruned(Generic[TableT]):
 
 
 def prune(
-    interactions: str | Path | TableT,
-    items: str | Path | Table,
+    interactions: str | Path | TableT | None = None,
+    items: str | Path | Table | None = None,
     *,
     budget: int | float,
+    rows: str | Path | Table | None = None,
+    valid_rows: str | Path | Table | None = None,
+    test_rows: str | Path | Table | None = None,
     llm: str | Path | Mapping[str, Any] | None = None,
     surrogate: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -144,6 +167,8 @@ def prune(
     interactions: user_id, item_id, timestamp; items: item_id, title; each a file or a table of polars (lazy ones too),
     pandas, pyarrow or datasets. What comes back is of the kind of the interactions, for a file of polars. Other column
     names, formats and splits go into `data`. budget: a count if an int, a share of the samples if a float.
+    rows, valid_rows, test_rows: training rows of your own in the place of interactions, as `data.rows` has them; what
+    their fields are goes into `data={"columns": ...}`, and `Pruned.rows` are those that are selected.
     llm: a directory in Hugging Face format, a model id, or the whole section of the config as a mapping; not needed
     with recommender="tiger".
     surrogate and settings: sections of the config as mappings, e.g. `pool={"size": 4096}`,
@@ -161,25 +186,43 @@ def prune(
     from dealrec.engine.runner import opened, run_opened
     from dealrec.stages.pipeline import stages_until
 
-    tables = {"interactions": interactions, "items": items}
+    given = {"interactions": interactions, "items": items}
+    given |= {"rows": rows, "valid_rows": valid_rows, "test_rows": test_rows}
+    _check_tables(given)
+    tables = {name: table for name, table in given.items() if table is not None}
     kinds = {name: kind_of(table, name=name) for name, table in tables.items() if not isinstance(table, str | Path)}
     folder = Path(run_dir).absolute() if run_dir is not None else Path(tempfile.mkdtemp(prefix="dealrec-"))
     paths = {name: folder / "input" / f"{name}.parquet" for name in kinds}
     files = {name: str(paths[name] if name in kinds else Path(str(tables[name])).resolve()) for name in tables}
     sections = _sections(settings, budget=budget, surrogate=surrogate, llm=llm)
-    sections["data"] = {**sections.get("data", {}), **files, **({"final": True} if final else {})}
+    more: dict[str, Any] = ({"final": True} if final else {}) | ({"format": "rows"} if rows is not None else {})
+    sections["data"] = {**sections.get("data", {}), **files, **more}
     config = parse({**sections, "seed": seed}, base=Path.cwd())
     if progress is True:
         from dealrec.cli.progress import TerminalProgress
 
         progress = TerminalProgress()
-    frames = {name: polars_frame(tables[name], config.data.columns, name=name) for name in kinds}
+    columns = config.data.columns
+    frames = {name: polars_frame(tables[name], columns, name=name) for name in kinds if not name.endswith("rows")}
     with _sole_call(), opened(folder):  # a directory in use keeps its input, and ours stays ours to the end
-        for name, frame in frames.items():
-            _write(frame, paths[name])
+        for name in kinds:
+            write = frames[name].write_parquet if name in frames else partial(write_whole, tables[name], name=name)
+            _write(write, paths[name])
         with _errors_by_argument(paths):
             run_opened(config, folder, stages_until(config, until), progress=progress or Quiet())
-    return Pruned(folder, config, kinds.get("interactions", "polars"))
+    source = cast("Table", rows) if "rows" in kinds else None
+    return Pruned(folder, config, kinds.get("rows", kinds.get("interactions", "polars")), source)
+
+
+def _check_tables(given: Mapping[str, Any]) -> None:
+    """Interactions and items, or rows; not both. Raises ConfigError."""
+    named = {name for name, table in given.items() if table is not None}
+    if "rows" in named and "interactions" in named:
+        raise ConfigError("prune takes interactions or rows, and got both", "Give one of them.")
+    if "rows" not in named and (missing := [name for name in ("interactions", "items") if name not in named]):
+        raise ConfigError(f"prune needs {missing[0]}", "Give interactions and items, or rows of your own.")
+    if "rows" not in named and (loose := named & {"valid_rows", "test_rows"}):
+        raise ConfigError(f"prune got {min(loose)} without rows", "Give the rows to select from as rows.")
 
 
 def _sections(
@@ -210,10 +253,10 @@ def _sections(
     return sections
 
 
-def _write(table: pl.DataFrame, path: Path) -> None:
+def _write(write: Callable[[Path], object], path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     staging = path.with_suffix(".tmp")
-    table.write_parquet(staging)
+    write(staging)
     staging.rename(path)
 
 

@@ -111,6 +111,40 @@ def table_of_kind(frame: pl.DataFrame, kind: Kind) -> Any:
             return datasets.Dataset.from_dict(frame.to_dict(as_series=False))
 
 
+def write_whole(table: Any, path: Path, *, name: str) -> None:
+    """Write a table with all its columns as Parquet, of pyarrow and datasets with what their schema says besides."""
+    import polars as pl
+
+    match kind_of(table, name=name):
+        case "polars" | "polars.lazy":
+            table.lazy().collect().write_parquet(path)
+        case "pandas":
+            table.to_parquet(path, index=False)
+        case "pyarrow":
+            import pyarrow.parquet as pq
+
+            pq.write_table(table, path)
+        case "datasets":
+            table.with_format(None).to_parquet(path)
+    if not pl.scan_parquet(path, glob=False).select(pl.len()).collect().item():
+        raise DataError(f"{name}: the table has no rows", "Check how it was made.")
+
+
+def rows_of(table: Any, places: Sequence[int], *, name: str) -> Any:
+    """Some rows of a table, by their places, as a table of the same kind."""
+    match kind_of(table, name=name):
+        case "polars":
+            return table[list(places)]
+        case "polars.lazy":
+            return table.collect()[list(places)].lazy()
+        case "pandas":
+            return table.iloc[list(places)]
+        case "pyarrow":
+            return table.take(list(places))
+        case "datasets":
+            return table.select(places)
+
+
 def _column_names(table: Any, kind: Kind, *, name: str) -> list[str]:
     import polars as pl
 

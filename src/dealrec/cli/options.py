@@ -8,7 +8,7 @@ import typer
 from dealrec.cli import completion
 from dealrec.stages import STAGE_NAMES
 
-STACK_NAMES = ("trl", "llamafactory", "axolotl", "jsonl", "parquet", "datasets", "rows", "weights")
+STACK_NAMES = ("trl", "llamafactory", "axolotl", "jsonl", "parquet", "datasets", "rows", "weights", "prompts")
 FORM_NAMES = ("text", "messages", "tokens")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; write one with: dealrec init")]

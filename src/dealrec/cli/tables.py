@@ -222,7 +222,7 @@ def show_export(exported: "Exported", *, as_json: bool) -> None:
         print_json(asdict(exported))
         return
     if exported.form is None:
-        print(f"{exported.samples:,} {'rows' if exported.stack == 'rows' else 'weights'} of arm {exported.arm}:")
+        print(f"{exported.samples:,} {exported.stack} of arm {exported.arm}:")
     else:
         print(f"{exported.samples:,} samples of arm {exported.arm} for {exported.stack}, as {exported.form}:")
     for name in exported.files:

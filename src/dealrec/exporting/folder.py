@@ -38,6 +38,7 @@ STACKS: dict[str, Write] = {
 OF_ROWS: dict[str, Callable[[Run[Config], pl.DataFrame, Path], int]] = {
     "rows": rows.write_rows,
     "weights": rows.write_weights,
+    "prompts": rows.write_prompts,
 }  # of a run over training rows of the user's own: fills a folder, says how many rows
 TRAINERS = ("trl", "llamafactory", "axolotl")  # stacks that train an LLM on text
 FORMS: tuple[Form, ...] = ("text", "messages", "tokens")
