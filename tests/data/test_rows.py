@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -10,7 +11,7 @@ import pytest
 from dealrec.config import DataConfig
 from dealrec.data.readers.layouts import layout_of
 from dealrec.data.row_samples import equal_rows, isolated, samples_of_rows, split_rows
-from dealrec.data.rows import Rows, read_rows
+from dealrec.data.rows import Vocabulary, read_rows
 from dealrec.errors import DataError
 
 COLUMNS = {
@@ -30,10 +31,19 @@ def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def read(path: Path | list[Path], texts: list[pl.DataFrame] | None = None, **columns: Any) -> Rows:
+def read(path: Path | list[Path], texts: list[pl.DataFrame] | None = None, **columns: Any) -> SimpleNamespace:
     config = DataConfig.model_validate({"format": "rows", "rows": path, "columns": COLUMNS | columns})
     kept: list[pl.DataFrame] = [] if texts is None else texts
-    return read_rows(config, path, setting="data.rows", write=kept.append)
+    vocabulary = Vocabulary()
+    rows = read_rows(config, path, setting="data.rows", write=kept.append, vocabulary=vocabulary)
+    items, users = (pl.lit(pl.Series(codes.texts)) for codes in (vocabulary.items, vocabulary.users))
+    named = rows.table.with_columns(
+        pl.col("history").list.eval(items.gather(pl.element())),
+        items.gather(pl.col("target")).alias("target"),
+        *([users.gather(pl.col("user_id")).alias("user_id")] if vocabulary.users.texts else []),
+    )
+    titles = {vocabulary.items.texts[item]: title for item, title in rows.titles.items()}
+    return SimpleNamespace(table=named, titles=titles, bare=rows.bare)
 
 
 def test_a_row_is_read_as_the_settings_name_its_fields(tmp_path: Path) -> None:
@@ -189,7 +199,7 @@ def test_a_row_of_which_nothing_is_learnt_is_refused(row: dict[str, Any], says: 
     path = lines(tmp_path / "a.jsonl", [row])
     config = DataConfig.model_validate({"format": "rows", "rows": path})
     with pytest.raises(DataError, match=says):
-        read_rows(config, path, setting="data.rows", write=lambda _: None)
+        read_rows(config, path, setting="data.rows", write=lambda _: None, vocabulary=Vocabulary())
 
 
 def test_parts_with_different_fields_are_refused(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def samples_of_rows(table: pl.DataFrame, *, single: bool = False) -> pl.DataFram
     first = [pl.col(name).first() for name in (USER, HISTORY, TARGET, TIMESTAMP) if name not in key]
     samples = about.group_by(key, maintain_order=True).agg(*first, pl.col(ROWS if single else ROW).alias(ROWS))
     samples = samples.with_row_index(SAMPLE).with_columns(pl.col(SAMPLE).cast(pl.Int64))
-    user = pl.coalesce(USER, pl.col(SAMPLE).cast(pl.String))
+    user = pl.col(USER) if about[USER].count() else pl.col(ROWS).list.first()
     time = [TIMESTAMP] if samples[TIMESTAMP].dtype != pl.Null else []
     return samples.select(SAMPLE, user.alias(USER), HISTORY, TARGET, *time, ROWS)
 

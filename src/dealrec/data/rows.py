@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from dealrec.columns import HISTORY, LABELS, ROW, ROW_ID, TARGET, TIMESTAMP, USER
+from dealrec.columns import COMPLETION, HISTORY, LABELS, ROW, ROW_ID, TARGET, TIMESTAMP, USER
 from dealrec.config import DataConfig
 from dealrec.data import values
 from dealrec.data.readers.layouts import SCHEMA, Layout, RowFault, Text, layout_of, learnt_text, parsed
@@ -26,17 +26,48 @@ SEPARATORS = ("|", ";", "\t", ",", " ")
 TITLE_KEPT = 200  # characters of what is learnt that stand in for a title
 
 
+@dataclass
+class Codes:
+    """Numbers from 0 on for ids, so that each is kept once however many rows name it. texts: the ids, by number."""
+
+    texts: list[str] = field(default_factory=list)
+    numbers: dict[int | str, int] = field(default_factory=dict)
+
+    def of(self, value: Any, name: str) -> int:
+        """The number of an id: 7 and "7" are one. name: of the field, for the RowFault where it is no id."""
+        plain = type(value) is int or type(value) is str
+        if plain and (number := self.numbers.get(value)) is not None:
+            return number
+        text = _as_id(value, name)
+        number = self.numbers.setdefault(text, len(self.texts))
+        if number == len(self.texts):
+            self.texts.append(text)
+        if plain:
+            self.numbers[value] = number
+        return number
+
+
+@dataclass
+class Vocabulary:
+    """The items, users and interactions that the rows of all parts name."""
+
+    items: Codes = field(default_factory=Codes)
+    users: Codes = field(default_factory=Codes)
+    interactions: Codes = field(default_factory=Codes)
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows of one part, in the order of the files.
 
-    table: row (Int64, counted from `first` on), row_id, user_id, history (list), target, timestamp, interaction, as the
-    files give them, ids as text; target is null for a row without an interaction. titles: of targets, from the rows.
+    table: row (Int64, counted from `first` on), row_id (text), timestamp as the files give it, and user_id, history
+    (list), target and interaction as numbers of the vocabulary; target is null for a row without an interaction.
+    titles: of targets by their numbers, from the rows.
     """
 
     files: tuple[Path, ...]
     table: pl.DataFrame
-    titles: Mapping[str, str]
+    titles: Mapping[int, str]
     empty: int = 0  # of completions
     bare: int = 0  # of histories
     separator: str | None = None
@@ -49,7 +80,8 @@ class _Reader:
     config: DataConfig
     write: Callable[[pl.DataFrame], None]
     first: int
-    titles: dict[str, str] = field(default_factory=dict)
+    vocabulary: Vocabulary
+    titles: dict[int, str] = field(default_factory=dict)
     separator: str | None = None
     empty: int = 0
     bare: int = 0
@@ -66,7 +98,13 @@ class _Reader:
                 here |= fields.keys()
                 try:
                     text = self._layout(path, fields).text(fields)
-                    block.append((number, *self._interaction(fields, text, number), hash(str(text))))
+                    block.append(
+                        (
+                            number,
+                            *self._interaction(fields, text, number),
+                            hash(tuple(text.values()) if COMPLETION in text else str(text)),
+                        )
+                    )
                 except RowFault as fault:
                     raise DataError(f"{path}: row {row:,} {fault.cause}", fault.remedy) from None
                 self.empty += LABELS not in text and not learnt_text(text)
@@ -108,7 +146,8 @@ class _Reader:
         row_id = str(number - self.first + 1) if columns.row is None else _id(fields, columns.row)
         if columns.target is None or columns.history is None:
             learnt = learnt_text(text)
-            target = hashlib.blake2b(learnt.encode(errors="replace"), digest_size=8).hexdigest()
+            digest = hashlib.blake2b(learnt.encode(errors="replace"), digest_size=8).hexdigest()
+            target = self.vocabulary.items.of(digest, "completion")
             if LABELS not in text:
                 self.titles.setdefault(target, learnt[:TITLE_KEPT])
             time = None if columns.timestamp is None else _required(fields, columns.timestamp)
@@ -117,23 +156,28 @@ class _Reader:
         if _blank(target) and _blank(history):
             return row_id, None, None, None, None, None
         items = self._history(history, columns.history)
-        target = _id(fields, columns.target)
+        target = self.vocabulary.items.of(_required(fields, columns.target), columns.target)
         if not items:
             self.bare += 1
             return row_id, None, None, None, None, None
         if self.config.items is None and LABELS not in text:
             self.titles.setdefault(target, learnt_text(text)[:TITLE_KEPT])
-        user = None if columns.user is None else _id(fields, columns.user)
+        user, interaction = (
+            None if name is None else codes.of(_required(fields, name), name)
+            for name, codes in (
+                (columns.user, self.vocabulary.users),
+                (columns.interaction, self.vocabulary.interactions),
+            )
+        )
         time = None if columns.timestamp is None else _required(fields, columns.timestamp)
-        interaction = None if columns.interaction is None else _id(fields, columns.interaction)
         return row_id, user, items, target, time, interaction
 
-    def _history(self, value: Any, name: str) -> list[str]:
+    def _history(self, value: Any, name: str) -> list[int]:
         if isinstance(value, str):
             value = self._items_of(value.strip())
         if not isinstance(value, list | tuple):
             raise RowFault(f"has no history in '{name}'", "Fill it in, or name the right field in data.columns.")
-        return [_as_id(item, name) for item in value]
+        return [self.vocabulary.items.of(item, name) for item in value]
 
     def _items_of(self, text: str) -> Any:
         if text[:1] in ("[", "(") and (items := parsed(text)) is not None:
@@ -149,9 +193,10 @@ class _Reader:
         names = (ROW, ROW_ID, USER, HISTORY, TARGET, TIMESTAMP, INTERACTION, CONTENT)
         columns = dict(zip(names, map(list, zip(*block, strict=True)), strict=True))
         times = columns.pop(TIMESTAMP)
-        schema = dict.fromkeys(columns, pl.String()) | {
+        schema = dict.fromkeys(columns, pl.Int32()) | {
             ROW: pl.Int64(),
-            HISTORY: pl.List(pl.String),
+            ROW_ID: pl.String(),
+            HISTORY: pl.List(pl.Int32),
             CONTENT: pl.Int64(),
         }
         try:
@@ -171,16 +216,18 @@ def read_rows(
     *,
     setting: str,
     write: Callable[[pl.DataFrame], None],
+    vocabulary: Vocabulary,
     first: int = 0,
 ) -> Rows:
     """Read rows in the order of the files.
 
     setting: that names them. write: called with the texts of a block of rows: row, row_id and the columns of
-    `layouts.SCHEMA`. first: number of the first row. Raises DataError, with file and row, for a row that lacks what
-    data.columns names, ids that repeat, a mask without a label, text that is not UTF-8, and parts with other fields.
+    `layouts.SCHEMA`. vocabulary: grows by what they name. first: number of the first row. Raises DataError, with file
+    and row, for a row that lacks what data.columns names, ids that repeat, a mask without a label, text that is not
+    UTF-8, and parts with other fields.
     """
     files = tuple(files_of_rows(locations, setting=setting))
-    reader = _Reader(config, write, first)
+    reader = _Reader(config, write, first, vocabulary)
     reader.read(files)
     if not reader.blocks:
         raise DataError(f"{files[0]}: there is no row in it", "Write it again.")
@@ -204,25 +251,23 @@ def files_of_rows(locations: Path | Sequence[Path], *, setting: str = "data.rows
 
 
 def with_item_ids(
-    parts: Mapping[str, pl.DataFrame], titles: Mapping[str, str], config: DataConfig, *, warn: Callable[[str], None]
+    parts: Mapping[str, pl.DataFrame],
+    vocabulary: Vocabulary,
+    titles: Mapping[int, str],
+    config: DataConfig,
+    *,
+    warn: Callable[[str], None],
 ) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
-    """The samples with item and user ids as numbers where all are, and the items: item_id, title.
+    """The samples with the ids of items and users, whole numbers where all are, and the items: item_id, title.
 
     Titles are of the items file, or else what the first row with that target is to write.
     """
     location = Path(config.rows[0] if isinstance(config.rows, list) else config.rows or "rows")
-    listed = pl.concat(
-        [
-            part[name].explode() if name == HISTORY else part[name]
-            for part in parts.values()
-            for name in (HISTORY, TARGET)
-        ]
-    )
-    ids = listed.drop_nulls().unique(maintain_order=True)
-    read = values.ids(Column(location, str(config.columns.target), ids, text=True))
+    texts = pl.Series(vocabulary.items.texts, dtype=pl.String)
+    read = values.ids(Column(location, str(config.columns.target), texts, text=True))
     if config.items is None:
         kept = read.values
-        names = pl.Series([titles.get(item) for item in ids.to_list()], dtype=pl.String)
+        names = pl.Series([titles.get(item) for item in range(len(kept))], dtype=pl.String)
         items = item_table(kept, names, warn=lambda _: None)
     else:
         table = read_table(config.items)
@@ -230,18 +275,16 @@ def with_item_ids(
         kept, table_items = values.reconcile(read, table_ids)
         title = values.titles(table.column(config.columns.title, setting="data.columns.title"))
         items = item_table(table_items, title, warn=warn)
-    mapped = {
-        name: part.with_columns(
-            pl.col(HISTORY).list.eval(pl.element().replace_strict(ids, kept)),
-            pl.col(TARGET).replace_strict(ids, kept),
-        )
-        for name, part in parts.items()
-    }
-    users = pl.concat([part[USER] for part in parts.values()]).unique(maintain_order=True)
-    numbers = values.ids(Column(location, str(config.columns.user), users, text=True)).values
-    return {
-        name: part.with_columns(pl.col(USER).replace_strict(users, numbers)) for name, part in mapped.items()
-    }, items
+    numbers = pl.int_range(len(kept), dtype=pl.Int32, eager=True)
+    mapped = [
+        pl.col(HISTORY).list.eval(pl.element().replace_strict(numbers, kept)),
+        pl.lit(kept).gather(pl.col(TARGET)).alias(TARGET),
+    ]
+    if vocabulary.users.texts:
+        users = pl.Series(vocabulary.users.texts, dtype=pl.String)
+        ids = values.ids(Column(location, str(config.columns.user), users, text=True)).values
+        mapped.append(pl.lit(ids).gather(pl.col(USER)).alias(USER))
+    return {name: part.with_columns(mapped) for name, part in parts.items()}, items
 
 
 def _texts(config: DataConfig) -> dict[str, Any]:
@@ -254,6 +297,11 @@ def _texts(config: DataConfig) -> dict[str, Any]:
         "labels": columns.labels,
         "templates": config.template and (config.template.prompt, config.template.completion),
     }
+
+
+def _content(text: Text) -> int:
+    """A number that equal texts share."""
+    return hash(tuple(text.values()) if COMPLETION in text else str(text))
 
 
 def _roots(name: str) -> Iterator[str]:

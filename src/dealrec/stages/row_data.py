@@ -6,7 +6,7 @@ import polars as pl
 
 from dealrec.columns import HISTORY, ITEM, ITEM_INDEX, POSITION, ROW, ROW_ID, SAMPLE, TARGET, TIMESTAMP, USER
 from dealrec.data import row_samples, splits
-from dealrec.data.rows import Rows, read_rows, with_item_ids
+from dealrec.data.rows import Rows, Vocabulary, read_rows, with_item_ids
 from dealrec.engine.run_directory import write_table
 from dealrec.errors import DataError
 from dealrec.stages.context import Context
@@ -23,13 +23,16 @@ def run(context: Context) -> None:
         texts.write_parquet(shards[-1])
 
     read: dict[str, Rows] = {}
+    vocabulary = Vocabulary()
     named = {"train": settings.rows, "valid": settings.valid_rows, "test": settings.test_rows}
     for part, locations in named.items():
         if locations is not None:
             setting = "data.rows" if part == "train" else f"data.{part}_rows"
             first = sum(len(rows.table) for rows in read.values())
             with context.progress.bar(f"data: reading {setting}"):
-                read[part] = read_rows(settings, locations, setting=setting, write=write, first=first)
+                read[part] = read_rows(
+                    settings, locations, setting=setting, write=write, vocabulary=vocabulary, first=first
+                )
             _warn_of(context, setting, read[part])
     samples = {
         part: row_samples.samples_of_rows(rows.table, single=not settings.has_interactions)
@@ -53,7 +56,7 @@ def run(context: Context) -> None:
     samples.setdefault("test", samples["valid"].head(0))
     samples["warm"], samples["train"] = _warm(context, samples["train"])
     titles = {target: title for rows in reversed(read.values()) for target, title in rows.titles.items()}
-    samples, items = with_item_ids(samples, titles, settings, warn=context.warn)
+    samples, items = with_item_ids(samples, vocabulary, titles, settings, warn=context.warn)
     parts = _interactions(samples)
     items = splits.catalogue(_with_absent(items, samples), parts.train, restrict=False)
     _warn_of_samples(context, samples["train"])

@@ -23,6 +23,13 @@ _DOCUMENT = (
 _LITERALS = "import ast,json,sys; [print(json.dumps(ast.literal_eval(r))) for r in sys.stdin]"
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+_STRICT = json.JSONDecoder(parse_constant=_no_constant)
+
+
 def read_jsonl(text: Text, keep: Keep) -> tuple[pl.DataFrame, list[str]]:
     """The columns to keep, and the names of all. The types of a column are settled by all of its rows.
 
@@ -75,9 +82,12 @@ def json_object(text: Text, line: bytes, number: int, block: bytes) -> dict[str,
     except UnicodeDecodeError as error:
         raise not_utf8(text.path, place) from error
     try:
-        value = json.loads(content, parse_constant=lambda name: _constant(text, name, place))
-    except ValueError as error:
-        raise _fault(text, content, place, block, error) from error
+        value = _STRICT.decode(content)
+    except ValueError:  # or a constant, which is named
+        try:
+            value = json.loads(content, parse_constant=lambda name: _constant(text, name, place))
+        except ValueError as error:
+            raise _fault(text, content, place, block, error) from error
     if not isinstance(value, dict):
         raise unreadable(text.path, f"{place} is no JSON object: {content[:40]!r}", "Write one object a line.")
     return value
