@@ -11,7 +11,8 @@ import pytest
 from dealrec.config import DataConfig
 from dealrec.data.readers.layouts import layout_of
 from dealrec.data.row_samples import equal_rows, isolated, samples_of_rows, split_rows
-from dealrec.data.rows import Vocabulary, read_rows
+from dealrec.data.rows import read_rows
+from dealrec.data.vocabulary import Vocabulary
 from dealrec.errors import DataError
 
 COLUMNS = {

@@ -19,41 +19,12 @@ from dealrec.data.readers.records import names_of, record_files, records
 from dealrec.data.readers.tables import Column, read_table
 from dealrec.data.row_samples import CONTENT, INTERACTION
 from dealrec.data.titles import item_table
+from dealrec.data.vocabulary import Vocabulary, as_id, is_blank
 from dealrec.errors import DataError
 
 BLOCK = 10_000  # rows whose texts are in memory at a time
 SEPARATORS = ("|", ";", "\t", ",", " ")
 TITLE_KEPT = 200  # characters of what is learnt that stand in for a title
-
-
-@dataclass
-class Codes:
-    """Numbers from 0 on for ids, so that each is kept once however many rows name it. texts: the ids, by number."""
-
-    texts: list[str] = field(default_factory=list)
-    numbers: dict[int | str, int] = field(default_factory=dict)
-
-    def of(self, value: Any, name: str) -> int:
-        """The number of an id: 7 and "7" are one. name: of the field, for the RowFault where it is no id."""
-        plain = type(value) is int or type(value) is str
-        if plain and (number := self.numbers.get(value)) is not None:
-            return number
-        text = _as_id(value, name)
-        number = self.numbers.setdefault(text, len(self.texts))
-        if number == len(self.texts):
-            self.texts.append(text)
-        if plain:
-            self.numbers[value] = number
-        return number
-
-
-@dataclass
-class Vocabulary:
-    """The items, users and interactions that the rows of all parts name."""
-
-    items: Codes = field(default_factory=Codes)
-    users: Codes = field(default_factory=Codes)
-    interactions: Codes = field(default_factory=Codes)
 
 
 @dataclass(frozen=True)
@@ -153,7 +124,7 @@ class _Reader:
             time = None if columns.timestamp is None else _required(fields, columns.timestamp)
             return row_id, None, [], target, time, None
         history, target = value_of(fields, columns.history), value_of(fields, columns.target)
-        if _blank(target) and _blank(history):
+        if is_blank(target) and is_blank(history):
             return row_id, None, None, None, None, None
         items = self._history(history, columns.history)
         target = self.vocabulary.items.of(_required(fields, columns.target), columns.target)
@@ -310,27 +281,15 @@ def _roots(name: str) -> Iterator[str]:
     yield name.partition(".")[0]
 
 
-def _blank(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
 def _required(fields: Mapping[str, Any], name: str) -> Any:
     value = value_of(fields, name)
-    if _blank(value):
+    if is_blank(value):
         raise RowFault(f"has no '{name}'", "Fill it in, or name the right field in data.columns.")
     return value
 
 
 def _id(fields: Mapping[str, Any], name: str) -> str:
-    return _as_id(_required(fields, name), name)
-
-
-def _as_id(value: Any, name: str) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str) or _blank(value):
-        raise RowFault(f"has no id in '{name}', but {value!r:.40}", "Write ids as whole numbers or text.")
-    return str(value)
+    return as_id(_required(fields, name), name)
 
 
 def _refuse_repeats(table: pl.DataFrame, path: Path, name: str) -> None:

@@ -6,7 +6,8 @@ import polars as pl
 
 from dealrec.columns import HISTORY, ITEM, ITEM_INDEX, POSITION, ROW, ROW_ID, SAMPLE, TARGET, TIMESTAMP, USER
 from dealrec.data import row_samples, splits
-from dealrec.data.rows import Rows, Vocabulary, read_rows, with_item_ids
+from dealrec.data.rows import Rows, read_rows, with_item_ids
+from dealrec.data.vocabulary import Vocabulary
 from dealrec.engine.run_directory import write_table
 from dealrec.errors import DataError
 from dealrec.stages.context import Context

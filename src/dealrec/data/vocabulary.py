@@ -1,0 +1,50 @@
+"""Ids of items, users and interactions as numbers, so that each is kept once however many rows name it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dealrec.data.readers.layouts import RowFault
+
+
+@dataclass
+class Codes:
+    """Numbers from 0 on for ids, so that each is kept once however many rows name it. texts: the ids, by number."""
+
+    texts: list[str] = field(default_factory=list)
+    numbers: dict[int | str, int] = field(default_factory=dict)
+
+    def of(self, value: Any, name: str) -> int:
+        """The number of an id: 7 and "7" are one. name: of the field, for the RowFault where it is no id."""
+        plain = type(value) is int or type(value) is str
+        if plain and (number := self.numbers.get(value)) is not None:
+            return number
+        text = as_id(value, name)
+        number = self.numbers.setdefault(text, len(self.texts))
+        if number == len(self.texts):
+            self.texts.append(text)
+        if plain:
+            self.numbers[value] = number
+        return number
+
+
+@dataclass
+class Vocabulary:
+    """The items, users and interactions that the rows of all parts name."""
+
+    items: Codes = field(default_factory=Codes)
+    users: Codes = field(default_factory=Codes)
+    interactions: Codes = field(default_factory=Codes)
+
+
+def as_id(value: Any, name: str) -> str:
+    """An id as text: of 7, 7.0 and "7" alike. name: of the field, for the RowFault where it is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str) or is_blank(value):
+        raise RowFault(f"has no id in '{name}', but {value!r:.40}", "Write ids as whole numbers or text.")
+    return str(value)
+
+
+def is_blank(value: Any) -> bool:
+    """Whether there is nothing: null, or text without a letter."""
+    return value is None or (isinstance(value, str) and not value.strip())
