@@ -25,13 +25,14 @@ from dealrec.errors import ConfigError, DealrecError, RunDirectoryError
 from dealrec.exporting import Exported, export
 from dealrec.exporting.folder import OF_ROWS, STACKS
 from dealrec.exporting.handover import Handover
-from dealrec.exporting.training import common_settings, weights_dtype
+from dealrec.exporting.training import common_settings, lora_targets, weights_dtype
 from dealrec.recommenders.bigrec import Prompter
 from dealrec.recommenders.bigrec.model import load_tokenizer
 from dealrec.sequences import Sample
 from dealrec.stages.pipeline import stages_until
 from dealrec.stages.recommenders import bigrec
 from tests.exporting.conftest import Make
+from tests.families.made import CASES
 
 LLM_STACKS = ("trl", "llamafactory", "axolotl")
 DATA = {"trl": "train.jsonl", "llamafactory": "train.json", "axolotl": "train.jsonl"}
@@ -188,10 +189,29 @@ def test_an_adapter_to_start_from_goes_along(make_run: Make, tmp_path: Path) -> 
     for stack in LLM_STACKS:
         made = export(made_run, to=stack, out=tmp_path / stack)
         assert (made.folder / "adapter" / "adapter_model.safetensors").exists()
+        targets = settings(made).get("lora_target_modules") or settings(made)["lora_target"].split(",")
+        assert targets == ["q_proj", "v_proj"]
         if stack in names:
             assert settings(made)[names[stack]] == "adapter"
         else:
             assert any("cannot start from an adapter" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    ("saved", "targets"), [(["c_proj", "c_fc"], ["c_proj", "c_fc"]), (".*c_fc", ["c_attn"]), (None, ["c_attn"])]
+)
+def test_the_layers_that_are_handed_over_are_those_of_the_adapter_or_the_usual(
+    saved: object, targets: list[str], tmp_path: Path
+) -> None:
+    llm, start = CASES["GPT-2"].save(tmp_path / "llm"), None
+    if saved is not None:
+        start = tmp_path / "adapter"
+        start.mkdir()
+        (start / "adapter_config.json").write_text(json.dumps({"target_modules": saved}))
+    config = Config.model_validate({"llm": {"model": str(llm)}})
+    assert lora_targets(Handover(config, "text", [], None, start)) == targets
+    config = Config.model_validate({"llm": {"model": str(llm), "lora": {"target_modules": ["c_fc"]}}})
+    assert lora_targets(Handover(config, "text", [])) == ["c_fc"]
 
 
 def test_parquet_and_datasets_hold_what_json_lines_hold(run_dir: Path, tmp_path: Path) -> None:

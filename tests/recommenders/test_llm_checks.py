@@ -1,6 +1,7 @@
 """What `validate` and the beginning of `run` find out about an LLM without its weights."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
 from transformers import (
     AutoTokenizer,
     GPT2Config,
@@ -26,10 +28,13 @@ from dealrec.recommenders.bigrec.model import (
     load_adapter,
     load_model,
     load_tokenizer,
+    usual_targets,
+    usual_targets_of,
 )
 from dealrec.recommenders.files import adapter_base
 from dealrec.stages import feasibility
 from tests.conftest import Cli
+from tests.families.made import CASES
 
 TEMPLATE = "Films: {history}\nNext: "
 Config = Callable[..., Path]
@@ -115,15 +120,77 @@ def test_gpt2_with_the_layers_of_llama_is_told_its_own_before_anything_is_comput
 ) -> None:
     run = tmp_path / "run"
     arguments = ["--run-dir", run] if command == "run" else []
-    status, _, err = cli(command, write_config(llm={"model": str(gpt2)}), *arguments)
+    llm = {"model": str(gpt2), "lora": {"target_modules": ["q_proj", "v_proj"]}}
+    status, _, err = cli(command, write_config(llm=llm), *arguments)
     assert status == 2
     assert err.splitlines()[-1] == (
         "error: No LoRA can be attached to q_proj, v_proj: the LLM has no such layer. Set llm.lora.target_modules to"
         " some of: c_attn, c_fc, c_proj; names or their ends after a dot, no patterns."
     )
     assert not (run / "surrogate").exists()
-    status, _, err = cli("validate", write_config(llm={"model": str(gpt2), "lora": {"target_modules": ["c_attn"]}}))
+    status, _, err = cli("validate", write_config(llm={"model": str(gpt2)}))
     assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("Llama, in the manner of 2", ["q_proj", "v_proj"]),
+        ("GPT-2", ["c_attn"]),
+        ("GPT-NeoX", ["query_key_value"]),
+        ("OLMo", ["q_proj", "v_proj"]),  # which PEFT does not know
+    ],
+)
+def test_unless_it_is_said_the_layers_are_those_that_peft_adapts_in_the_architecture(
+    name: str, targets: list[str], tmp_path: Path
+) -> None:
+    folder = CASES[name].save(tmp_path / "llm")
+    empty, known = load_model(str(folder), empty=True), targets if name == "OLMo" else PEFT_TARGETS
+    assert usual_targets(empty) == usual_targets_of(str(folder)) == targets
+    assert known == targets or known[empty.config.model_type] == targets
+    model = attach_lora(empty, r=2, alpha=4, dropout=0, target_modules=None, seed=0)
+    assert getattr(model.peft_config["default"], "target_modules") == set(targets)  # noqa: B009
+
+
+def test_a_pattern_that_peft_has_for_an_architecture_stands_for_the_layers_that_fit(
+    tiny_llm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(str(tiny_llm), empty=True)
+    monkeypatch.setitem(PEFT_TARGETS, "llama", r"model\.layers\.1\..*\.(k|o)_proj")
+    assert usual_targets(model) == ["model.layers.1.self_attn.k_proj", "model.layers.1.self_attn.o_proj"]
+    monkeypatch.setitem(PEFT_TARGETS, "llama", r".*language_model.*\.(k|o)_proj")
+    assert usual_targets(model) == ["q_proj", "v_proj"]
+
+
+def test_of_a_model_that_reads_images_the_layers_count_that_text_passes_through(tmp_path: Path) -> None:
+    model = load_model(str(CASES["Gemma 3 with images"].save(tmp_path / "llm")), empty=True)
+    assert not checks.has_learnt_positions(model)  # those of patches are
+    assert usual_targets(model) == [
+        f"model.language_model.layers.{layer}.self_attn.{end}" for layer in (0, 1) for end in ("q_proj", "v_proj")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "Phi-3",
+            r"Which layers LoRA usually adapts in the architecture 'phi3' is not known. Set llm\.lora\.target_modules"
+            r" to some of: down_proj, gate_up_proj, o_proj, qkv_proj;",
+        ),
+        ("T5", r"The LLM '.*' is an encoder-decoder \(t5\), and BIGRec needs a causal language model"),
+        ("BERT", r"The LLM '.*' is an encoder \(bert\), and BIGRec needs a causal language model"),
+    ],
+)
+def test_what_cannot_be_fine_tuned_by_default_is_refused_in_one_line_before_anything_is_computed(
+    name: str, said: str, write_config: Config, cli: Cli, tmp_path: Path
+) -> None:
+    path = write_config(llm={"model": str(CASES[name].save(tmp_path / "llm"))})
+    for arguments in (["validate", path], ["run", path, "--run-dir", tmp_path / "run"]):
+        status, _, err = cli(*arguments)
+        assert status == 2
+        assert re.match(f"error: {said}", err.splitlines()[-1])
+    assert not (tmp_path / "run" / "surrogate").exists()
 
 
 def test_no_weight_is_read(tiny_llm: Path) -> None:

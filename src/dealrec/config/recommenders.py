@@ -15,7 +15,10 @@ class LoRAConfig(Section):
     r: int = Field(8, ge=1, description="Rank.")
     alpha: int = Field(16, ge=1, description="Scale; the update is multiplied by alpha / r.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout in front of the adapters, in training only.")
-    target_modules: list[str] = Field(["q_proj", "v_proj"], min_length=1, description="Linear layers that are adapted.")
+    target_modules: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None,
+        description="Layers that are adapted. null: those that PEFT adapts in the architecture, mostly q_proj, v_proj.",
+    )
 
 
 class PromptConfig(Section):
@@ -25,6 +28,11 @@ class PromptConfig(Section):
         "### Instruction:\nGiven the items that the user has interacted with, in order of time,"
         " recommend the next item by writing its title.\n\n### Input:\n{history}\n\n### Response:\n",
         description="Prompt; must contain {history} once.",
+    )
+    chat: bool = Field(
+        False,
+        description="Whether the prompt is the user's turn in the tokenizer's own chat template, and the title what is"
+        " answered, in the place of a text that the title goes on.",
     )
     max_items: int = Field(10, ge=1, description="Most recent items of the history that are shown.")
 

@@ -9,7 +9,14 @@ from typing import Any
 
 from dealrec.engine.json_lines import write_jsonl
 from dealrec.exporting.handover import Handover
-from dealrec.exporting.training import common_settings, copy_start, note_what_differs, trains_adapter, write_yaml
+from dealrec.exporting.training import (
+    common_settings,
+    copy_start,
+    lora_targets,
+    note_what_differs,
+    trains_adapter,
+    write_yaml,
+)
 from dealrec.sequences import Sample
 
 CONFIG, DATA = "axolotl.yaml", "train.jsonl"
@@ -44,7 +51,7 @@ def write(handover: Handover, folder: Path) -> str:
     if trains_adapter(handover):
         lora = handover.config.llm.lora
         settings |= {"adapter": "lora", "lora_model_dir": adapter, "lora_r": lora.r, "lora_alpha": lora.alpha}
-        settings |= {"lora_dropout": lora.dropout, "lora_target_modules": lora.target_modules}
+        settings |= {"lora_dropout": lora.dropout, "lora_target_modules": lora_targets(handover)}
     if handover.config.llm.quantization:
         settings[f"load_in_{handover.config.llm.quantization}"] = True
         settings["adapter"] = "qlora" if handover.config.llm.quantization == "4bit" else "lora"

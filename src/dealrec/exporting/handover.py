@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from dealrec.config import Config
 from dealrec.errors import ConfigError
-from dealrec.recommenders.bigrec.prompts import closing_length, encode_open
+from dealrec.recommenders.bigrec.prompts import begin_of, closing_length, encode_open
 from dealrec.sequences import IGNORED, Encoded, Sample
 
 Form = Literal["text", "messages", "tokens"]
@@ -44,9 +44,22 @@ class Handover:
 
     @cached_property
     def begin(self) -> str:
-        """What the tokenizer puts before a prompt, as text: a begin-of-sequence token, or nothing."""
+        """What the tokenizer puts before a prompt, as text: a begin-of-sequence token, or nothing.
+
+        Nothing too where it would, but our own prompts begin without: a chat template that writes none.
+        """
         tokens = encode_open(self.tokenizer, "", closing=closing_length(self.tokenizer))
-        return "".join(self.tokenizer.convert_ids_to_tokens(tokens))
+        begun = all(sample.tokens.input_ids[: len(tokens)] == tokens for sample in self.samples)
+        return begin_of(self.tokenizer) if begun else ""
+
+    @cached_property
+    def around(self) -> tuple[str, str]:
+        """What stands before and after the user's turn in every prompt: of a chat its markers, else only the begin."""
+        first = next(iter(self.samples), None)
+        if first is None or first.turn is None:
+            return self.begin, ""
+        before, _, after = first.prompt.partition(first.turn)
+        return self.begin + before, after
 
     def pieces(self, prompt: Sequence[str], completion: Sequence[str]) -> Encoded:
         """Tokens of texts that are tokenised one by one, nothing added; labels on those of the completion."""
@@ -93,5 +106,5 @@ class Handover:
 
 def messages(sample: Sample) -> list[dict[str, str]]:
     """A sample as a conversation of two turns."""
-    turns = (("user", sample.prompt), ("assistant", sample.completion))
+    turns = (("user", sample.prompt if sample.turn is None else sample.turn), ("assistant", sample.completion))
     return [{"role": role, "content": content} for role, content in turns]

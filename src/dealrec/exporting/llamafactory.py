@@ -11,7 +11,14 @@ from typing import Any
 
 from dealrec.exporting.handover import Handover
 from dealrec.exporting.hf_datasets import save_tokens
-from dealrec.exporting.training import copy_start, note_what_differs, trainer_settings, trains_adapter, write_yaml
+from dealrec.exporting.training import (
+    copy_start,
+    lora_targets,
+    note_what_differs,
+    trainer_settings,
+    trains_adapter,
+    write_yaml,
+)
 from dealrec.sequences import Sample
 from dealrec.sequences.batches import Encoded
 
@@ -47,7 +54,7 @@ def write(handover: Handover, folder: Path) -> str:
     if trains_adapter(handover):
         lora = handover.config.llm.lora
         settings |= {"finetuning_type": "lora", "lora_rank": lora.r, "lora_alpha": lora.alpha}
-        settings |= {"lora_dropout": lora.dropout, "lora_target": ",".join(lora.target_modules)}
+        settings |= {"lora_dropout": lora.dropout, "lora_target": ",".join(lora_targets(handover))}
     else:
         settings["finetuning_type"] = "full"
     if handover.config.llm.quantization:

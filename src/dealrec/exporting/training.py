@@ -9,6 +9,7 @@ import yaml
 
 from dealrec.devices import compute_device, resolved_dtype
 from dealrec.exporting.handover import Handover
+from dealrec.recommenders.files import ADAPTER_CONFIG, read_json
 
 TRAINED = "trained"  # folder for what the stack trains
 ADAPTER, MODEL = "adapter", "model"  # copies of what fine-tuning starts from
@@ -88,12 +89,26 @@ def copy_start(handover: Handover, folder: Path) -> tuple[str, str | None]:
     llm = handover.config.llm.model
     if handover.start is None:
         return llm, None
-    if (handover.start / "adapter_config.json").exists():
+    if (handover.start / ADAPTER_CONFIG).exists():
         shutil.copytree(handover.start, folder / ADAPTER)
         return llm, ADAPTER
     shutil.copytree(handover.start, folder / MODEL)
     handover.tokenizer.save_pretrained(folder / MODEL)
     return MODEL, None
+
+
+def lora_targets(handover: Handover) -> list[str]:
+    """The layers that are adapted: as the settings say, as those of the adapter that is gone on from, or the usual."""
+    from dealrec.recommenders.bigrec.model import usual_targets_of
+
+    llm = handover.config.llm
+    if llm.lora.target_modules is not None:
+        return llm.lora.target_modules
+    if handover.start is not None and (handover.start / ADAPTER_CONFIG).exists():
+        adapted = read_json(handover.start / ADAPTER_CONFIG).get("target_modules")
+        if isinstance(adapted, list):  # else a pattern, which no other stack knows
+            return adapted
+    return usual_targets_of(llm.model, revision=llm.revision)
 
 
 def note_what_differs(handover: Handover, stack: str) -> None:

@@ -12,6 +12,7 @@ from dealrec.engine.json_lines import write_jsonl
 from dealrec.exporting.handover import Handover, messages
 from dealrec.exporting.training import (
     copy_start,
+    lora_targets,
     note_what_differs,
     trainer_settings,
     trains_adapter,
@@ -24,11 +25,11 @@ from dealrec.sequences.losses import IGNORED
 
 CONFIG, DATA, TEMPLATE = "sft.yaml", "train.jsonl", "chat_template.jinja"
 COMMENT = f"In this folder: trl sft --config {CONFIG}\nbf16: true on a GPU that has it."
-# A chat template that writes the turns as they are, and what the tokenizer puts around them otherwise.
-ADD_NOTHING = (
+# A chat template that writes the turns as they are, and around them what our own prompts and completions have there.
+TURNS = (
     "{{% for message in messages %}}{{% if message['role'] == 'assistant' %}}"
     "{{% generation %}}{{{{ message['content'] + {end} }}}}{{% endgeneration %}}"
-    "{{% else %}}{{{{ {begin} + message['content'] }}}}{{% endif %}}{{% endfor %}}"
+    "{{% else %}}{{{{ {before} + message['content'] + {after} }}}}{{% endif %}}{{% endfor %}}"
 )
 
 
@@ -48,14 +49,15 @@ def write(handover: Handover, folder: Path) -> str:
         settings["completion_only_loss"] = True
         handover.compare("TRL", lambda sample: joined(handover, sample))
     if handover.form == "messages":
-        template = ADD_NOTHING.format(begin=_quoted(handover.begin), end=_quoted(handover.end))
+        before, after = map(_quoted, handover.around)
+        template = TURNS.format(before=before, after=after, end=_quoted(handover.end))
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
         settings |= {"assistant_only_loss": True, "chat_template_path": TEMPLATE}
         handover.compare("TRL", lambda sample: templated(handover, sample, template))
     if trains_adapter(handover):
         lora = handover.config.llm.lora
         settings |= {"use_peft": True, "lora_r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
-        settings["lora_target_modules"] = lora.target_modules
+        settings["lora_target_modules"] = lora_targets(handover)
     if handover.config.llm.quantization:
         settings[f"load_in_{handover.config.llm.quantization}"] = True
     note_what_differs(handover, "TRL")
@@ -88,4 +90,4 @@ def templated(handover: Handover, sample: Sample, template: str) -> Encoded:
 
 def _quoted(text: str) -> str:
     """As a string of a jinja template."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"

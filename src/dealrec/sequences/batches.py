@@ -24,11 +24,15 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample as tokens and, of a recommender that reads text, as the same in text."""
+    """A sample as tokens and, of a recommender that reads text, as the same in text.
+
+    turn: what of the prompt is the user's in a chat; None: the prompt is no chat.
+    """
 
     tokens: Encoded
     prompt: str = ""
     completion: str = ""
+    turn: str | None = None
 
 
 def plan_batches(

@@ -9,6 +9,7 @@ from torch import nn
 
 from dealrec.columns import Id
 from dealrec.errors import ConfigError, ModelError
+from dealrec.recommenders.bigrec.model import text_part
 from dealrec.recommenders.bigrec.prompts import Prompter
 
 ENDS = 3  # tokens of a completion beside its title: the quotes and the end of sequence
@@ -76,8 +77,9 @@ def check_positions(model: Any, prompter: Prompter, *, one_item_tokens: int, max
 
 def has_learnt_positions(model: Any) -> bool:
     """Whether the LLM looks positions up in a table, which ends, as GPT-2 and OPT do; others compute them."""
-    tables = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]
-    tables += [name for name, _ in model.named_buffers()]  # GPT-J and CodeGen
+    part = text_part(model)
+    tables = [name for name, module in part.named_modules() if isinstance(module, nn.Embedding)]
+    tables += [name for name, _ in part.named_buffers()]  # GPT-J and CodeGen
     return any(name.rpartition(".")[2] in POSITION_TABLES for name in tables)
 
 

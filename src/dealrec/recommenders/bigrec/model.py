@@ -1,5 +1,6 @@
 """The LLM and its adapters: loading and attaching."""
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,8 +9,10 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, PeftType, get_peft_model, get_peft_model_state_dict
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
@@ -19,6 +22,7 @@ from dealrec.recommenders.files import ADAPTER_WEIGHTS, check_directory, read_sh
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16"]
 Quantization: TypeAlias = Literal["8bit", "4bit"]
+USUAL_TARGETS = ["q_proj", "v_proj"]  # what PEFT adapts in most architectures that it knows
 # What a folder that is no model of theirs makes transformers and torch raise.
 _UNLOADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, IndexError),
@@ -51,7 +55,7 @@ def load_model(
     dtype: of the weights; auto: bfloat16 on a GPU that has it, else float32. quantization: of the linear layers, by
     bitsandbytes, which needs a CUDA GPU; dtype is then what they compute in. empty: on the device meta, every weight
     compared by name and shape and none read. Raises ModelError where the weights lack a parameter of the model, which
-    transformers would draw at random, and for an adapter beside them.
+    transformers would draw at random, for an adapter beside them, and for an encoder-decoder.
     """
     transformers_logging.disable_progress_bar()
     device = compute_device()
@@ -61,6 +65,7 @@ def load_model(
         options = {"quantization_config": quantization_config(quantization, weights_dtype), "device_map": {"": device}}
     if empty:
         options = {"device_map": {"": "meta"}}
+    _read_config(name, revision)
     with _load_errors(name), _without_report():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
@@ -79,6 +84,20 @@ def load_model(
         model.to(device)
     model.eval()
     return model
+
+
+def _read_config(name: str, revision: str | None) -> Any:
+    """What config.json says. Raises ModelError for what does not read from the left to the right alone."""
+    with _load_errors(name):
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    if config.is_encoder_decoder or masked:
+        kind = "an encoder-decoder" if config.is_encoder_decoder else "an encoder"
+        raise ModelError(
+            f"The LLM {name!r} is {kind} ({config.model_type}), and BIGRec needs a causal language model",
+            "Take a decoder-only one, such as a Llama, Qwen, Gemma or GPT.",
+        )
+    return config
 
 
 def quantization_config(name: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -153,13 +172,15 @@ def _load_errors(name: str) -> Iterator[None]:
 
 
 def attach_lora(
-    model: Any, *, r: int, alpha: int, dropout: float, target_modules: Sequence[str], seed: int
+    model: Any, *, r: int, alpha: int, dropout: float, target_modules: Sequence[str] | None, seed: int
 ) -> PeftModel:
-    """The model with a fresh LoRA adapter; its A is drawn from `seed`, its B is zero.
+    """The model with a fresh LoRA adapter; its A is drawn from `seed`, its B is zero. target_modules: None: the usual.
 
     With B zero only B has a gradient, and that depends on A's draw: effort and fine-tuning take the same seed,
     so that they speak of the same adapter.
     """
+    if target_modules is None:
+        target_modules = usual_targets(model)
     settings = LoraConfig(
         r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(target_modules), task_type="CAUSAL_LM"
     )
@@ -179,6 +200,43 @@ def attach_lora(
                 f"No LoRA can be attached to {', '.join(target_modules)}: {str(error).splitlines()[0]}",
                 _layers_remedy(model),
             ) from error
+
+
+def usual_targets(model: Any) -> list[str]:
+    """The layers that PEFT adapts in the LLM's architecture; q_proj and v_proj where it knows none and they are there.
+
+    By their ends, or whole where some of that name are to be left out. Raises ModelError where there are none, with the
+    names of those that there are.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    known = PEFT_TARGETS.get(model.config.model_type, USUAL_TARGETS)
+    if isinstance(known, str) and (matching := [name for name in names if re.fullmatch(known, name)]):
+        return matching
+    targets = USUAL_TARGETS if isinstance(known, str) else list(known)
+    ends = {name.rpartition(".")[2] for name in names}
+    if not ends.issuperset(targets):
+        raise ModelError(
+            f"Which layers LoRA usually adapts in the architecture {model.config.model_type!r} is not known",
+            _layers_remedy(model),
+        )
+    if (decoder := text_part(model)) is model:
+        return targets
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    inner = [name for name in names if name.startswith(f"{prefix}.")]
+    return [name for name in inner if name.rpartition(".")[2] in targets]
+
+
+def text_part(model: Any) -> Any:
+    """What text passes through: of a model that reads images too its decoder, else the model."""
+    return model if model.config.get_text_config() is model.config else model.get_decoder()
+
+
+def usual_targets_of(name: str, *, revision: str | None = None) -> list[str]:
+    """`usual_targets` of an LLM of which no more than config.json is read."""
+    config = _read_config(name, revision)
+    with _load_errors(name), _without_report(), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return usual_targets(model)
 
 
 def _layers_remedy(model: Any) -> str:

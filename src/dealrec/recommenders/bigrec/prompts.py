@@ -2,19 +2,28 @@
 
 Titles are data that somebody else wrote. In a prompt each stands on one line between double quotes: quotes
 inside it become single ones, and a special token spelt out in it is broken up, so that no title can end the
-prompt or speak for the user.
+prompt or speak for the user. In a chat so are the markers of its template, where they are no tokens.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from dealrec.columns import Id
 from dealrec.errors import ConfigError
+from dealrec.recommenders.bigrec.chat import Frame, chat_frame
 from dealrec.sequences.batches import Encoded
 from dealrec.sequences.losses import IGNORED
 
 PLACEHOLDER = "{history}"
+
+
+class Prompt(NamedTuple):
+    """A prompt as text, what of it is the user's turn in a chat (None: it is no chat), and its tokens."""
+
+    text: str
+    turn: str | None
+    tokens: list[int]
 
 
 class Prompter:
@@ -22,7 +31,8 @@ class Prompter:
 
     titles: title of each item id. max_items: most recent items that are shown. max_title_tokens: a longer
     title is cut. max_prompt_tokens: the oldest items are left out until the prompt fits; a template that does
-    not fit with a single item is a ConfigError.
+    not fit with a single item is a ConfigError. chat: the template is the user's turn in the tokenizer's own chat
+    template, whose tokens count; one that cannot be used is a ConfigError.
     """
 
     def __init__(
@@ -34,9 +44,11 @@ class Prompter:
         max_items: int = 10,
         max_title_tokens: int = 32,
         max_prompt_tokens: int = 512,
+        chat: bool = False,
     ) -> None:
         self.tokenizer, self.titles, self.template = tokenizer, titles, template
         self.max_items, self.max_title_tokens, self.max_prompt_tokens = max_items, max_title_tokens, max_prompt_tokens
+        self.chat = chat
         self._quoted: dict[Id, str] = {}
 
     def title(self, item: Id) -> str:
@@ -66,8 +78,8 @@ class Prompter:
         return safe_title(self.titles[item], self._specials)
 
     def prompt(self, history: Sequence[Id]) -> str:
-        """The prompt that shows the history, oldest first."""
-        return self._fit(history)[0]
+        """The prompt that shows the history, oldest first; without what the tokenizer itself puts before a text."""
+        return self.fit(history).text
 
     def completion(self, target: Id) -> str:
         """What the LLM should write, without the end-of-sequence token."""
@@ -75,7 +87,7 @@ class Prompter:
 
     def encode_prompt(self, history: Sequence[Id]) -> list[int]:
         """Tokens of the prompt, at most max_prompt_tokens."""
-        return self._fit(history)[1]
+        return self.fit(history).tokens
 
     def encode(self, history: Sequence[Id], target: Id) -> Encoded:
         """Tokens of the prompt, the completion and the end; labels on the completion and the end alone."""
@@ -84,19 +96,46 @@ class Prompter:
         completion = [*completion, self.tokenizer.eos_token_id]
         return Encoded([*prompt, *completion], [IGNORED] * len(prompt) + completion)
 
-    def _fit(self, history: Sequence[Id]) -> tuple[str, list[int]]:
-        opening, _, ending = self.template.partition(PLACEHOLDER)
+    def fit(self, history: Sequence[Id]) -> Prompt:
+        """The prompt with as many of the latest items as there is room for."""
+        opening, ending = self.around
         titles = [self.title(item) for item in history[-self.max_items :]]
         for start in range(max(1, len(titles))):
-            text = opening + ", ".join(titles[start:]) + ending
-            tokens = encode_open(self.tokenizer, text, closing=self._closing)
+            turn = opening + ", ".join(titles[start:]) + ending
+            text, tokens = self._framed(turn)
             if len(tokens) <= self.max_prompt_tokens:
-                return text, tokens
+                return Prompt(text, turn if self.chat else None, tokens)
         raise ConfigError(
             f"A prompt with a single item has {len(tokens)} tokens, above llm.prompt.max_prompt_tokens"
             f" {self.max_prompt_tokens}",
             "Raise it, shorten llm.prompt.template, or lower llm.prompt.max_title_tokens.",
         )
+
+    @cached_property
+    def around(self) -> tuple[str, str]:
+        """The template before the history, and after it; space at the ends of a chat's turn says nothing."""
+        opening, _, ending = self.template.partition(PLACEHOLDER)
+        return (opening.lstrip(), ending.rstrip()) if self.chat else (opening, ending)
+
+    def _framed(self, turn: str) -> tuple[str, list[int]]:
+        """The prompt of a turn as text and as tokens."""
+        if not self.chat:
+            return turn, encode_open(self.tokenizer, turn, closing=self._closing)
+        text = self._frame.before + turn + self._frame.after
+        return text.removeprefix(self._begin), self.tokenizer.encode(text, add_special_tokens=False)
+
+    @cached_property
+    def frame_text(self) -> str:
+        """All that is in every prompt."""
+        return self._framed("".join(self.around))[0]
+
+    @cached_property
+    def _frame(self) -> Frame:
+        return chat_frame(self.tokenizer) if self.chat else Frame("", "")
+
+    @cached_property
+    def _begin(self) -> str:
+        return begin_of(self.tokenizer)
 
     @cached_property
     def _closing(self) -> int:
@@ -106,7 +145,8 @@ class Prompter:
     def _specials(self) -> list[str]:
         # Not all_special_tokens: that names the few with a role, while every added token is read as one.
         added = (str(token) for token in self.tokenizer.added_tokens_decoder.values())
-        return sorted((token for token in added if len(token.strip()) > 1), key=len, reverse=True)
+        markers = {*added, *self._frame.markers}
+        return sorted((token for token in markers if len(token.strip()) > 1), key=lambda token: (-len(token), token))
 
 
 def encode_open(tokenizer: Any, text: str, *, closing: int) -> list[int]:
@@ -116,6 +156,12 @@ def encode_open(tokenizer: Any, text: str, *, closing: int) -> list[int]:
     """
     tokens: list[int] = tokenizer.encode(text)
     return tokens[: len(tokens) - closing]
+
+
+def begin_of(tokenizer: Any) -> str:
+    """What the tokenizer puts before a text, as text: a begin-of-sequence token, or nothing."""
+    tokens = encode_open(tokenizer, "", closing=closing_length(tokenizer))
+    return "".join(tokenizer.convert_ids_to_tokens(tokens))
 
 
 def closing_length(tokenizer: Any) -> int:

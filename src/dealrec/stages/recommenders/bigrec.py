@@ -107,7 +107,7 @@ def check(config: Config, run_dir: Path) -> list[str]:
         return warnings
     model = load_model(str(folder), empty=True)
     rows = model.get_input_embeddings().weight.shape[0]
-    checks.check_tokens(tokenizer, llm.prompt.template, rows=rows, name=llm.model)
+    checks.check_tokens(tokenizer, prompter.frame_text, rows=rows, name=llm.model)
     warnings += checks.check_positions(
         model, prompter, one_item_tokens=one_item_tokens, max_new_tokens=config.evaluate.max_new_tokens
     )
@@ -214,8 +214,9 @@ def encoded(context: Context, samples: pl.DataFrame) -> "list[Sample]":
 
     prompts = prompter(context, tokenizer(context.config))
     return [
-        Sample(prompts.encode(history, target), prompts.prompt(history), prompts.completion(target))
+        Sample(prompts.encode(history, target), prompt.text, prompts.completion(target), prompt.turn)
         for history, target in pairs(samples)
+        for prompt in [prompts.fit(history)]
     ]
 
 
