@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,26 @@ def test_the_report_and_the_terminal_show_the_signals_of_the_method(selected: Pa
     status, _, err = cli("export", selected / "run", "--to", "jsonl", "--out", selected / "exported")
     assert status == 0, err
     assert len((selected / "exported" / "train.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.slow
+def test_a_random_selection_goes_through_to_the_report_and_the_export(
+    write_config: Callable[..., Path], cli: Cli, tmp_path: Path
+) -> None:
+    arms = {"drawn": {"method": "random"}}
+    path = write_config(select={"method": "random", "budget": 6, "arms": arms}, effort={})
+    status, _, err = cli("run", path, "--run-dir", tmp_path / "run")
+    assert status == 0, err
+    chosen = pl.read_parquet(tmp_path / "run" / "select" / "selected.parquet")
+    assert chosen.columns == ["sample_id", "rank", "overall", "reason"]
+    assert chosen["reason"].unique().to_list() == ["drawn at random"]
+    for arm in ("random-0", "drawn"):
+        assert pl.read_parquet(tmp_path / "run" / "select" / f"{arm}.parquet").columns == ["sample_id"]
+    for arm in ("selected", "drawn"):
+        status, _, err = cli("export", tmp_path / "run", "--to", "jsonl", "--arm", arm, "--out", tmp_path / arm)
+        assert status == 0, err
+        assert len((tmp_path / arm / "train.jsonl").read_text().splitlines()) == 6
+    assert "drawn at random" in (tmp_path / "run" / "report" / "report.html").read_text()
 
 
 def test_few_validation_samples_are_warned_of_and_hardly_any_refused(selected: Path, tmp_path: Path) -> None:

@@ -40,9 +40,10 @@ def run(context: Context) -> None:
     selector = Selector(context)
     selections: dict[str, pl.DataFrame] = {}
     failures: dict[str, str] = {}
+    seeds = selected_arms(context.config)
     for name, arm in arms(context.config).items():
         try:
-            selections[name] = selector.select(arm)
+            selections[name] = selector.select(arm, bare=arm.method == RANDOM and name not in seeds)
         except DealrecError as error:
             if name not in context.config.select.arms:
                 raise
@@ -56,7 +57,6 @@ def run(context: Context) -> None:
         strata = _strata(candidates, number=context.config.select.strata)
         write_table(context.out / "strata.parquet", strata, key=STRATUM)
         context.facts["strata_in_use"] = len(strata.filter(pl.col(CANDIDATES) > 0))
-    seeds = selected_arms(context.config)
     context.facts |= {
         "budget": len(selections[SELECTED]),
         "pool": len(candidates),
@@ -83,8 +83,8 @@ class Selector:
         self.context = context
         self.samples, self.valid = data_signals(context)
 
-    def select(self, arm: Arm) -> pl.DataFrame:
-        """sample_id, rank, the signals, overall, and stratum or reason; of a random arm sample_id alone."""
+    def select(self, arm: Arm, *, bare: bool = False) -> pl.DataFrame:
+        """sample_id, rank, the signals, overall, and stratum or reason; bare: sample_id alone."""
         from dealrec.selection import budget_count
 
         by = method(arm.method)
@@ -96,7 +96,7 @@ class Selector:
                 "Raise pool.size or lower the budget.",
             )
         rows = self._chosen(by, table, arm, budget)
-        if arm.method == RANDOM:
+        if bare:
             return rows.select(SAMPLE)
         if arm.method == "dealrec":
             return _ranked(_with_strata(table, arm).join(rows, on=SAMPLE, how="semi"))
@@ -187,4 +187,4 @@ def stage(config: Config) -> Stage:
     """It reads what the methods of all arms do."""
     signals = signals_of(config)
     pool = ("pool/pool.parquet",) if reads_pool(signals) else ()
-    return Stage("select", 3, run, (*DATA_FILES, *pool, *files_of(signals)), (*SEEDS, "select"), method_files)
+    return Stage("select", 4, run, (*DATA_FILES, *pool, *files_of(signals)), (*SEEDS, "select"), method_files)
