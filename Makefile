@@ -4,10 +4,12 @@
 # make test-versions: quick tests with each Python that there is.  make package: what is published, and the demo with it;
 # DEMO_ARGS='--set select.budget=8 ...' makes it a smaller one.  make docs: the documentation, into site/, with its references
 # written anew; make docs-serve: shown while it is edited.
+# make gpu: on a machine with a CUDA GPU, whether it computes what a CPU does, and how fast; MODEL an LLM's folder, OUT the JSON.
 # make families: the table of docs/families.md, written anew by the tests that it is of.
 # Each makes the environment first. PYTHON chooses the interpreter, VENV the folder of the environment.
 PYTHON ?= python3
 VENV ?= .venv
+OUT ?= gpu.json
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # A CPU build of torch suffices; an environment variable such as PIP_EXTRA_INDEX_URL chooses another.
@@ -29,7 +31,7 @@ VERSIONS ?= .venv
 PYTHONS ?= python3.11 python3.12 python3.13
 VERSION_TESTS ?= tests/cli/test_commands.py tests/api tests/test_packaging.py tests/data tests/selection tests/exporting/test_exports.py
 
-.PHONY: demo test quick test-exports test-versions package docs docs-serve reference families lint types format env clean
+.PHONY: demo test quick test-exports test-versions package docs docs-serve reference families gpu lint types format env clean
 
 env: $(STAMP)
 
@@ -72,6 +74,9 @@ test-versions:
 
 package:
 	PYTHON="$(PYTHON)" DEMO_ARGS="$(DEMO_ARGS)" .ci/package
+
+gpu: env
+	$(BIN)/python -m benchmarks.gpu --out $(OUT) $(if $(MODEL),--model $(MODEL))
 
 families: env
 	DEALREC_WRITE_FAMILIES=1 $(BIN)/python -m pytest tests/families

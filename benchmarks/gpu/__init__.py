@@ -1,0 +1,1 @@
+"""What a CUDA machine comes to: make gpu."""
