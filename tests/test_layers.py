@@ -27,7 +27,7 @@ FILES = (
     *("recommenders.tiger.files", "surrogate.custom", "finetuning"),
 )
 FILES_LOGS_AND_CONFIG = {"pathlib", "os", "io", "logging", "json", "yaml", "rich", "typer", "pydantic", "tempfile"}
-RECOMMENDERS = ("bigrec", "tiger")
+RECOMMENDERS = ("bigrec", "sid", "tiger")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

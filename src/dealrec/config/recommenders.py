@@ -1,4 +1,4 @@
-"""The settings of the recommenders that are fine-tuned: BIGRec's LLM and TIGER."""
+"""The settings of the recommenders that are fine-tuned: BIGRec's LLM, an LLM over semantic ids, and TIGER."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +124,33 @@ class TIGERConfig(Section):
     )
 
 
+class SIDConfig(Section):
+    """An LLM that reads and writes semantic ids: its vocabulary gains a token for each code."""
+
+    text_encoder: Annotated[str, FOLDER_OR_ID] = Field(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        description="Embeds the titles that the codes are fitted to; as tiger.text_encoder. Not read with item_tokens.",
+    )
+    codes: CodesConfig = Field(CodesConfig(), description="The semantic ids. Not read with item_tokens.")
+    item_tokens: Path | None = Field(
+        None,
+        description="Semantic ids of your own: a table with a row an item, its id as data.columns.item says, and a"
+        " column `tokens`, a list of texts or one such as <a_1><b_2>; as many of each item. null: codes are fitted.",
+    )
+    template: str = Field(
+        "The user has had these items, in order of time: {history}\nThe next one: ",
+        description="Prompt; must contain {history} once, for which the tokens of the items stand, and none between.",
+    )
+    max_items: int = Field(20, ge=1, description="Most recent items of the history that are read.")
+
+    @field_validator("template")
+    @classmethod
+    def _one_place(cls, template: str) -> str:
+        if template.count("{history}") != 1:
+            raise ValueError("must contain {history} exactly once")
+        return template
+
+
 class SignalsConfig(Section):
     """What loss, loss drop, effort and alignment are taken with: another recommender, where one is named here.
 
@@ -161,5 +188,6 @@ class Recommender:
 
 RECOMMENDERS = {
     "bigrec": Recommender(frozenset({"llm", "warmstart"}), "llm.model", model_required=True, warm_start=False),
+    "sid": Recommender(frozenset({"llm", "sid", "warmstart"}), "llm.model", model_required=True, warm_start=True),
     "tiger": Recommender(frozenset({"tiger"}), "tiger.text_encoder", model_required=False, warm_start=True),
 }

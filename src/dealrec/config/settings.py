@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dealrec.config.data import DataConfig
-from dealrec.config.recommenders import RECOMMENDERS, LLMConfig, SignalsConfig, TIGERConfig
+from dealrec.config.recommenders import RECOMMENDERS, LLMConfig, SIDConfig, SignalsConfig, TIGERConfig
 from dealrec.config.selection import (
     CompareConfig,
     EffortConfig,
@@ -154,10 +154,13 @@ class Config(Settings):
         SurrogateLossDropConfig(), description="The surrogate's loss drop."
     )
     text: TextConfig = Field(TextConfig(), description="Embeddings of titles.")
-    recommender: Literal["bigrec", "tiger"] = Field(
-        "bigrec", description="What is fine-tuned. bigrec: an LLM that writes titles. tiger: a T5 over semantic ids."
+    recommender: Literal["bigrec", "sid", "tiger"] = Field(
+        "bigrec",
+        description="What is fine-tuned. bigrec: an LLM that writes titles. sid: an LLM that writes semantic ids."
+        " tiger: a T5 over semantic ids.",
     )
-    llm: LLMConfig = Field(LLMConfig(), description="The LLM of BIGRec.")
+    llm: LLMConfig = Field(LLMConfig(), description="The LLM of bigrec and sid.")
+    sid: SIDConfig = Field(SIDConfig(), description="The semantic ids of recommender sid.")
     tiger: TIGERConfig = Field(TIGERConfig(), description="TIGER.")
     warmstart: WarmStartConfig = Field(
         WarmStartConfig(), description="The warm start of BIGRec, where data.warm_share sets samples apart."
@@ -235,6 +238,7 @@ class Config(Settings):
             raise ValueError("finetune.full needs llm.dtype float32: bfloat16 would round small steps away")
         if self.data.warm_share and self.data.format == "dealrec":
             raise ValueError("data.warm_share cuts in time, and the files of format 'dealrec' have no times")
-        if RECOMMENDERS[self.recommender].warm_start and not self.data.warm_share:
+        ready = self.recommender == "sid" and self.sid.item_tokens is not None
+        if RECOMMENDERS[self.recommender].warm_start and not self.data.warm_share and not ready:
             learnt = f"recommender {self.recommender!r} has learnt nothing without a warm start"
             raise ValueError(f"{learnt}: set data.warm_share, e.g. to 0.8")

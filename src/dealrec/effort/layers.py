@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import torch
 from peft.tuners.lora.layer import Embedding as LoraEmbedding
+from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.func import functional_call, vjp, vmap
@@ -62,6 +63,8 @@ def rule_of(module: nn.Module) -> Rule:
     """The rule for a module's own parameters. A subclass that computes in its own way falls to the general rule."""
     if isinstance(module, LoraEmbedding):
         return lora_embedding
+    if isinstance(module, TrainableTokensLayer):
+        return trained_tokens
     if isinstance(module, nn.Embedding) and (type(module).forward is nn.Embedding.forward or _is_scaled(module)):
         return general if module.max_norm or module.scale_grad_by_freq else embedding
     return {nn.Linear.forward: linear, Conv1D.forward: conv1d}.get(type(module).forward, general)
@@ -112,6 +115,26 @@ def lora_embedding(layer: Layer, call: Call, gradient: Tensor) -> Parts:
         if f"lora_embedding_A.{adapter}" in layer.parameters:
             # The gradient of A^T: its norm is that of A.
             yield f"lora_embedding_A.{adapter}", Rows(_unpadded(tokens, base), scaled @ up.to(scaled.dtype))
+
+
+def trained_tokens(layer: Layer, call: Call, gradient: Tensor) -> Parts:
+    """y = W[token], or y = x W^T of an output layer, some rows of W replaced by those of the parameter [rows, in]."""
+    module: Any = layer.module
+    if module.disable_adapters or module.merged:
+        return
+    base = module.get_base_layer()
+    for adapter in module.active_adapters:
+        rows = torch.tensor(module.token_indices[adapter], device=gradient.device)
+        if isinstance(base, nn.Embedding):
+            tokens, values = _lookups(layer, call, gradient)
+            place = torch.full((base.num_embeddings,), -1, device=tokens.device).index_put_(
+                (rows,), torch.arange(len(rows), device=tokens.device)
+            )
+            part: Part = Rows(place[tokens], values * getattr(base, "embed_scale", 1.0))
+        else:
+            entry, gradient = _tokens(layer, call, gradient)
+            part = Outer(gradient[..., rows], entry)
+        yield f"trainable_tokens_delta.{adapter}", part
 
 
 def relative_bias(_layer: Layer, call: Call, gradient: Tensor) -> Parts:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from peft.tuners.lora.layer import Embedding as LoraEmbedding
+from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
@@ -24,6 +25,9 @@ def layers_of(model: nn.Module, chosen: Iterable[nn.Parameter]) -> list[Layer]:
             for part in ("lora_embedding_A", "lora_embedding_B"):
                 own |= {f"{part}.{key}": value for key, value in getattr(module, part).items()}
                 inner_modules.add(f"{prefix}.{part}")
+        if isinstance(module, TrainableTokensLayer):
+            own |= {f"trainable_tokens_delta.{key}": value for key, value in module.trainable_tokens_delta.items()}
+            inner_modules.add(f"{prefix}.trainable_tokens_delta")
         layer_parameters = {key: value for key, value in own.items() if id(value) in parameter_ids}
         if layer_parameters and prefix not in inner_modules:
             layers.append(Layer(prefix, module, layer_parameters, rule_of(module)))

@@ -172,9 +172,18 @@ def _load_errors(name: str) -> Iterator[None]:
 
 
 def attach_lora(
-    model: Any, *, r: int, alpha: int, dropout: float, target_modules: Sequence[str] | None, seed: int
+    model: Any,
+    *,
+    r: int,
+    alpha: int,
+    dropout: float,
+    target_modules: Sequence[str] | None,
+    seed: int,
+    tokens: Mapping[str, list[int]] | None = None,
 ) -> PeftModel:
     """The model with a fresh LoRA adapter; its A is drawn from `seed`, its B is zero. target_modules: None: the usual.
+
+    tokens: rows of embeddings, by the name of their module, that learn beside it.
 
     With B zero only B has a gradient, and that depends on A's draw: effort and fine-tuning take the same seed,
     so that they speak of the same adapter.
@@ -182,7 +191,12 @@ def attach_lora(
     if target_modules is None:
         target_modules = usual_targets(model)
     settings = LoraConfig(
-        r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(target_modules), task_type="CAUSAL_LM"
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(target_modules),
+        task_type="CAUSAL_LM",
+        trainable_token_indices=None if tokens is None else dict(tokens),
     )
     names = [name for name, _ in model.named_modules() if name]
     absent = [target for target in target_modules if not any(f".{name}".endswith(f".{target}") for name in names)]

@@ -6,13 +6,11 @@ The trie is pruned for each user by what they have seen, which gives exactly the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
-
-from dealrec.recommenders.tiger.semantic_ids import SemanticIds
 
 
 @dataclass(frozen=True)
@@ -49,9 +47,18 @@ class Trie:
         return masks
 
 
-def make_trie(ids: SemanticIds, *, device: torch.device | None = None) -> Trie:
+class Spelled(Protocol):
+    """Items as tuples of tokens."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """The tokens that spell each item, no two items alike: [n, L], int64."""
+        ...
+
+
+def make_trie(ids: Spelled, *, device: torch.device | None = None) -> Trie:
     """The trie of the ids' tokens."""
-    if not len(ids):
+    if not len(ids.tokens):
         raise ValueError("there is no item to recommend")
     n, levels = ids.tokens.shape
     order = torch.arange(n)
@@ -77,6 +84,18 @@ def make_trie(ids: SemanticIds, *, device: torch.device | None = None) -> Trie:
         return [part.to(device) for part in parts]
 
     return Trie(on_device(first_child), on_device(children), on_device(tokens), on_device(path), order.to(device))
+
+
+class Decoder(Protocol):
+    """What has read the prompts of B users and writes for W beams of each."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Log-probabilities of the token after `tokens` [B, W]: [B, W, V]."""
+        ...
+
+    def follow(self, beams: Tensor) -> None:
+        """Go on with the beams [B, W] of the last step."""
+        ...
 
 
 class _Decoder:
@@ -125,15 +144,23 @@ def recommend(
     least k; with as many as items the ranking is that of all items' likelihoods. seen: for each user the rows
     that are left out. An item's score is the sum of its tokens' log-probabilities over the whole vocabulary.
     """
+    start = torch.full_like(input_ids[:, :1], model.config.decoder_start_token_id)
+    return search(_Decoder(model, input_ids, attention_mask), trie, start, k=k, beams=beams, seen=seen)
+
+
+@torch.inference_mode()
+def search(
+    decoder: Decoder, trie: Trie, start: Tensor, *, k: int, beams: int, seen: Sequence[Sequence[int]] | None = None
+) -> list[list[int]]:
+    """`recommend` with any decoder. start: the token of each user that the first code comes after, [B, 1]."""
     if beams < k:
         raise ValueError(f"{beams} beams cannot find {k} items")
-    if seen is not None and len(seen) != len(input_ids):
-        raise ValueError(f"{len(input_ids)} users but {len(seen)} lists of seen items")
+    if seen is not None and len(seen) != len(start):
+        raise ValueError(f"{len(start)} users but {len(seen)} lists of seen items")
     open_nodes = None if seen is None else trie.unseen(seen)
-    decoder = _Decoder(model, input_ids, attention_mask)
-    nodes = torch.zeros(len(input_ids), 1, dtype=torch.int64, device=input_ids.device)
-    scores = torch.zeros(len(input_ids), 1, device=input_ids.device)
-    tokens = torch.full_like(nodes, model.config.decoder_start_token_id)
+    nodes = torch.zeros_like(start)
+    scores = torch.zeros(len(start), 1, device=start.device)
+    tokens = start
     for depth in range(len(trie.children)):
         log_probabilities = decoder.step(tokens)  # [B, W, V]
         children, real = trie.below(depth, nodes)  # [B, W, C]

@@ -69,7 +69,7 @@ def files(config: Config) -> Iterator[Path | str]:
     if folder.is_dir():
         yield from model_files(folder)
     else:
-        yield f"{config.llm.model}@{_revision(config)}"
+        yield f"{config.llm.model}@{revision(config)}"
     if config.llm.adapter is not None:
         check_adapter_directory(config.llm.adapter)
         yield from model_files(config.llm.adapter)
@@ -77,7 +77,7 @@ def files(config: Config) -> Iterator[Path | str]:
 
 def machine(config: Config) -> list[str]:
     """The kind of device, and the precision there."""
-    return fingerprint_parts(_dtype(config))
+    return fingerprint_parts(weights_dtype(config))
 
 
 def check(config: Config, run_dir: Path) -> list[str]:
@@ -178,6 +178,11 @@ def start(context: Context) -> "BIGRec":
 def save(recommender: Any, folder: Path) -> None:
     """The adapter, or the whole model, in Hugging Face format."""
     recommender.model.save_pretrained(folder)
+    tidy_adapter(folder)
+
+
+def tidy_adapter(folder: Path) -> None:
+    """Leave of a saved adapter what is the same whenever it is saved."""
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     adapter = folder / ADAPTER_CONFIG
     if adapter.exists():  # PEFT writes its sets in an order that differs from process to process
@@ -224,7 +229,7 @@ def tokenizer(config: Config) -> Any:
     """The LLM's."""
     from dealrec.recommenders.bigrec.model import load_tokenizer
 
-    return load_tokenizer(config.llm.model, revision=_revision(config))
+    return load_tokenizer(config.llm.model, revision=revision(config))
 
 
 def start_folder(context: Context) -> Path | None:
@@ -250,10 +255,10 @@ def _load(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
     from dealrec.recommenders.bigrec import BIGRec
     from dealrec.recommenders.bigrec.model import load_adapter, load_llm, load_model
 
-    config, dtype = context.config, _dtype(context.config)
+    config, dtype = context.config, weights_dtype(context.config)
     with context.progress.bar(f"{context.name}: loading the LLM"):
         base, llm_tokenizer = load_llm(
-            config.llm.model, revision=_revision(config), dtype=dtype, quantization=config.llm.quantization
+            config.llm.model, revision=revision(config), dtype=dtype, quantization=config.llm.quantization
         )
         model = base
         if folder is not None and (folder / "adapter_config.json").exists():
@@ -280,13 +285,13 @@ def _load(context: Context, folder: Path | None, *, trainable: bool) -> "BIGRec"
     )
 
 
-def _revision(config: Config) -> str | None:
+def revision(config: Config) -> str | None:
     """Of an id of the hub its commit, so that every stage reads the same; None of a folder."""
     llm = config.llm
     return None if Path(llm.model).is_dir() else hub_commit(llm.model, setting="llm.model", revision=llm.revision)
 
 
-def _dtype(config: Config) -> "Dtype":
+def weights_dtype(config: Config) -> "Dtype":
     """Whole models learn in float32: in bfloat16 small steps would be rounded away."""
     return "float32" if config.finetune.full and config.llm.dtype == "auto" else config.llm.dtype
 

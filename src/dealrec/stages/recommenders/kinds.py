@@ -8,7 +8,7 @@ import polars as pl
 
 from dealrec.config import Config
 from dealrec.stages.context import Context
-from dealrec.stages.recommenders import bigrec, tiger
+from dealrec.stages.recommenders import bigrec, sid, tiger
 
 if TYPE_CHECKING:
     from dealrec.recommenders.protocol import Recommender
@@ -22,10 +22,11 @@ SETTINGS = (
     "llm.lora",
     "llm.prompt",
     "llm.rows",
+    "sid",
     "tiger",
     "finetune.full",
 )
-WRITING = ("recommender", "llm.prompt", "tiger")  # those that a line of a training file depends on
+WRITING = ("recommender", "llm.prompt", "sid", "tiger")  # those that a line of a training file depends on
 
 
 class Kind(Protocol):
@@ -83,7 +84,7 @@ class Kind(Protocol):
         ...
 
 
-_KINDS: dict[str, Kind] = {"bigrec": bigrec, "tiger": tiger}
+_KINDS: dict[str, Kind] = {"bigrec": bigrec, "sid": sid, "tiger": tiger}
 
 
 def kind(config: Config) -> Kind:

@@ -13,10 +13,11 @@ from dealrec.devices import fingerprint_parts
 from dealrec.engine.run_directory import read_table
 from dealrec.stages import text_encoder
 from dealrec.stages.context import Context
+from dealrec.stages.recommenders.semantic_ids import catalogue_rows, fitted_ids
 from dealrec.stages.recommenders.training import warm_folder
 
 if TYPE_CHECKING:
-    from dealrec.recommenders.tiger import TIGER, SemanticIds
+    from dealrec.recommenders.tiger import TIGER
     from dealrec.sequences import Sample
 
 TRAININGS: tuple[str, ...] = ("finetune",)
@@ -49,11 +50,11 @@ def warm_start(context: Context) -> None:
     from dealrec.recommenders.tiger.files import load, load_checkpoint, save, save_checkpoint
 
     settings = context.config.tiger
-    warm, valid = _rows(context, "warm"), _rows(context, "valid", limit=settings.validation_samples)
+    warm, valid = catalogue_rows(context, "warm"), catalogue_rows(context, "valid", limit=settings.validation_samples)
     catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
 
     def save_untrained(folder: Path) -> None:
-        ids = _semantic_ids(context, warm)
+        ids = fitted_ids(context, warm, settings.codes, encoder=(settings.text_encoder, ENCODER))
         model = new_model(ids.vocab_size, **settings.t5.model_dump(), seed=warm_seed(context.config))
         save(folder, model, ids, catalogue.ids)
 
@@ -132,35 +133,3 @@ def tokenizer(config: Config) -> None:
 def start_folder(context: Context) -> Path:
     """The warm model."""
     return warm_folder(context) / WARM
-
-
-def _semantic_ids(context: Context, warm: list[list[int]]) -> "SemanticIds":
-    """Ids of the whole catalogue, from codes that are fitted to the items of the earlier part alone."""
-    import torch
-
-    from dealrec.recommenders.tiger import embed_texts, fit, make_semantic_ids, quality
-
-    settings = context.config.tiger
-    catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
-    with context.progress.bar("warmstart: embedding the titles"):
-        texts = [catalogue.titles[item] for item in catalogue.ids]
-        embeddings = embed_texts(text_encoder.load(settings.text_encoder, ENCODER, warn=context.warn), texts)
-    known = torch.zeros(len(catalogue), dtype=torch.bool)
-    known[[row for sequence in warm for row in sequence]] = True
-    with context.progress.bar("warmstart: fitting the codes"):
-        model = fit(embeddings[known], **settings.codes.model_dump(), seed=warm_seed(context.config))
-    fit_quality = quality(model, embeddings[known])
-    context.progress.say(
-        f"warmstart: {fit_quality.colliding:.1%} of the items share their codes with another; the codes leave"
-        f" {fit_quality.unexplained:.1%} of the variance of the titles' embeddings unexplained"
-    )
-    return make_semantic_ids(model.encode(embeddings), codes_per_level=settings.codes.codes, known=known)
-
-
-def _rows(context: Context, part: str, *, limit: int | None = None) -> list[list[int]]:
-    """Each sample as rows of the catalogue, the target last; at most so many, drawn."""
-    catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
-    samples = read_table(context.input(f"data/samples-{part}.parquet"))
-    if limit is not None and limit < len(samples):
-        samples = samples.sample(limit, seed=warm_seed(context.config))
-    return [[index - 1 for index in sequence] for sequence in catalogue.sequences(samples)]
