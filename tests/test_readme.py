@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import Cli, made_interactions, made_items, small_settings
+from tests.stages.test_rows import made_rows, write_lines
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -50,11 +51,29 @@ def test_the_make_commands_are_run_by_the_gate() -> None:
     assert [command for command in makes if command not in gate] == []
 
 
+def rows_commands() -> list[str]:
+    """Those for training rows of the reader's own, which come first."""
+    own = [command for command in commands() if command.startswith("dealrec")]
+    return own[: next(place for place, command in enumerate(own) if "--to rows" in command) + 1]
+
+
+@pytest.mark.slow
+def test_the_commands_for_one_s_own_rows_run_as_written(folder: Path, cli: Cli, tiny_llm: Path) -> None:
+    write_lines(folder / "train.jsonl", [row for row in made_rows() if "target" in row])
+    few = "--set surrogate.max_epochs=1 --set loss_drop.epochs=1 --set data.valid_share=0.2"
+    for command in rows_commands():
+        words = shlex.split(command.replace("/models/my-llm", str(tiny_llm)), comments=True)[1:]
+        status, _, err = cli(*words, *(shlex.split(few) if words[0] == "run" else ()))
+        assert status == 0, (command, err)
+    assert (folder / "chosen" / "train.jsonl").exists()
+    assert (folder / "chosen" / "rows.txt").read_text()
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.slow
 def test_the_commands_for_one_s_own_data_run_as_written(folder: Path, cli: Cli, tiny_llm: Path) -> None:
     """The first is a process of its own, as a shell starts it; the others are called here, with the same words."""
-    own = [command for command in commands() if command.startswith("dealrec")]
+    own = [command for command in commands() if command.startswith("dealrec") and command not in rows_commands()]
     names = ["init", "validate", "run", "run", "run", "status", "compare", "run", *["export"] * 4, "fidelity"]
     assert [command.split()[1] for command in own] == names
     # The check on MovieLens takes half an hour; here it is the same command on the small data.

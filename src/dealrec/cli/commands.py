@@ -108,9 +108,14 @@ def run(
 @app.command()
 def init(
     interactions: Annotated[
-        Path | None, typer.Argument(help="Interactions, or a folder; none: what the current folder holds.")
+        Path | None,
+        typer.Argument(
+            help="Interactions, a folder, or training rows of your own; none: what is in the current folder."
+        ),
     ] = None,
-    items: Annotated[Path | None, typer.Argument(help="Items with titles; the two may be in either order.")] = None,
+    items: Annotated[
+        Path | None, typer.Argument(help="Items with titles; the two may be in either order. Of rows: those to aim at.")
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Config to write.")] = Path("config.yaml"),
     llm: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help="The LLM: a directory or a model id.")] = None,
     overrides: Overrides = None,

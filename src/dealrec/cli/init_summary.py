@@ -24,6 +24,13 @@ def show_init(draft: Draft, out: Path, *, as_json: bool) -> None:
     for note in draft.notes:
         typer.echo(f"note: {note}", err=True)
     values = {guess.key: guess.value for guess in draft.guesses}
+    if "layout" in figures:
+        print(f"training rows: {values['data.rows']} ({figures['layout']}; {figures['looked_at']:,} rows looked at)")
+        for key, value in values.items():
+            if key.startswith("data.columns.") or key in ("data.valid_rows", "data.test_rows"):
+                print(f"{key.removeprefix('data.')}: {value}")
+        print(f"Wrote {out}; next: {command}")
+        return
     print(f"interactions: {values['data.interactions']} ({_interactions(figures)})")
     print(f"items: {values['data.items']} ({figures['listed_items']:,} rows)")
     for key, value in values.items():

@@ -12,8 +12,9 @@ from dealrec.config.recommenders import RECOMMENDERS
 from dealrec.drafting.files import files, reachable
 from dealrec.drafting.guesses import Choose, guess
 from dealrec.drafting.names import ROLES
-from dealrec.drafting.notes import notes
+from dealrec.drafting.notes import llm_notes, notes
 from dealrec.drafting.options import Roles, separator_of
+from dealrec.drafting.rows import RowsDraft, rows_draft
 from dealrec.drafting.splits import SplitChoice, choose_split
 from dealrec.errors import ConfigError, DataError
 from dealrec.recommenders.files import check_directory
@@ -27,6 +28,13 @@ _SHOWN = (
     *("llm.prompt.max_items", "pool.size"),
     *("select.method", "select.budget", "finetune.epochs", "finetune.learning_rate", "finetune.batch_size"),
     *("finetune.micro_batch_size", "finetune.patience"),
+)
+
+
+_SHOWN_OF_ROWS = (
+    *("seed", "data.format", "data.rows", "data.valid_rows", "data.test_rows", "data.valid_share", "data.other_rows"),
+    *("llm.model", "pool.size", "select.method", "select.budget", "finetune.epochs", "finetune.learning_rate"),
+    *("finetune.batch_size", "finetune.micro_batch_size"),
 )
 
 
@@ -57,7 +65,8 @@ def draft(
     overrides: Sequence[str] = (),
     choose: Choose | None = None,
 ) -> Draft:
-    """Settings for one or two files in either order, a folder of the DEALRec release, or what there is in a folder.
+    """Settings for one or two files in either order, a folder of the DEALRec release, or what there is in a folder;
+    or for training rows of the user's own, with those of validation and testing that are called so.
 
     paths: none means the working directory. folder: of the config; its paths are relative to it where the two have
     more than the root in common. llm: a directory or a model id. overrides: `key=value`, which are not guessed.
@@ -70,6 +79,8 @@ def draft(
         raise ConfigError(cause, "Name them so: dealrec init INTERACTIONS ITEMS")
     if llm is not None:
         said.setdefault("llm.model", Guess("llm.model", _model(llm, folder), None))
+    if (of_rows := rows_draft(paths)) is not None:
+        return _draft_of_rows(of_rows, said, folder)
     given = {role: said[key].value for role in ROLES if (key := f"data.columns.{role}") in said}
     given = {role: None if name is None else str(name) for role, name in given.items()}
     seen = files(paths)
@@ -89,6 +100,27 @@ def draft(
     named = RECOMMENDERS[config.recommender].pretrained in said
     remarks = dict.fromkeys(notes(seen, roles, choice, config, llm=named))
     return Draft(text, tuple(guesses.values()), _figures(roles, choice), tuple(remarks))
+
+
+def _draft_of_rows(of_rows: RowsDraft, said: Mapping[str, Guess], folder: Path) -> Draft:
+    """The same for training rows of the user's own."""
+    guesses = {
+        each.key: Guess(
+            each.key, _relative(each.value, folder) if isinstance(each.value, Path) else each.value, each.reason
+        )
+        for each in of_rows.guesses
+    }
+    guesses |= said
+    config = checked(_nested(guesses))
+    comments = {key: f"guessed: {setting.reason}" for key, setting in guesses.items() if setting.reason is not None}
+    shown = {*comments, *said, *_SHOWN_OF_ROWS}
+    rows = of_rows.files["rows"]
+    head = _HEAD.format(printable(f"{rows.name} ({of_rows.looked_at:,} rows were looked at)"))
+    figures = {"layout": of_rows.layout, "looked_at": of_rows.looked_at}
+    figures |= {part: str(path) for part, path in of_rows.files.items()}
+    named = RECOMMENDERS[config.recommender].pretrained in said
+    remarks = [*of_rows.notes, *llm_notes(config, named=named)]
+    return Draft(head + commented(config, keys=shown, notes=comments), tuple(guesses.values()), figures, tuple(remarks))
 
 
 def refuse_to_replace(out: Path) -> None:
@@ -190,13 +222,16 @@ def _leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
+_HEAD = (
+    "# From a look at {}.\n"
+    "# Lines that begin with `guessed` say what a value comes from: check them. Here are the settings that are\n"
+    "# usually changed; all others have their defaults, which `dealrec config` prints with their meanings.\n\n"
+)
+
+
 def _head(roles: Roles) -> str:
-    seen = " and ".join(printable(f"{table.name} ({table.seen})") for table in (roles.interactions, roles.items))
-    return (
-        f"# From a look at {seen}.\n"
-        "# Lines that begin with `guessed` say what a value comes from: check them. Here are the settings that are\n"
-        "# usually changed; all others have their defaults, which `dealrec config` prints with their meanings.\n\n"
-    )
+    seen = (printable(f"{table.name} ({table.seen})") for table in (roles.interactions, roles.items))
+    return _HEAD.format(" and ".join(seen))
 
 
 def _figures(roles: Roles, choice: SplitChoice) -> dict[str, Any]:

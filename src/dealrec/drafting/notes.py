@@ -25,7 +25,12 @@ def notes(seen: Files, roles: Roles, choice: SplitChoice, config: Config, *, llm
         yield f"split leave-last-out, as {choice.reason}; the future then leaks into training"
     if choice.samples is not None and not choice.samples.get("train"):
         yield "there are no training samples, or a part is left empty: `dealrec validate` will say more"
-    if RECOMMENDERS[config.recommender].model_required and not llm:
+    yield from llm_notes(config, named=llm)
+
+
+def llm_notes(config: Config, *, named: bool) -> Iterator[str]:
+    """On the LLM, where none was named and one is needed."""
+    if RECOMMENDERS[config.recommender].model_required and not named:
         yield f"no LLM was named: llm.model is {config.llm.model}; name yours there, or by --llm"
 
 
