@@ -11,6 +11,7 @@ from dealrec.selection.methods import (
     effort,
     el2n,
     facility_location,
+    goracs,
     importance_resampling,
     influence,
     influence_quota,
@@ -50,6 +51,7 @@ _MODULES: tuple[ModuleType, ...] = (
     tf_dcon,
     recranker,
     facility_location,
+    goracs,
 )
 
 
