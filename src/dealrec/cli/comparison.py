@@ -8,6 +8,7 @@ from rich.text import Text
 from dealrec.cli.json_output import print_json
 from dealrec.cli.tables import console, show_estimates, table_of
 from dealrec.columns import LOSS
+from dealrec.comparing.learning_rates import sentences
 from dealrec.comparing.outcome import Outcome, as_json
 from dealrec.comparing.run import Duration
 from dealrec.comparing.words import amount, curve_note, interval, pays, sentence, shown
@@ -41,6 +42,8 @@ def show_comparison(outcome: Outcome, *, json: bool) -> None:
     console().print(_curve(outcome))
     if results.headline:
         console().print(Text(sentence(results.headline, results)))
+    for words in sentences(list(outcome.rates)):
+        console().print(Text(words))
     if note := curve_note(results):
         console().print(Text(note))
     for arm_name, reason in outcome.failures.items():

@@ -11,6 +11,8 @@ import polars as pl
 
 from dealrec.columns import ARM, LABEL_TOKENS, LOSS, METHOD, REPLICATE, SIZE, TRAINING
 from dealrec.comparing.cells import Cell, cells_of, cost_seconds, seconds_per_sample
+from dealrec.comparing.learning_rates import Tuned, sentences, tuned, with_rates
+from dealrec.comparing.learning_rates import as_json as rates_as_json
 from dealrec.comparing.page import write_page
 from dealrec.comparing.replicates import labels, replicate_config
 from dealrec.comparing.results import Results, Statistics, results_of
@@ -27,11 +29,15 @@ from dealrec.stages.evaluate import measures
 
 @dataclass(frozen=True)
 class Outcome:
-    """results: of all arms; failures: by arm, why its method selected nothing; run_dir: where all is kept."""
+    """results: of all arms; failures: by arm, why its method selected nothing; run_dir: where all is kept.
+
+    rates: the learning rate of each budget, where several were tried.
+    """
 
     results: Results
     failures: dict[str, str]
     run_dir: Path
+    rates: tuple[Tuned, ...] = ()
 
     @property
     def page(self) -> Path:
@@ -45,12 +51,13 @@ def compare(config: Config, run_dir: Path, *, progress: Progress) -> Outcome:
     Leaves `comparison.json`, `comparison.parquet` (a row a cell) in `run_dir`, and a run directory a replicate.
     """
     folders = run_replicates(config, run_dir, progress=progress)
+    rates = tuned(config, run_dir) if config.compare.learning_rates else []
     names = labels(config)
     cells: list[Cell] = []
     costs: dict[str, list[float]] = {}
     failures: dict[str, str] = {}
     for number, folder in enumerate(folders):
-        settings = replicate_config(config, number)
+        settings = with_rates(replicate_config(config, number), rates)
         own = list(cells_of(settings, folder, names))
         per_sample = seconds_per_sample(own, folder)
         for arm in dict.fromkeys(cell.arm for cell in own):
@@ -66,7 +73,7 @@ def compare(config: Config, run_dir: Path, *, progress: Progress) -> Outcome:
         segments=segments_of(folders[0]),
         statistics=Statistics(config.evaluate.confidence, config.evaluate.resamples, config.seed),
     )
-    outcome = Outcome(results, failures, run_dir)
+    outcome = Outcome(results, failures, run_dir, tuple(rates))
     _write(outcome, cells, config)
     write_page(
         results,
@@ -74,6 +81,7 @@ def compare(config: Config, run_dir: Path, *, progress: Progress) -> Outcome:
         failures=failures,
         confidence=config.evaluate.confidence,
         warm_starts=config.compare.warm_starts,
+        rates=sentences(rates),
     )
     return outcome
 
@@ -107,4 +115,5 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "curve": [{"size": size, "loss": loss} for size, loss in results.curve],
         "segments": dict(results.segments),
         "failures": outcome.failures,
+        **({"learning_rates": rates_as_json(list(outcome.rates))} if outcome.rates else {}),
     }

@@ -1,5 +1,6 @@
 """The page of a comparison: its first screen is the picture."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from dealrec.columns import LOSS
@@ -27,8 +28,16 @@ NOTES = (
 )
 
 
-def write_page(results: Results, path: Path, *, failures: dict[str, str], confidence: float, warm_starts: str) -> None:
-    """Write it at once under its name. warm_starts: as compare.warm_starts."""
+def write_page(
+    results: Results,
+    path: Path,
+    *,
+    failures: dict[str, str],
+    confidence: float,
+    warm_starts: str,
+    rates: Sequence[str] = (),
+) -> None:
+    """Write it at once under its name. warm_starts: as compare.warm_starts. rates: on the learning rates, in words."""
     arms = results.arms
     own = results.headline
     others = [name for name in own.differences if name != LOSS] if own else []
@@ -46,6 +55,7 @@ def write_page(results: Results, path: Path, *, failures: dict[str, str], confid
         "confidence": confidence,
         "notes": [
             REPLICATES[warm_starts],
+            *rates,
             *NOTES,
             *(f"{arm} selected nothing: {reason}" for arm, reason in failures.items()),
         ],

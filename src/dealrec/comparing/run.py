@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dealrec.comparing.learning_rates import FOLDER, tuned, tuning_config, with_rates
 from dealrec.comparing.replicates import replicate_config
 from dealrec.config import Config
 from dealrec.engine.manifest import read_manifest
@@ -42,8 +43,16 @@ def run_replicates(config: Config, run_dir: Path, *, progress: Progress) -> list
         configs = [replicate_config(config, number) for number in range(len(folders))]
         shared = [stage for stage in _stages(configs[0]) if stage.name in SHARED[config.compare.warm_starts]]
         run(configs[0], folders[0], shared, progress=progress)
+        names = [stage.name for stage in shared]
         for folder in folders[1:]:
-            _share(folders[0], folder, [stage.name for stage in shared])
+            _share(folders[0], folder, names)
+        if config.compare.learning_rates:
+            progress.say("learning rates ...")
+            tuning, folder = tuning_config(config), run_dir / FOLDER
+            _share(folders[0], folder, [stage.name for stage in _stages(tuning) if stage.name in names])
+            run(tuning, folder, _stages(tuning), progress=progress)
+            rates = tuned(config, run_dir)
+            configs = [with_rates(settings, rates) for settings in configs]
         if config.compare.workers == 1 or len(folders) == 1:
             for number, (settings, folder) in enumerate(zip(configs, folders, strict=True)):
                 progress.say(f"replicate {number + 1} of {len(folders)} ...")
@@ -59,7 +68,7 @@ def run_replicates(config: Config, run_dir: Path, *, progress: Progress) -> list
 class Duration:
     """What a comparison is expected to take. replicates: of each that has work left, its estimate.
 
-    seconds: of all, with as many at a time as compare.workers says.
+    seconds: of all, with as many at a time as compare.workers says, and of the learning rates that are tried before.
     """
 
     replicates: tuple[Estimates, ...]
@@ -85,7 +94,11 @@ def estimate_replicates(config: Config, run_dir: Path, *, progress: Progress) ->
         ]
         whole.append(replace(first, stages=stages))
     workers = min(config.compare.workers, len(whole))
-    return Duration(tuple(whole), sum(estimates.seconds for estimates in whole) / workers)
+    seconds = sum(estimates.seconds for estimates in whole) / workers
+    if config.compare.learning_rates:
+        tuning = tuning_config(config)
+        seconds += estimate(tuning, run_dir / FOLDER, stages=_stages(tuning), progress=progress).seconds
+    return Duration(tuple(whole), seconds)
 
 
 def _stages(config: Config) -> tuple[Stage, ...]:

@@ -17,21 +17,29 @@ _SELECTION, _TRAINING, _REPLICATE, _ARM, _WARM_START = 1, 2, 3, 4, 5  # streams 
 
 @dataclass(frozen=True)
 class Arm:
-    """A selection: the method that makes it, of how many samples, and the seed of what the method draws."""
+    """A selection: the method that makes it, of how many samples, and the seed of what the method draws.
+
+    learning_rate: of its fine-tuning; None: that of all.
+    """
 
     method: str
     budget: Budget
     options: Options
     seed: int
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """One training of an arm. training: its number; seed: of the order of the samples and of dropout."""
+    """One training of an arm. training: its number; seed: of the order of the samples and of dropout.
+
+    learning_rate: None: that of all arms.
+    """
 
     arm: str
     training: int
     seed: int
+    learning_rate: float | None = None
 
     @property
     def name(self) -> str:
@@ -73,13 +81,22 @@ def arms(config: Config) -> dict[str, Arm]:
     options = settings.options
     if settings.method == "dealrec":  # whose options have been settings from the first
         options = settings.model_dump(include={"effort_weight", "strata", "hard_prune"}) | options
-    chosen = {name: Arm(settings.method, settings.budget, options, own) for name, own in selected_arms(config).items()}
+    rate = settings.learning_rate
+    chosen = {
+        name: Arm(settings.method, settings.budget, options, own, rate) for name, own in selected_arms(config).items()
+    }
     randoms = {
-        name: Arm(RANDOM, settings.budget, {}, seed * 1_000 + number + 1)
+        name: Arm(RANDOM, settings.budget, {}, seed * 1_000 + number + 1, rate)
         for number, name in enumerate(random_arms(config))
     }
     further = {
-        name: Arm(arm.method, arm.budget or settings.budget, arm.options, _derived(seed, _ARM, _number(name)))
+        name: Arm(
+            arm.method,
+            arm.budget or settings.budget,
+            arm.options,
+            _derived(seed, _ARM, _number(name)),
+            arm.learning_rate,
+        )
         for name, arm in settings.arms.items()
     }
     return chosen | randoms | further
@@ -89,7 +106,11 @@ def fine_tunings(config: Config) -> list[FineTuning]:
     """Every training of every arm. All arms have the same training seeds."""
     seed = replicate_seed(config)
     seeds = [_derived(seed, _TRAINING, number) for number in range(config.finetune.seeds)]
-    return [FineTuning(arm, number, seed) for arm in arms(config) for number, seed in enumerate(seeds)]
+    return [
+        FineTuning(name, number, seed, arm.learning_rate)
+        for name, arm in arms(config).items()
+        for number, seed in enumerate(seeds)
+    ]
 
 
 def _number(name: str) -> int:

@@ -102,6 +102,9 @@ class ArmConfig(Section):
     method: str = Field(description="A method's name, or the path of a Python file with one of yours.")
     budget: Budget | None = Field(None, description="Samples: a count, or a share. null: select.budget.")
     options: Options = Field({}, description="Options of the method.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak step size of its fine-tuning. null: finetune.learning_rate."
+    )
 
 
 class SelectConfig(Section):
@@ -113,6 +116,12 @@ class SelectConfig(Section):
     )
     budget: Budget = Field(0.02, description="Samples to select: a count, or a share of all training samples.")
     options: Options = Field({}, description="Options of the method; dealrec's have settings of their own below.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Peak step size of the fine-tuning of these and of random samples, and of no signal's. null:"
+        " finetune.learning_rate.",
+    )
     effort_weight: float = Field(
         0.3, ge=0, description="dealrec: weight of effort against influence, both scaled to [0, 1]."
     )
@@ -160,6 +169,11 @@ class CompareConfig(Section):
     )
     valid_samples: int = Field(
         2048, ge=0, description="Validation samples, at most, whose loss is measured to see what was fitted to them."
+    )
+    learning_rates: list[Annotated[float, Field(gt=0)]] = Field(
+        [],
+        description="Step sizes among which each budget gets its own, the same for all arms: the one at which Random of"
+        " that size has the lowest loss on validation samples, in a replicate apart. None: finetune.learning_rate.",
     )
     warm_starts: Literal["shared", "own"] = Field(
         "shared",

@@ -63,12 +63,15 @@ class Origin:
         """The fingerprint of the outcome."""
         return _digest([self.stage, self.version, self.settings, self.hashes])
 
-    def part(self, name: str, *, without: Collection[str], inputs: Collection[str]) -> str:
-        """The fingerprint of a unit that these settings cannot change, and that reads these inputs alone."""
+    def part(self, name: str, *, without: Collection[str], inputs: Collection[str], given: Any = None) -> str:
+        """The fingerprint of a unit that these settings cannot change, and that reads these inputs alone.
+
+        given: what else it is made from, as JSON has it; None: nothing.
+        """
         settings = {key: value for key, value in self.settings.items() if key not in without}
         sources = (*inputs, OUTSIDE, MACHINE)
         hashes = {key: value for key, value in self.hashes.items() if any(within(key, source) for source in sources)}
-        return _digest([self.stage, self.version, name, settings, hashes])
+        return _digest([self.stage, self.version, name, settings, hashes, *([] if given is None else [given])])
 
 
 @dataclass
@@ -133,15 +136,17 @@ class Context(Generic[SettingsT]):
         *,
         without: Collection[str] = (),
         inputs: Collection[str] | None = None,
+        given: Any = None,
     ) -> Path:
         """Have `fill` write the folder `name` of the outcome, unless it is there and was made of the same; its path.
 
         A unit has a fingerprint of its own: what the rest of the stage is made of does not make it anew. It is taken
         from an interrupted run or from the complete stage, whatever else has changed. without: settings of the stage
-        that cannot change it; inputs: what it reads of the stage's inputs; None: all of them.
+        that cannot change it; inputs: what it reads of the stage's inputs; None: all of them. given: as `Origin.part`
+        has it.
         """
         sources = self.inputs if inputs is None else inputs
-        key = self.origin.part(name, without=without, inputs=sources) if self.origin else ""
+        key = self.origin.part(name, without=without, inputs=sources, given=given) if self.origin else ""
         folder = self.out / UNITS
         folder.mkdir(parents=True, exist_ok=True)
         unit = folder / f"{name}@{key[:16]}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from dealrec.config import Config
 from dealrec.engine.manifest import Manifest, intact_units, stage_origin
@@ -77,11 +78,12 @@ class _UnitQuery(Context):
         *,
         without: Collection[str] = (),
         inputs: Collection[str] | None = None,
+        given: Any = None,
     ) -> Path:
         """Look for the unit."""
         if self.origin is None:
             raise ValueError("without an origin no unit can be told from another")
-        key = self.origin.part(name, without=without, inputs=self.inputs if inputs is None else inputs)
+        key = self.origin.part(name, without=without, inputs=self.inputs if inputs is None else inputs, given=given)
         folder = self.run_dir / f"{self.name}.part" / UNITS / f"{name}@{key[:16]}"
         if self.earlier.get(name) == key or folder.exists():
             self.units[name] = key

@@ -31,7 +31,11 @@ def run(context: Context) -> None:
         job = partial(_fine_tune, tuning=tuning, samples=chosen)
         train = partial(on_devices, context, job, processes=context.config.finetune.processes)
         context.unit(
-            tuning.name, train, without=("finetune.seeds", *ARMS), inputs=(*_SHARED, *rows_file(context), table)
+            tuning.name,
+            train,
+            without=("finetune.seeds", *ARMS),
+            inputs=(*_SHARED, *rows_file(context), table),
+            given=tuning.learning_rate,
         )
         free_memory()  # of this arm's models, before the next one's are loaded
     context.facts["training_seeds"] = list(dict.fromkeys(tuning.seed for tuning in tunings))
@@ -39,6 +43,8 @@ def run(context: Context) -> None:
 
 def _fine_tune(context: Context, out: Path, *, tuning: FineTuning, samples: pl.DataFrame) -> None:
     kind, settings = kinds.kind(context.config), context.config.finetune
+    if tuning.learning_rate is not None:
+        settings = settings.model_copy(update={"learning_rate": tuning.learning_rate})
     start, reload = kind.start(context), partial(kind.fine_tuned, context, out)
     train_on(
         context, tuning.name, start, samples, out, settings=settings, seed=tuning.seed, save=kind.save, reload=reload
