@@ -415,6 +415,14 @@ def test_titles_of_an_items_file_stand_in_the_place_of_those_of_the_rows(
     assert table(finished, "data/items.parquet")["title"].str.starts_with("Film").all()
 
 
+def test_fields_that_no_row_has_are_named(tmp_path: Path, tiny_llm: Path) -> None:
+    write(tmp_path, tiny_llm)
+    columns = COLUMNS | {"history": "hist", "target": "tgt"}
+    config = parse(settings(tiny_llm, data={"columns": columns}), base=tmp_path)
+    with pytest.raises(DataError, match=r"No row of data\.rows has 'hist' and 'tgt'"):
+        run_until(config, tmp_path / "run", "data")
+
+
 def test_a_changed_row_file_makes_the_run_out_of_date(tiny_llm: Path, tmp_path: Path) -> None:
     path = write(tmp_path, tiny_llm)
     run_until(load(path), tmp_path / "run", "data")

@@ -40,9 +40,10 @@ def run(context: Context) -> None:
         for part, rows in read.items()
     }
     if not len(samples["train"]):
+        mapped = settings.columns
         raise DataError(
-            "No row of data.rows is of an interaction, with history and target",
-            "Check data.columns.history and target.",
+            f"No row of data.rows has '{mapped.history}' and '{mapped.target}', so none is of an interaction",
+            "Name the fields in data.columns.history and data.columns.target, or neither of them.",
         )
     if "valid" not in samples:
         samples["train"], samples["valid"] = row_samples.split_rows(
