@@ -85,6 +85,8 @@ def test_rows_exclude_interactions(tiny_llm: Path) -> None:
     with pytest.raises(ConfigError, match="prune needs items"):
         dealrec.prune(rows, **options)
     with pytest.raises(ConfigError, match="prune needs interactions"):
+        dealrec.prune(None, rows, **options)
+    with pytest.raises(ConfigError, match="prune needs interactions"):
         dealrec.prune(valid_rows=rows, **options)
     with pytest.raises(DataError, match="rows: row 1 has no 'user'"):
         dealrec.prune(rows=rows.with_columns(user=None), data={"columns": COLUMNS}, **options)
