@@ -90,7 +90,8 @@ def test_every_name_that_is_offered_is_a_setting(tmp_path: Path) -> None:
     assert {"seed", "data.columns.user", "influence.solver.damping", "evaluate.ks"} <= names
     assert "data" not in names
     for name in names - {name for name in names if ".solver." in name}:
-        given = {"signals": {"tiger": {}} if "tiger" in name else {"llm": {}}, "data": {"warm_share": 0.5}}
+        data = {"warm_share": 0.5, "template": {"prompt": "", "completion": ""}}
+        given = {"signals": {"tiger": {}} if "tiger" in name else {"llm": {}}, "data": data}
         section: object = parse(given, base=tmp_path)
         for part in name.split("."):
             section = getattr(section, part)
