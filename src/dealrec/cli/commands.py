@@ -116,6 +116,7 @@ def init(
     items: Annotated[
         Path | None, typer.Argument(help="Items with titles; the two may be in either order. Of rows: those to aim at.")
     ] = None,
+    test: Annotated[Path | None, typer.Argument(help="Of rows: those to evaluate on.")] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Config to write.")] = Path("config.yaml"),
     llm: Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help="The LLM: a directory or a model id.")] = None,
     overrides: Overrides = None,
@@ -130,7 +131,7 @@ def init(
     if not force:
         refuse_to_replace(out)
     choose = ask if can_ask() and not as_json else None
-    paths = [path for path in (interactions, items) if path is not None]
+    paths = [path for path in (interactions, items, test) if path is not None]
     first_config = draft(paths, folder=out.parent, llm=llm, overrides=overrides or (), choose=choose)
     write(first_config, out, force=force)
     show_init(first_config, out, as_json=as_json)

@@ -25,7 +25,9 @@ def show_init(draft: Draft, out: Path, *, as_json: bool) -> None:
         typer.echo(f"note: {note}", err=True)
     values = {guess.key: guess.value for guess in draft.guesses}
     if "layout" in figures:
-        print(f"training rows: {values['data.rows']} ({figures['layout']}; {figures['looked_at']:,} rows looked at)")
+        rows = values["data.rows"]
+        name = f"{rows[0]} and {len(rows) - 1:,} more" if isinstance(rows, list) else rows
+        print(f"training rows: {name} ({figures['layout']}; {figures['looked_at']:,} rows looked at)")
         for key, value in values.items():
             if key.startswith("data.columns.") or key in ("data.valid_rows", "data.test_rows"):
                 print(f"{key.removeprefix('data.')}: {value}")

@@ -15,6 +15,8 @@ _WHAT = {
     "split": "the splits",
     "title": "the titles",
     "category": "the categories",
+    "history": "the items before the target",
+    "target": "the target",
 }
 
 

@@ -66,7 +66,7 @@ def draft(
     choose: Choose | None = None,
 ) -> Draft:
     """Settings for one or two files in either order, a folder of the DEALRec release, or what there is in a folder;
-    or for training rows of the user's own, with those of validation and testing that are called so.
+    or for training rows of the user's own, with those of validation and testing that are named or called so.
 
     paths: none means the working directory. folder: of the config; its paths are relative to it where the two have
     more than the root in common. llm: a directory or a model id. overrides: `key=value`, which are not guessed.
@@ -74,13 +74,17 @@ def draft(
     must be there is not found; ConfigError for what was given wrongly.
     """
     said = {key: Guess(key, value, None) for key, value in _leaves(overridden({}, overrides))}
-    for key in said.keys() & {"data.interactions", "data.items"}:
-        cause = f"{key} is set, but init looks at the files that it writes down"
-        raise ConfigError(cause, "Name them so: dealrec init INTERACTIONS ITEMS")
     if llm is not None:
         said.setdefault("llm.model", Guess("llm.model", _model(llm, folder), None))
-    if (of_rows := rows_draft(paths)) is not None:
+    values = {key: setting.value for key, setting in said.items()}
+    if (of_rows := rows_draft(paths, said=values, ask=choose, most=MANY)) is not None:
         return _draft_of_rows(of_rows, said, folder)
+    if len(paths) > 2:
+        cause = f"{paths[0].name} holds no training rows, of which three parts can be named"
+        raise ConfigError(cause, "Name a file of interactions and one of items, or rows.")
+    for key in said.keys() & {"data.interactions", "data.items", "data.rows"}:
+        cause = f"{key} is set, but init looks at the files that it writes down"
+        raise ConfigError(cause, "Name them so: dealrec init INTERACTIONS ITEMS, or dealrec init ROWS")
     given = {role: said[key].value for role in ROLES if (key := f"data.columns.{role}") in said}
     given = {role: None if name is None else str(name) for role, name in given.items()}
     seen = files(paths)
@@ -104,20 +108,17 @@ def draft(
 
 def _draft_of_rows(of_rows: RowsDraft, said: Mapping[str, Guess], folder: Path) -> Draft:
     """The same for training rows of the user's own."""
-    guesses = {
-        each.key: Guess(
-            each.key, _relative(each.value, folder) if isinstance(each.value, Path) else each.value, each.reason
-        )
-        for each in of_rows.guesses
-    }
+    guesses = {each.key: Guess(each.key, _located(each.value, folder), each.reason) for each in of_rows.guesses}
+    at_least = " or more" if of_rows.count >= MANY else ""
+    guesses |= {each.key: each for each in _budget(of_rows.count, f"{of_rows.count:,} rows{at_least}")}
     guesses |= said
     config = checked(_nested(guesses))
     comments = {key: f"guessed: {setting.reason}" for key, setting in guesses.items() if setting.reason is not None}
     shown = {*comments, *said, *_SHOWN_OF_ROWS}
-    rows = of_rows.files["rows"]
+    rows = of_rows.files["rows"][0]
     head = _HEAD.format(printable(f"{rows.name} ({of_rows.looked_at:,} rows were looked at)"))
     figures = {"layout": of_rows.layout, "looked_at": of_rows.looked_at}
-    figures |= {part: str(path) for part, path in of_rows.files.items()}
+    figures |= {part: [str(path) for path in paths] for part, paths in of_rows.files.items()}
     named = RECOMMENDERS[config.recommender].pretrained in said
     remarks = [*of_rows.notes, *llm_notes(config, named=named)]
     return Draft(head + commented(config, keys=shown, notes=comments), tuple(guesses.values()), figures, tuple(remarks))
@@ -176,7 +177,11 @@ def _sizes(roles: Roles, choice: SplitChoice) -> Iterator[Guess]:
         yield Guess("select.method", "dealrec", f"{none}, which loss drops aim at")
         yield Guess("influence.risk", "train", none)
     samples = choice.samples["train"] if choice.samples else roles.chosen["user"].profile.distinct
-    of = f"{samples:,} training samples" if choice.samples else f"{samples:,} users or more"
+    yield from _budget(samples, f"{samples:,} training samples" if choice.samples else f"{samples:,} users or more")
+
+
+def _budget(samples: int, of: str) -> Iterator[Guess]:
+    """A pool and a budget for so many samples; of: these, in words."""
     if samples >= MANY:
         yield Guess("pool.size", POOL, "4 times the budget, a usual pool")
         yield Guess("select.budget", BUDGET, f"as in the paper; {BUDGET / samples:.1%} of {of}")
@@ -194,6 +199,13 @@ def _model(llm: str, folder: Path) -> str:
             check_directory(path, setting="--llm")
     relative = _relative(path, folder)
     return relative if relative.startswith((".", "/")) else f"./{relative}"
+
+
+def _located(value: Any, folder: Path) -> Any:
+    """A setting as it is written; paths from the config's folder."""
+    if isinstance(value, list):
+        return [_located(each, folder) for each in value]
+    return _relative(value, folder) if isinstance(value, Path) else value
 
 
 def _relative(path: Path, folder: Path) -> str:

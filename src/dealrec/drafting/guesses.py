@@ -15,7 +15,7 @@ _CLOSE = 0.6  # a runner-up that is nearer in score makes the guess ambiguous
 _ABSENT = -3.0  # the score of a part without a column for it
 
 
-Choose = Callable[[Role, str, Sequence[str]], str]  # role, name of the file, columns, the best first -> one of these
+Choose = Callable[[str, str, Sequence[str]], str]  # role, name of the file, columns, the best first -> one of these
 
 
 def guess(seen: Files, given: Given, choose: Choose | None) -> Roles:

@@ -132,13 +132,14 @@ def _profile(table: Table, cells: pl.Series) -> Profile | None:
         distinct=len(unique),
         many=min(1.0, math.log10(len(unique)) / 4),
         times=times,
-        moments=None if times is None else _moments(times),
+        moments=None if times is None else moments(times),
         wordy=share(column, _WORDY),
         example=str(column.values[0])[:40],
     )
 
 
-def _moments(times: pl.Series) -> tuple[datetime, datetime] | None:
+def moments(times: pl.Series) -> tuple[datetime, datetime] | None:
+    """The first and the last, if all are between 1980 and 2100 in one of the units since 1970."""
     low, high = float(times.min()), float(times.max())  # type: ignore[arg-type]
     for per in values.PER_SECOND.values():
         if values.EARLIEST * per <= low <= high <= values.LATEST * per:

@@ -1,216 +1,218 @@
-"""A first config for training rows of the user's own: their layout, and which fields say what a row is about."""
+"""A first config for training rows of the user's own: their files, their layout, and which fields say what of whom."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dealrec.data.readers.layouts import Layout, field, layout_of, parsed
-from dealrec.data.readers.records import ENDINGS, record_files, records
-from dealrec.drafting.names import name_score, words
+from dealrec.data.readers.layouts import Layout, RowFault, layout_of
+from dealrec.data.readers.parts import is_table, shards_of, sibling_note
+from dealrec.data.readers.records import ENDINGS, count_rows, ending, names_of, record_files, records
+from dealrec.drafting.files import reachable
+from dealrec.drafting.names import words
+from dealrec.drafting.row_columns import Ask, Fields, Guessed
 from dealrec.errors import DataError
 
 LOOKED_AT = 500  # rows of a file
-PARTS = {"valid_rows": ("valid", "validation", "val", "dev"), "test_rows": ("test", "eval", "holdout")}
-SEQUENCE_IDS = ("history_item_sid", "item_sid")  # MiniOneRec's CSV, whose prompts are written by its trainer
-_HISTORIES = {"history", "histories", "hist", "sequence", "seq", "past", "context", "previous", "clicked", "bought"}
-_TARGETS = {"target", "next", "label", "answer", "truth", "positive"}
-_ROWS = {"id", "uuid", "row_id", "rowid", "row", "sample_id", "example_id", "uid", "index"}
-_DEPTH = 3
-
-
-@dataclass(frozen=True)
-class Guessed:
-    """A setting of `data`, its value, and why."""
-
-    key: str
-    value: Any
-    reason: str
+TEXTS = ("prompt", "completion", "messages", "input_ids", "labels")  # of data.columns, what is trained on
+_PARTS = {
+    "rows": ("train", "training"),
+    "valid_rows": ("valid", "validation", "val", "dev"),
+    "test_rows": ("test", "eval", "holdout"),
+}
+# Beside a text that is trained on.
+_OF_TEXTS = frozenset({"text", "segments", "id", "uuid", "source", "metadata", "images", "videos"})
+_KINDS = (
+    "_sid",
+    "_title",
+    "_id",
+)  # of what items are called by in CSV files (item_sid, history_item_sid), the best first
 
 
 @dataclass(frozen=True)
 class RowsDraft:
-    """guesses: of settings, in the order of the config. rows: of the first file, as far as looked at."""
+    """guesses: of settings, in the order of the config. files: of each part. looked_at: rows of the first.
+
+    count: how many there are to select from, as far as `most`; those of no interaction are left out, by their share.
+    """
 
     guesses: tuple[Guessed, ...]
-    files: Mapping[str, Path]
+    files: Mapping[str, list[Path]]
     layout: str
     looked_at: int
+    count: int
     notes: tuple[str, ...]
 
 
-def rows_draft(paths: Sequence[Path]) -> RowsDraft | None:
-    """Settings for the training rows in the files, a file or folder a part; None: they hold no such rows."""
-    files = _by_part(paths)
-    heads = {part: _head(path) for part, path in files.items()}
-    head = heads.get("rows")
-    layout = _layout(head) if head else None
-    if not head or layout is None:
+@dataclass(frozen=True)
+class _Head:
+    """The first rows of a part and their layout."""
+
+    rows: list[dict[str, Any]]
+    layout: Layout
+
+
+def rows_draft(paths: Sequence[Path], *, said: Mapping[str, Any], ask: Ask | None, most: int) -> RowsDraft | None:
+    """Settings for the training rows in files or folders of parts; None: they hold no such rows.
+
+    none, or a folder of files that are called train, valid or test: those. said: settings that are not guessed, by
+    their keys. ask: called where a guess is ambiguous. most: rows that are counted.
+
+    Raises DataError for a second file of another kind, and where `said` names a field that there is not; ConfigError
+    for what the system does not let us look at.
+    """
+    if said.get("data.format", "rows") != "rows":
         return None
-    guesses = [
-        Guessed("data.format", "rows", f"the rows hold {layout.name}: {', '.join(dict.fromkeys(layout.fields[:2]))}"),
-        *(Guessed(f"data.{part}", path, _reason(part, path, files["rows"])) for part, path in files.items()),
-    ]
+    with reachable("Check the path, and that you may read it."):
+        files = _by_part(paths)
+        head = _head(files["rows"], said) if "rows" in files else None
+        if head is None:
+            return None
+        left_out = [part for part in files if part != "rows" and not _alike(head, _head(files[part], said))]
     notes = []
-    if layout.name == "template":
+    for part in left_out:
+        path = files.pop(part)[0]
+        if path in paths:
+            raise DataError(
+                f"{path}: it holds no training rows such as those of {files['rows'][0].name}, {head.layout.name}",
+                "Name those to aim at second; a file of titles is given by --set data.items=FILE.",
+            )
+        notes.append(f"{path.name} is left out: it holds no rows such as those of {files['rows'][0].name}")
+    names = tuple(dict.fromkeys(head.layout.fields[:2]))
+    guesses = [Guessed("data.format", "rows", f"the rows hold {head.layout.name}: {', '.join(names)}")]
+    for part, found in files.items():
+        guesses.append(Guessed(f"data.{part}", found if len(found) > 1 else found[0], _reason(part, found)))
+    if head.layout.name == "template" and "data.template.prompt" not in said:
+        history, item = names
         guesses += [
-            Guessed("data.template.prompt", "REPLACE THIS: {history_item_sid}", "your trainer has it in its code"),
-            Guessed("data.template.completion", "{item_sid}", "and so is what follows the item"),
+            Guessed("data.template.prompt", f"REPLACE THIS: {{{history}}}", "your trainer has it in its code"),
+            Guessed("data.template.completion", f"{{{item}}}", "and so is what follows the item"),
         ]
         notes.append("data.template is a placeholder: put your trainer's prompt there, or losses are of another one")
-    columns = dict(_columns(head, layout))
-    guesses += columns.values()
-    if "data.columns.target" not in columns:
+    given = {key.removeprefix("data.columns."): said[key] for key in said if key.startswith("data.columns.")}
+    # An Alpaca row may call the items so far what others call earlier turns.
+    fields = Fields(files["rows"][0], head.rows, without=frozenset(head.layout.fields[:2]), given=given, ask=ask)
+    columns = list(fields.guesses())
+    guesses += columns
+    keys = {guess.key for guess in columns} | said.keys()
+    if "data.columns.target" not in keys:
         notes.append(
             "no fields of a history and a target of item ids were seen, so rows will be selected by signals of the LLM"
             " alone; name them in data.columns if there are any"
         )
-    if "valid_rows" not in files:
-        by = "latest" if "data.columns.timestamp" in columns else "drawn"
+    if "valid_rows" not in files and "data.valid_rows" not in said:
+        by = "latest" if "data.columns.timestamp" in keys else "drawn"
         notes.append(f"no validation rows were named: data.valid_share of the rows, {by}, will be aimed at")
-    return RowsDraft(tuple(guesses), files, layout.name, len(head), tuple(notes))
+    notes += [
+        note for found in files.values() if len(found) == 1 and found[0].is_file() and (note := sibling_note(found[0]))
+    ]
+    target = {guess.key: guess.value for guess in columns}.get("data.columns.target", given.get("target"))
+    share = 1.0 if target is None else fields.share(target)
+    count = sum(count_rows(path, most=most) for path in record_files(files["rows"], setting="data.rows"))
+    return RowsDraft(
+        tuple(guesses), files, head.layout.name, len(head.rows), round(share * min(most, count)), tuple(notes)
+    )
 
 
-def _by_part(paths: Sequence[Path]) -> dict[str, Path]:
-    """Which file is which part, by the names: of those given, or beside a single file."""
-    given = [path for path in paths if path.is_dir() or path.name.lower().endswith(ENDINGS)]
-    if len(given) == 1 and given[0].is_file():
-        suffix = "".join(given[0].suffixes)
-        given += sorted(
-            p for p in given[0].parent.iterdir() if p.is_file() and p.name.endswith(suffix) and p != given[0]
-        )
-    found: dict[str, Path] = {}
-    for path in given:
-        name = set(words(path.name.partition(".")[0]))
-        part = next((part for part, names in PARTS.items() if name & set(names)), "rows" if path in paths else "")
-        if part:
-            found.setdefault(part, path)
-    return {part: found[part] for part in ("rows", *PARTS) if part in found}
+def _by_part(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Which files are which part, by what they are called. Empty where there are none that may be rows."""
+    place = paths[0] if paths else Path()
+    if len(paths) > 1:
+        found = _named(paths)
+    elif place.is_dir():
+        found = {"rows": [place]} if is_table(place, ENDINGS) else _within(place)
+    else:
+        found = _beside(place) if _is_data(place) else {}
+    return {part: found[part] for part in _PARTS if part in found} if "rows" in found else {}
 
 
-def _head(path: Path) -> list[dict[str, Any]] | None:
-    """The first rows; None of what cannot be read as such."""
+def _named(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """In whatever order where their names say so; others are the next of rows, validation and testing."""
+    free = [part for part in _PARTS if part not in map(_part, paths)]
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        found.setdefault(_part(path) or (free.pop(0) if free else "rows"), []).extend(shards_of(path))
+    return found
+
+
+def _beside(path: Path) -> dict[str, list[Path]]:
+    """The rows, whatever they are called, and files of their kind beside them."""
+    found = {"rows": shards_of(path)}
+    for other in sorted(filter(_is_data, path.parent.iterdir())):
+        if (part := _part(other)) and ending(other) == ending(path) and other not in found["rows"]:
+            found.setdefault(part, shards_of(other))
+    return found
+
+
+def _within(folder: Path) -> dict[str, list[Path]]:
+    """Files in a folder that hold nothing but parts; beside them may be what the items are called, as JSON."""
+    files = sorted(filter(_is_data, folder.iterdir()))
+    found: dict[str, list[Path]] = {"rows": files} if len(files) == 1 else {}
+    for path in files if not found else ():
+        if part := _part(path):
+            found.setdefault(part, shards_of(path))
+        elif path.suffix != ".json":
+            return {}
+    return found
+
+
+def _is_data(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(ENDINGS)
+
+
+def _part(path: Path) -> str | None:
+    """The setting of the part that a file is called like."""
+    name = set(words(path.name.partition(".")[0]))
+    return next((part for part, called in _PARTS.items() if not name.isdisjoint(called)), None)
+
+
+def _reason(part: str, files: Sequence[Path]) -> str:
+    if part != "rows":
+        return "its name says so" if _part(files[0]) == part else "it was named after the rows"
+    if len(files) > 1:
+        return f"{len(files):,} files of one part"
+    return "a folder of parts" if files[0].is_dir() else "has what a model is trained on"
+
+
+def _head(locations: Sequence[Path], said: Mapping[str, Any]) -> _Head | None:
+    """None of what cannot be read as rows, or holds nothing that a model could be trained on."""
     try:
-        return list(islice(records(record_files([path], setting="data.rows")[0]), LOOKED_AT)) or None
+        path = record_files(locations, setting="data.rows")[0]
+        if (names := names_of(path)) is not None and _layout(
+            names, said
+        ) is None:  # before rows with wide columns are read
+            return None
+        rows = list(islice(records(path), LOOKED_AT))
     except DataError:
         return None
+    layout = _layout(dict.fromkeys(name for row in rows for name in row), said)
+    return _Head(rows, layout) if layout is not None and any(_is_readable(layout, row) for row in rows[:20]) else None
 
 
-def _layout(head: Sequence[Mapping[str, Any]]) -> Layout | None:
-    names = {name for row in head for name in row}
-    if set(SEQUENCE_IDS) <= names:
-        return layout_of(names, templates=("{history_item_sid}", "{item_sid}"))
-    layout = layout_of(names)
-    if layout is None or layout.name == "text":  # a column of text may be anything, a review's for instance
-        return layout if names <= {"text", "segments", "id", "uuid", "source", "metadata", "images", "videos"} else None
-    try:
-        for row in head[:20]:
-            layout.text(row)
-    except Exception:
-        return None
+def _layout(names: Collection[str], said: Mapping[str, Any]) -> Layout | None:
+    """As the settings say, or as the fields are called."""
+    given = {name: said.get(f"data.columns.{name}") for name in TEXTS}
+    templates = tuple(said[key] for key in ("data.template.prompt", "data.template.completion") if key in said)
+    layout = layout_of(names, **given, templates=templates if len(templates) == 2 else None)
+    if layout is not None and layout.name == "text" and not _OF_TEXTS.issuperset(names):
+        return None  # a column of text may be anything, a review's for instance
+    if layout is None:
+        pairs = (name for kind in _KINDS for name in names if name.endswith(kind) and f"history_{name}" in names)
+        if (item := next(pairs, None)) is not None:
+            return layout_of(names, templates=(f"{{history_{item}}}", f"{{{item}}}"))
     return layout
 
 
-def _reason(part: str, path: Path, rows: Path) -> str:
-    if part == "rows":
-        return "a folder of parts" if path.is_dir() else "has what a model is trained on"
-    return f"its name says so, and it is beside {rows.name}"
+def _is_readable(layout: Layout, row: Mapping[str, Any]) -> bool:
+    try:
+        layout.text(row)
+    except (RowFault, TypeError, ValueError):
+        return False
+    return True
 
 
-def _columns(head: Sequence[Mapping[str, Any]], layout: Layout) -> Iterator[tuple[str, Guessed]]:
-    """Settings of data.columns, by their keys."""
-    taken = set(layout.fields[:2])  # an Alpaca row may call the items so far what others call earlier turns
-    fields = {name: [field(row, name) for row in head] for name in _names(head) if name.partition(".")[0] not in taken}
-    fields |= {name: [field(row, name) for row in head] for name in _names(head) if "." in name}
-    scalars = {name: values for name, values in fields.items() if all(_is_scalar(value) for value in values)}
-
-    def guess(role: str, name: str, reason: str) -> tuple[str, Guessed]:
-        key = f"data.columns.{role}"
-        return key, Guessed(key, name, reason)
-
-    for name, values in scalars.items():
-        if (
-            words(name.rpartition(".")[2])
-            and name.lower() in _ROWS
-            and len(set(values)) == len(values)
-            and None not in values
-        ):
-            yield guess("row", name, f"{len(values):,} rows, as many values")
-            scalars = {other: column for other, column in scalars.items() if other != name}
-            break
-    pair = _history_and_target(fields, scalars)
-    if pair is None:
-        return
-    history, target, reason = pair
-    rest = {name: values for name, values in scalars.items() if name not in pair}
-    for role in ("user", "timestamp"):
-        scored = [(name_score(role, name.rpartition(".")[2]), name) for name in rest]
-        score, name = max(scored, default=(0.0, ""))
-        present = [value for value in rest.get(name, []) if value is not None]
-        if score >= 0.5 and len(present) >= sum(value is not None for value in fields[target]):
-            yield guess(role, name, f"{len(set(present)):,} distinct values, by its name")
-    yield guess("history", history, "lists of ids, by its name")
-    yield guess("target", target, reason)
-
-
-def _history_and_target(
-    fields: Mapping[str, Sequence[Any]], scalars: Mapping[str, Sequence[Any]]
-) -> tuple[str, str, str] | None:
-    """The two fields and why; the history's items have to be what the target is one of."""
-    best: tuple[float, str, str, str] | None = None
-    for history, cells in fields.items():
-        named = bool(_HISTORIES & set(words(history.rpartition(".")[2])))
-        lists = [_items(cell) for cell in cells]
-        if not named or sum(bool(items) for items in lists) < len(lists) / 4:
-            continue
-        seen = {str(item) for items in lists for item in items or ()}
-        for target, values in scalars.items():
-            given = [str(value) for value in values if value is not None]
-            if target == history or not given:
-                continue
-            known = sum(value in seen for value in given) / len(given)
-            leaf = set(words(target.rpartition(".")[2]))
-            called = bool(_TARGETS & leaf) or name_score("item", target.rpartition(".")[2]) >= 0.5
-            ids = 0.1 * (target.endswith("id") and history.endswith("id"))  # rather than their titles or codes
-            score = known + 0.5 * called + ids
-            if called and known > 0 and (best is None or score > best[0]):
-                best = score, history, target, f"{known:.0%} of its values stand in some {history} too"
-    return best[1:] if best else None
-
-
-def _names(head: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of all fields, of those within others with dots."""
-    found: dict[str, None] = {}
-
-    def walk(value: Any, prefix: str, depth: int) -> None:
-        inner = parsed(value) if isinstance(value, str) and value[:1] == "{" else value
-        if isinstance(inner, Mapping) and depth < _DEPTH:
-            for name, below in inner.items():
-                walk(below, f"{prefix}.{name}" if prefix else str(name), depth + 1)
-        elif prefix:
-            found[prefix] = None
-
-    for row in head[:50]:
-        walk(row, "", 0)
-    return list(found)
-
-
-def _items(cell: Any) -> list[Any] | None:
-    """The ids in a cell; None where it holds no list of such."""
-    if isinstance(cell, str):
-        cell = parsed(cell) if cell[:1] in ("[", "(") else _split(cell)
-    return list(cell) if isinstance(cell, list | tuple) and all(_is_scalar(item) for item in cell) else None
-
-
-def _split(cell: str) -> list[str]:
-    from dealrec.data.rows import SEPARATORS
-
-    mark = next((mark for mark in SEPARATORS if mark in cell), None)
-    return [part.strip() for part in cell.split(mark)] if mark else [cell]
-
-
-def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
+def _alike(head: _Head, other: _Head | None) -> bool:
+    return other is not None and other.layout.fields == head.layout.fields

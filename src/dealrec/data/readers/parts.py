@@ -79,6 +79,16 @@ def is_table(path: Path, endings: Collection[str]) -> bool:
     )
 
 
+def shards_of(path: Path) -> list[Path]:
+    """The numbered shards beside a file that is one of them (`train-00000-of-00002.parquet`); else the path alone."""
+    shard = _SHARD.fullmatch(path.name)
+    if shard is None or not path.is_file():
+        return [path]
+    alike = (_SHARD.fullmatch(part.name) for part in files_of(path.parent))
+    names = ("before", "count", "after")
+    return [path.parent / part[0] for part in alike if part and part.group(*names) == shard.group(*names)]
+
+
 def sibling_note(path: Path) -> str | None:
     """What to say of a file that is one of several numbered shards or parts of a table; None if it is none."""
     shard = _SHARD.fullmatch(path.name)

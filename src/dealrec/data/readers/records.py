@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -167,9 +168,22 @@ def _copy_parquet(files: Sequence[Path], kept: NDArray[np.bool_], out: Path) -> 
     return count
 
 
+def count_rows(path: Path, *, most: int) -> int:
+    """How many rows there are in a file, as far as `most`."""
+    if ending(path) == PARQUET:
+        with _faults(path):
+            return min(most, _height(path))
+    header = _separator(path) is not None
+    return max(0, sum(1 for _ in islice(raw_records(path), most + header)) - header)
+
+
+def _height(path: Path) -> int:
+    return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+
+
 def _parquet_records(path: Path, keep: Keep) -> Iterator[Fields]:
     with _faults(path):
-        rows = int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+        rows = _height(path)
         columns = keep(pl.read_parquet(path, n_rows=0, glob=False).schema)
         for start in range(0, rows, _BLOCK):
             block = pl.scan_parquet(path, glob=False).slice(start, _BLOCK).select(by_name(*columns)).collect()

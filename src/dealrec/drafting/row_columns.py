@@ -1,0 +1,219 @@
+"""Which fields of training rows say whose row it is, of what and when: by their names and by what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dealrec.data import values
+from dealrec.data.readers.layouts import parsed
+from dealrec.data.readers.tables import Column
+from dealrec.data.rows import SEPARATORS
+from dealrec.data.vocabulary import is_blank
+from dealrec.drafting.names import Role, name_score, words
+from dealrec.drafting.preview import moments, read_as
+from dealrec.errors import DataError
+
+Ask = Callable[[str, str, Sequence[str]], str]  # role, name of the file, fields, the best first -> one of these
+
+_CLOSE = 0.15  # a runner-up that is nearer in score makes the guess ambiguous
+_HISTORIES = frozenset({"history", "histories", "hist", "sequence", "seq", "past", "context", "previous", "clicked"})
+_TARGETS = frozenset({"target", "next", "label", "answer", "truth", "positive"})
+_ROWS = frozenset({"id", "uuid", "guid", "row_id", "rowid", "row", "sample_id", "example_id", "index"})
+_OTHERS: tuple[Role, ...] = ("user", "timestamp", "rating")  # numbers that might be ids of items by chance
+_ACTIONS = 3  # of no more values than this is what was said of an item, not the item
+_MAX_DEPTH = 3
+
+
+@dataclass(frozen=True)
+class Guessed:
+    """A setting, its value, and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A field of histories and one of targets. known: share of the targets that stand in some history."""
+
+    history: str
+    target: str
+    score: float
+    known: float
+
+
+class Fields:
+    """The fields of some rows, those within others with dots, and what they may be.
+
+    path: of the rows. rows: their fields; a table of text has none that is no text. given: of data.columns what the
+    user has said, by role. ask: called where a guess is ambiguous; None: the best is taken.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        without: frozenset[str],
+        given: Mapping[str, str | None],
+        ask: Ask | None,
+    ) -> None:
+        flat = [dict(_flat(row)) for row in rows]
+        names = dict.fromkeys(name for row in flat for name in row)
+        self.path, self.given, self.ask = path, given, ask
+        cells = {name: [row.get(name) for row in flat] for name in names if name not in without}
+        self.cells = {name: column for name, column in cells.items() if not all(map(is_blank, column))}
+        self.scalars = [name for name, column in self.cells.items() if all(map(_is_scalar, column))]
+
+    def guesses(self) -> Iterator[Guessed]:
+        """Settings of data.columns, but those that were given: the row's id; and where there are a history and a target
+        user, timestamp, history and target. Raises DataError where a given field is in none of the rows."""
+        for role, name in self.given.items():
+            if role in ("row", "user", "history", "target", "timestamp") and name and name not in self.cells:
+                raise DataError(
+                    f"{self.path}: there is no value in '{name}'; there are: {', '.join(self.cells)}",
+                    f"Check data.columns.{role}.",
+                )
+        used = {name for name in self.given.values() if name}
+        if "row" not in self.given and (row := self._row(used)):
+            yield _guessed("row", row, f"{len(self.cells[row]):,} different values in the rows that were looked at")
+            used.add(row)
+        pair = self._pair(used)
+        if pair is None:
+            return
+        used |= {pair.history, pair.target}
+        about = [not is_blank(cell) for cell in self.cells[pair.target]]
+        for role, fits in (("user", self._user), ("timestamp", self._time)):
+            if role in self.given:
+                continue
+            reasons = {}
+            for name in self.scalars:
+                column = list(compress(self.cells[name], about))
+                if name not in used and not any(map(is_blank, column)) and (reason := fits(name, column)):
+                    reasons[name] = reason
+            scored = {name: name_score(role, _leaf(name)) for name in reasons}
+            if name := self._asked(role, scored):
+                yield _guessed(role, name, reasons[name])
+                used.add(name)
+        lists = [len(items) for items in map(_items, self.cells[pair.history]) if items]
+        mean = sum(lists) / max(1, len(lists))
+        if "history" not in self.given:
+            yield _guessed("history", pair.history, f"lists, {mean:,.1f} ids each on average, in {len(lists):,} rows")
+        if "target" not in self.given:
+            yield _guessed("target", pair.target, f"{pair.known:.0%} of its values stand in some {pair.history} too")
+
+    def share(self, name: str) -> float:
+        """Share of the rows that have a value there."""
+        return sum(not is_blank(cell) for cell in self.cells[name]) / len(self.cells[name])
+
+    def _row(self, used: set[str]) -> str | None:
+        """A field that is called like an id of rows, and has another value in each."""
+        ids = (name for name in self.scalars if _leaf(name).lower() in _ROWS and name not in used)
+        return next((name for name in ids if _all_differ(self.cells[name])), None)
+
+    def _user(self, name: str, column: Sequence[Any]) -> str | None:
+        called = name_score("user", _leaf(name)) >= 0.5
+        return f"{len(set(column)):,} different values in {len(column):,} rows, called like users" if called else None
+
+    def _time(self, name: str, column: Sequence[Any]) -> str | None:
+        if name_score("timestamp", _leaf(name)) < 0.5:
+            return None
+        times = read_as(Column(self.path, name, pl.Series(name, column, strict=False), text=False), values.timestamps)
+        span = None if times is None else moments(times)
+        if span is None:
+            return None if times is None else "numbers that are called so"
+        return " to ".join(f"{moment:%Y-%m-%d}" for moment in span)
+
+    def _pair(self, used: set[str]) -> _Pair | None:
+        said = {role: self.given[role] for role in ("history", "target") if role in self.given}
+        given = {role: name for role, name in said.items() if name is not None}
+        if len(given) < len(said):  # there is none
+            return None
+        pairs = sorted(self._pairs(given, used - set(given.values())), key=lambda pair: -pair.score)
+        for role in ("history", "target"):
+            best: dict[str, float] = {}
+            for pair in pairs:
+                best.setdefault(getattr(pair, role), pair.score)
+            chosen = self._asked(role, best)
+            pairs = [pair for pair in pairs if getattr(pair, role) == chosen]
+        return pairs[0] if pairs else None
+
+    def _pairs(self, given: Mapping[str, str], used: set[str]) -> Iterator[_Pair]:
+        """Fields of lists, and of what stands in such lists, though seldom in that of its own row."""
+        for history in [given["history"]] if "history" in given else self.cells:
+            lists = [[str(item) for item in _items(cell) or ()] for cell in self.cells[history]]
+            if history in used or (sum(map(bool, lists)) < len(lists) / 4 and "history" not in given):
+                continue
+            seen = {item for items in lists for item in items}
+            prose = any(isinstance(cell, str) and " " in cell and cell[:1] not in "[(" for cell in self.cells[history])
+            for target in [given["target"]] if "target" in given else self.scalars:
+                about = [
+                    (str(cell), items)
+                    for cell, items in zip(self.cells[target], lists, strict=True)
+                    if not is_blank(cell)
+                ]
+                if target == history or target in used or not about:
+                    continue
+                leaf = _leaf(target)
+                known = sum(cell in seen for cell, _ in about) / len(about)
+                own = sum(cell in items for cell, items in about) / len(about)
+                named = "history" in given or not _HISTORIES.isdisjoint(words(_leaf(history)))
+                called = "target" in given or not _TARGETS.isdisjoint(words(leaf)) or name_score("item", leaf) >= 0.5
+                few = len({cell for cell, _ in about}) <= min(_ACTIONS, len(about) - 1)
+                other = any(name_score(role, leaf) >= 0.5 for role in _OTHERS)
+                by_name = named and called and known >= (0.5 if prose else 1 / len(about))
+                by_content = (named or called) and known >= 0.5 and own < 0.5 and not (prose or other)
+                if len(given) == 2 or ((by_name or by_content) and not few):
+                    score = known + (named + called) / 2 + 0.2 * (leaf.endswith("id") and history.endswith("id"))
+                    yield _Pair(history, target, score, known)
+
+    def _asked(self, role: str, scored: Mapping[str, float]) -> str | None:
+        """The best by score, or the one that is chosen among those that are hardly worse; None of none."""
+        ranking = sorted(scored, key=lambda name: -scored[name])
+        close = [name for name in ranking if scored[ranking[0]] - scored[name] < _CLOSE]
+        if len(close) > 1 and self.ask is not None:
+            return self.ask(role, self.path.name, close)
+        return ranking[0] if ranking else None
+
+
+def _guessed(role: str, name: str, reason: str) -> Guessed:
+    return Guessed(f"data.columns.{role}", name, reason)
+
+
+def _flat(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Fields by name, of those within others, also within JSON that is text, with dots."""
+    for name, value in row.items():
+        inner = parsed(value) if isinstance(value, str) and value[:1] == "{" else value
+        if isinstance(inner, Mapping) and depth < _MAX_DEPTH:
+            yield from _flat(inner, f"{prefix}{name}.", depth + 1)
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _items(cell: Any) -> list[Any] | None:
+    """The ids in a cell; None where it holds no list of such."""
+    if isinstance(cell, str):
+        text = cell.strip()
+        mark = next((mark for mark in SEPARATORS if mark in text), None)
+        split = [part.strip() for part in text.split(mark)] if mark else [text] * bool(text)
+        cell = parsed(text) if text[:1] in ("[", "(") else split
+    return list(cell) if isinstance(cell, list | tuple) and all(map(_is_scalar, cell)) else None
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _all_differ(column: Sequence[Any]) -> bool:
+    return len(set(column)) == len(column) > 1 and not any(map(is_blank, column))
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
