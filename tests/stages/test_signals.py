@@ -29,10 +29,11 @@ from dealrec.stages import (
     title_embedding,
 )
 from dealrec.stages.context import Context
+from dealrec.stages.feasibility import check_data
 from dealrec.stages.methods import signals_of
 from dealrec.stages.pipeline import stages, stages_until
 from dealrec.stages.signals import data_signals
-from dealrec.stages.validation_draw import cross_fitted
+from dealrec.stages.validation_draw import cross_fitted, require_validation
 from tests.conftest import Cli, made_interactions, write_small_config
 
 SETTINGS: dict[str, Any] = {
@@ -319,13 +320,24 @@ def test_a_random_selection_goes_through_to_the_report_and_the_export(
     assert "drawn at random" in (tmp_path / "run" / "report" / "report.html").read_text()
 
 
-def test_few_validation_samples_are_warned_of_and_hardly_any_refused(selected: Path, tmp_path: Path) -> None:
+def test_few_validation_samples_are_warned_of(selected: Path) -> None:
     manifest = read_manifest(selected / "run" / "loss_drop")
     assert manifest is not None
     assert "tuned on 30 validation samples" in manifest.warnings[0]
-    config = load(selected / "config.yaml", ["data.split=time", "data.valid_share=0.01", "data.test_share=0.3"])
-    with pytest.raises(ConfigError, match=r"surrogate_loss_drop needs validation samples to aim at, at least 16"):
-        run(config, tmp_path / "run", stages_until(config, "select"), progress=Silent())
+
+
+def test_without_validation_samples_a_signal_is_refused_before_anything_is_trained(
+    selected: Path, tmp_path: Path
+) -> None:
+    config = load(selected / "config.yaml")
+    shutil.copytree(selected / "run" / "data", tmp_path / "data")
+    check_data(config, tmp_path)
+    table(selected, "data/samples-valid.parquet").head(0).write_parquet(tmp_path / "data" / "samples-valid.parquet")
+    with pytest.raises(ConfigError, match=r"^loss_drop needs validation samples to aim at, at least 1; there are 0"):
+        check_data(config, tmp_path)
+    halves = config.model_copy(update={"data": config.data.model_copy(update={"final": True})})
+    with pytest.raises(ConfigError, match="at least 2; there are 1"):
+        require_validation(halves, "alignment", 1)
 
 
 def test_the_pool_s_method_must_not_need_the_pool() -> None:

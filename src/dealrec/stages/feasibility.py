@@ -2,13 +2,23 @@
 
 from pathlib import Path
 
-from dealrec.columns import HISTORY_LENGTH, INFLUENCE, OF_SURROGATE, OF_TEXT, TARGET
+from dealrec.columns import (
+    ALIGNMENT,
+    HISTORY_LENGTH,
+    INFLUENCE,
+    LOSS_DROP,
+    OF_SURROGATE,
+    OF_TEXT,
+    SURROGATE_LOSS_DROP,
+    TARGET,
+)
 from dealrec.config import Config
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError, DataError
 from dealrec.stages import text_encoder
 from dealrec.stages.methods import method, reads_pool, signals_of
 from dealrec.stages.recommenders import kinds
+from dealrec.stages.validation_draw import require_validation
 
 
 def check_feasible(config: Config, run_dir: Path) -> list[str]:
@@ -46,9 +56,11 @@ def check_data(config: Config, run_dir: Path) -> None:
             f"select.method {config.select.method!r} reads {needless[0]}, and data.columns names no history and target",
             "Name them, or choose a method of signals of the recommender, such as loss-drop: dealrec methods.",
         )
-    aims = INFLUENCE in signals_of(config) and config.influence.risk == "valid"
-    if aims and not len(read_table(run_dir / "data" / "samples-valid.parquet")):
+    valid = len(read_table(run_dir / "data" / "samples-valid.parquet"))
+    if INFLUENCE in signals_of(config) and config.influence.risk == "valid" and not valid:
         raise ConfigError("There are no validation samples for influence.risk 'valid'", "Set influence.risk to train.")
+    for signal in sorted({ALIGNMENT, LOSS_DROP, SURROGATE_LOSS_DROP} & signals_of(config)):
+        require_validation(config, signal, valid)
     if not set(OF_TEXT).isdisjoint(signals_of(config)):
         text_encoder.check(*text_encoder.encoder(config))
     setting, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""

@@ -4,11 +4,22 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from dealrec.config import Config
 from dealrec.config.arms import replicate_seed
 from dealrec.errors import ConfigError
 from dealrec.stages.context import Context
 
-LEAST, ENOUGH = 16, 512  # below the one a signal is refused, below the other it was seen to say little
+ENOUGH = 512  # below, a signal was seen to say little
+
+
+def require_validation(config: Config, signal: str, there: int) -> None:
+    """Raise ConfigError where there are no validation samples to tune on: one, and for two halves (data.final) two."""
+    least = 2 if config.data.final else 1
+    if there < least:
+        raise ConfigError(
+            f"{signal} needs validation samples to aim at, at least {least}; there are {there}",
+            "Raise data.valid_share, or choose a method that does without: dealrec methods.",
+        )
 
 
 def folds(context: Context, there: int, wanted: int) -> list[list[int]]:
@@ -48,15 +59,11 @@ def cross_fitted(drops: Sequence[pl.Series], ids: pl.Series, tuned_on: Sequence[
 def draw_validation(context: Context, there: int, wanted: int) -> list[int]:
     """Which of the validation samples: at most so many, drawn from the seed, ascending.
 
-    Warns where there are too few to say much; raises ConfigError where there are hardly any.
+    Warns where there are too few to say much; raises ConfigError where there are none.
     """
     import torch
 
-    if there < LEAST:
-        raise ConfigError(
-            f"{context.name} needs validation samples to aim at, at least {LEAST}; there are {there}",
-            "Raise data.valid_share, or choose a method that does without: dealrec methods.",
-        )
+    require_validation(context.config, context.name, there)
     count = min(wanted, there)
     if count < ENOUGH:
         context.warn(
