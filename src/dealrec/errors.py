@@ -7,6 +7,12 @@ line and exits with status 2. Anything else is a fault of ours and exits with st
 from collections.abc import Sequence
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another's says, in a line: the first, and the second where the first announces it."""
+    first, *rest = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{first} {rest[0].strip()}" if rest and first.endswith(":") else first
+
+
 class DealrecError(Exception):
     """Base of the errors that a user can mend."""
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from dealrec.config import Columns, DataConfig
 from dealrec.data.readers import blocks
+from dealrec.data.readers.faults import read_error
 from dealrec.data.readers.tables import Column, only, read_table
 from dealrec.data.sources import files, read
 from dealrec.data.values import ids, timestamps
@@ -200,6 +202,28 @@ def test_json_lines_by_any_name(rows: Rows, name: str, text: str) -> None:
     assert rows(name, content) == [(0, "Ant"), (1, "Bee")]
 
 
+def test_lines_of_blanks_are_no_rows(rows: Rows) -> None:
+    assert rows("a.jsonl", OBJECTS.replace("\n", "\n  \t\n\n")) == [(0, "Ant"), (1, "Bee")]
+    with_nan = '{"id": 0, "p": NaN}\n \t \n{"id": 1, "p": 2}\n   '
+    assert rows("a.jsonl", with_nan) == [(0, None), (1, 2)]
+
+
+@pytest.mark.parametrize("beside", ["", ', "p": NaN'])
+def test_half_of_a_character_is_read_as_such_and_whole_ones_as_they_are(rows: Rows, beside: str) -> None:
+    """Polars reads the first half of a pair as a zero byte, and refuses the second."""
+    text = "".join(
+        f'{{"t": "{cut}"{beside}}}\n'
+        for cut in (r"ab\ud83dcd", r"\udc00x", r"\ud83d\ud83d\ude00", r"\ud83d\ude00", r"\\ud83d", r"\uD55c")
+    )
+    whole = ["ab\ufffdcd", "\ufffdx", "\ufffd\U0001f600", "\U0001f600", r"\ud83d", "\ud55c"]
+    assert [row[0] for row in rows("a.jsonl", text)] == whole
+
+
+def test_a_name_that_is_a_value_too_is_not_there_twice(rows: Rows) -> None:
+    text = '{"t": "t", "d": {"t": 1}}\n{"t": null, "d": {"t": 2}}\n{"d": {"t": 3}}\n'
+    assert [row[0] for row in rows("a.jsonl", text)] == ["t", None, None]
+
+
 def test_nan_is_read_as_nothing_and_other_columns_may_mix_types(rows: Rows) -> None:
     assert rows("a.jsonl", '{"id": 0, "p": 1.5}\n{"id": 1, "p": NaN}\n') == [(0, 1.5), (1, None)]
     assert [row[0] for row in rows("a.jsonl", '{"id": 0, "p": {"x": 1}}\n{"id": 1, "p": 3}\n')] == [0, 1]
@@ -215,6 +239,10 @@ def test_nan_is_read_as_nothing_and_other_columns_may_mix_types(rows: Rows) -> N
         (OBJECTS + OBJECTS.replace("\n", ""), ["line 3 holds more than one object"]),
         (OBJECTS + '{"id": -Infinity}\n', ["line 3 holds -Infinity"]),
         (OBJECTS + "null\n", ["line 3 is no JSON object"]),
+        (OBJECTS + '{"id": 2, "t": "Cat", "t": "Dog"}\n', ["line 3 names 't' twice"]),
+        (OBJECTS + '{"id": 2, "t": null, "t": "Dog"}\n{"id": 3}\n', ["line 3 names 't' twice"]),
+        (OBJECTS + '{"id": 2, "id": 3, "p": NaN}\n', ["line 3 names 'id' twice"]),
+        (OBJECTS + '{"id": 2, "d": {"a": 1, "a": 2}}\n', ["line 3 names 'a' twice"]),
         ("[1, 2]\n[3, 4]\n", ["line 1 is no JSON object"]),
         ('[{"id": 0}, {"id": 1}]', ["one JSON document", "json.load"]),
         ('[\n{"id": 0},\n{"id": 1}\n]\n', ["one JSON document", "json.load"]),
@@ -309,6 +337,23 @@ def test_what_is_not_safely_one_table_is_refused(tmp_path: Path, names: list[str
         read_table(folder)
     for part in says:
         assert part in str(caught.value)
+
+
+def test_remedies_name_paths_with_brackets_and_quotes_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "log's [1]*.parquet"
+    for part in ("y=1", "y=2"):
+        (folder / part).mkdir(parents=True)
+        LOG.write_parquet(folder / part / "0.parquet")
+    with pytest.raises(DataError) as caught:
+        read_table(folder)
+    command = caught.value.remedy.partition("if they are parts of one: ")[2]
+    subprocess.run(command.replace("python -c", f"{sys.executable} -c"), shell=True, check=True)
+    assert len(pl.read_parquet(tmp_path / "log's [1]*-joined.parquet", glob=False)) == 2 * len(LOG)
+    for number in (0, 1):
+        LOG.write_csv(tmp_path / f"a[b]-0000{number}-of-00002.csv")
+    assert "put a[[]b]-*-of-00002.csv into" in read_table(tmp_path / "a[b]-00000-of-00002.csv").warnings[0]
+    closed = read_error(Path("it's [1].csv"), PermissionError())
+    assert shlex.split(closed.remedy)[-1] == "it's [1].csv"
 
 
 def test_parts_with_other_columns_are_refused(tmp_path: Path) -> None:

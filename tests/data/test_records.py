@@ -118,6 +118,7 @@ def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
         ("x.jsonl", "{}\n".encode("utf-16"), "begins as UTF-16"),
         ("x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999)[:-20], "cut or damaged"),
         ("x.jsonl", b'{"a": 1}\n[1]\n', "line 2 is no JSON object"),
+        ("x.jsonl", b'{"a": 1}\n{"a": 1, "b": [{"c": 1, "c": 2}]}\n', "line 2 names 'c' twice"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_place(name: str, content: bytes, says: str, tmp_path: Path) -> None:

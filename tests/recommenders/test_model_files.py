@@ -73,6 +73,7 @@ def pickled(folder: Path) -> None:
         (written("tokenizer.model", POINTER), r"tokenizer\.model is a Git-LFS pointer"),
         *((written(name, b""), f"{re.escape(name)} is empty") for name in ("config.json", "tokenizer.json")),
         (cut("tokenizer.json", 100), r"tokenizer\.json is not valid JSON"),
+        (written("tokenizer.json", b"{}"), r"tokenizer\.json holds no tokenizer"),
         (written("config.json", b"[]"), r"config\.json holds no JSON object"),
         (written("config.json", b"\xff\xfe\xfa"), r"config\.json is not valid JSON"),
         (without("model_type"), r"config\.json names no model_type"),
@@ -205,8 +206,32 @@ def test_a_model_in_the_cache_of_the_hub_is_looked_at_there(cached: Path, monkey
 @pytest.mark.parametrize("damage", [written("tokenizer.json", b"{}"), cut(WEIGHTS, 100)])
 def test_loading_refuses_what_is_damaged_too(model: Path, damage: Damage) -> None:
     damage(model)
-    with pytest.raises(ModelError, match=r"cannot be loaded|no whole"):
+    with pytest.raises(ModelError, match=r"holds no tokenizer|no whole"):
         load_llm(str(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("eos_token_id", "x", "field 'eos_token_id': TypeError: Field 'eos_token_id' with value 'x'"),
+        ("hidden_size", "8", "field 'hidden_size': TypeError: .* expected int, got str"),
+        ("pad_token_id", 9999, "Padding_idx must be within num_embeddings"),
+    ],
+)
+def test_a_config_with_an_impossible_value_is_one_line(model: Path, name: str, value: object, said: str) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {name: value}))
+    with pytest.raises(ModelError, match=f"cannot be loaded: .*{said}"):
+        load_llm(str(model))
+
+
+def test_an_end_of_sequence_of_the_config_alone_is_read_by_nothing(model: Path) -> None:
+    """Generation ends at the tokenizer's, which `check_tokens` holds to the embeddings."""
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"eos_token_id": [1, 5000]}))
+    llm, tokenizer = load_llm(str(model))
+    assert llm.generation_config.eos_token_id is None
+    assert tokenizer.eos_token_id == 1
 
 
 def test_weights_that_are_not_all_there_are_refused_and_not_drawn_at_random(model: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from typing_extensions import TypeVar
 
-from dealrec.errors import DataError
+from dealrec.errors import DataError, first_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -224,5 +224,4 @@ def _series(reader: Callable[[int, str], pl.Series], place: int, column: str, *,
 
 
 def _unreadable(subject: str, error: BaseException, remedy: str) -> DataError:
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return DataError(f"{subject} cannot be read: {reason}", remedy)
+    return DataError(f"{subject} cannot be read: {first_line(error)}", remedy)

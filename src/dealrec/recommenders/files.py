@@ -5,14 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dealrec.errors import ModelError
+from dealrec.errors import ModelError, first_line
 
 NEVER_READ = {".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".md"}  # weights in other formats, prose
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
+TOKENIZER = "tokenizer.json"
+VOCABULARIES = (TOKENIZER, "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 READ_JSON = (
-    *(CONFIG, INDEX, "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
+    *(CONFIG, INDEX, "generation_config.json", TOKENIZER, "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json"),
 )
 TEXTS = {".model", ".txt", ".tiktoken", ".jinja", ".py"}
@@ -88,9 +89,8 @@ def hub_commit(name: str, *, setting: str, revision: str | None = None) -> str:
 
 
 def _unreachable(name: str, setting: str, error: Exception) -> ModelError:
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return ModelError(
-        f"{setting} {name!r} is no folder here, and the model hub does not give it: {reason}",
+        f"{setting} {name!r} is no folder here, and the model hub does not give it: {first_line(error)}",
         f"Name a folder in Hugging Face format in {setting}, or check the id and the connection.",
     )
 
@@ -170,7 +170,9 @@ def _require_whole(folder: Path, *, setting: str) -> None:
     """Raise ModelError for a file that transformers would read and that is damaged."""
     for path in model_files(folder):
         if path.name in READ_JSON:
-            read_json(path)
+            content = read_json(path)
+            if path.name == TOKENIZER and "model" not in content:
+                raise ModelError(f"{path} holds no tokenizer", COPY_AGAIN)
         elif path.suffix in TEXTS:
             _first_bytes(path)
     if (folder / ADAPTER_CONFIG).is_file() and (folder / CONFIG).is_file():

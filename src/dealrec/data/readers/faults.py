@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dealrec.errors import DataError
+from dealrec.errors import DataError, first_line
 
 _SIGNATURES = (
     (b"PAR1", "a Parquet file", "Let its name end in .parquet."),
@@ -39,9 +39,9 @@ def unreadable(path: Path, reason: str, remedy: str) -> DataError:
 
 def read_error(path: Path, error: BaseException) -> DataError:
     """The error for a file on which a reader gave up, with the remedy for that reason."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     if isinstance(error, PermissionError):
-        return unreadable(path, "permission denied", f"Let yourself read it: chmod u+r {path.name}")
+        return unreadable(path, "permission denied", f"Let yourself read it: chmod u+r {shlex.quote(str(path))}")
     if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
         return unreadable(path, f"the packed data are cut or damaged ({reason})", "Copy or download it again.")
     if path.name.lower().endswith(".parquet") and not _ends_in(path, b"PAR1"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -23,23 +24,40 @@ _DOCUMENT = (
 _LITERALS = "import ast,json,sys; [print(json.dumps(ast.literal_eval(r))) for r in sys.stdin]"
 
 
+# A code point beyond 65,535 is written as two; half of one is what is left where a text was cut between them.
+_HALVES = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})", re.DOTALL)
+
+
+class _RepeatedName(Exception):
+    """An object names a field twice, so that readers differ in what it holds."""
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-_STRICT = json.JSONDecoder(parse_constant=_no_constant)
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedName(next(name for name in names if names.count(name) > 1))
+    return value
+
+
+_STRICT = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object)
 
 
 def read_jsonl(text: Text, keep: Keep) -> tuple[pl.DataFrame, list[str]]:
     """The columns to keep, and the names of all. The types of a column are settled by all of its rows.
 
-    NaN is read as null. Raises DataError, with the line and how to convert the file, for what holds no object a line.
+    NaN is read as null, half of a character as U+FFFD. Raises DataError, with the line and how to convert the file, for
+    what holds no object a line, and for an object that names a column twice.
     """
     parts: list[pl.DataFrame] = []
     schema: dict[str, pl.DataType] = {}
     lines = 0
     for block in text.blocks():
-        frame = _frame(text, block, lines)
+        frame = _frame(text, _whole_characters(block), lines, keep)
         lines += block.count(b"\n")
         if frame.width:
             schema |= {name: kind for name, kind in frame.schema.items() if schema.get(name, pl.Null) == pl.Null}
@@ -53,11 +71,35 @@ def read_jsonl(text: Text, keep: Keep) -> tuple[pl.DataFrame, list[str]]:
     return table.select(by_name(*(keep(pl.Schema(schema)) or table.columns))), list(schema)
 
 
-def _frame(text: Text, block: bytes, offset: int) -> pl.DataFrame:
+def _frame(text: Text, block: bytes, offset: int, keep: Keep) -> pl.DataFrame:
     try:
-        return pl.read_ndjson(block, infer_schema_length=None) if block.strip() else pl.DataFrame()
+        frame = pl.read_ndjson(block, infer_schema_length=None) if block.strip() else pl.DataFrame()
     except pl.exceptions.PolarsError:
         return _line_by_line(text, block, offset)
+    _require_single_names(text, block, offset, {name: frame[name].count() for name in keep(frame.schema)})
+    return frame
+
+
+def _require_single_names(text: Text, block: bytes, offset: int, counts: Mapping[str, int]) -> None:
+    """Raise DataError for a line that names a column twice, of which polars reads the first. counts: of their values.
+
+    Where a name occurs no more often than its column has values there is no such line; else those are parsed that it
+    may be.
+    """
+    marks = [
+        mark
+        for name, count in counts.items()
+        if block.count(mark := json.dumps(name, ensure_ascii=False).encode()) > count
+    ]
+    for number, line in enumerate(block.split(b"\n") if marks else (), start=offset + 1):
+        if any(line.count(mark) > 1 for mark in marks):
+            json_object(text, line, number, b"")
+
+
+def _whole_characters(block: bytes) -> bytes:
+    if not re.search(rb"\\u[dD][89a-fA-F]", block):
+        return block
+    return _HALVES.sub(lambda match: rb"\ufffd" if match[1] else match[0], block)
 
 
 def _line_by_line(text: Text, block: bytes, offset: int) -> pl.DataFrame:
@@ -75,22 +117,31 @@ def _line_by_line(text: Text, block: bytes, offset: int) -> pl.DataFrame:
 
 
 def json_object(text: Text, line: bytes, number: int, block: bytes) -> dict[str, Any]:
-    """The object on a line. block: what begins with it, of a first line. Raises DataError for what is none."""
+    """The object on a line. block: what begins with it, of a first line.
+
+    Raises DataError for what is none, and where an object has two fields of one name.
+    """
     place = f"line {number:,}"
     try:
-        content = line.decode()
+        content = _whole_characters(line).decode()
     except UnicodeDecodeError as error:
         raise not_utf8(text.path, place) from error
     try:
-        value = _STRICT.decode(content)
-    except ValueError:  # or a constant, which is named
-        try:
-            value = json.loads(content, parse_constant=lambda name: _constant(text, name, place))
-        except ValueError as error:
-            raise _fault(text, content, place, block, error) from error
+        value = _decoded(text, content, place)
+    except ValueError as error:
+        raise _fault(text, content, place, block, error) from error
+    except _RepeatedName as error:
+        raise unreadable(text.path, f"{place} names '{error}' twice in one object", "Leave one of them.") from None
     if not isinstance(value, dict):
         raise unreadable(text.path, f"{place} is no JSON object: {content[:40]!r}", "Write one object a line.")
     return value
+
+
+def _decoded(text: Text, line: str, place: str) -> Any:
+    try:
+        return _STRICT.decode(line)
+    except ValueError:  # or a constant, which is named
+        return json.loads(line, parse_constant=lambda name: _constant(text, name, place), object_pairs_hook=_object)
 
 
 def _constant(text: Text, name: str, place: str) -> None:

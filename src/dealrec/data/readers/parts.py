@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection
+from glob import escape
 from pathlib import Path
 
 from dealrec.data.readers.faults import require_file
@@ -42,7 +44,7 @@ def table_files(path: Path, endings: Collection[str]) -> list[Path]:
         if (path / log).exists():
             raise DataError(
                 f"{path}: a folder of {kind}, whose log says which of its files count",
-                f"Write it as one Parquet file: {reader}('{path.name}'), then write_parquet('table.parquet').",
+                f"Write it as one Parquet file: {reader}({str(path)!r}), then write_parquet('table.parquet').",
             )
     if (path / "_temporary").exists():
         raise DataError(f"{path}: a folder that is still being written (_temporary)", "Wait for it, or write it again.")
@@ -94,15 +96,15 @@ def sibling_note(path: Path) -> str | None:
     shard = _SHARD.fullmatch(path.name)
     if shard is not None:
         count = int(shard["count"])
-        pattern = f"{shard['before']}-*-of-{shard['count']}{shard['after']}"
+        pattern = f"{escape(shard['before'])}-*-of-{shard['count']}{escape(shard['after'])}"
     elif re.match(r"part[-_.]?\d", path.name):
         form = _VARIES.sub("#", path.name)
         count = sum(_VARIES.sub("#", part.name) == form for part in files_of(path.parent))
-        pattern = f"part*{path.suffix}"
+        pattern = f"part*{escape(path.suffix)}"
     else:  # interactions_1.csv beside interactions_2.csv, log-2023.parquet beside log-2024.parquet
         form = re.sub(r"\d+", "#", path.name)
         count = sum(re.sub(r"\d+", "#", part.name) == form for part in files_of(path.parent))
-        pattern = form.replace("#", "*")
+        pattern = escape(form).replace("#", "*")
         if "#" not in form or count < 2:
             return None
         return (
@@ -124,7 +126,7 @@ def _require_all_shards(path: Path, parts: list[Path]) -> None:
 
 
 def _join_command(path: Path, pattern: str) -> str:
-    return (
-        f"python -c \"import polars as pl; pl.scan_parquet('{path.name}/{pattern}.parquet').sink_parquet("
-        f"'{path.name.split('.')[0]}-joined.parquet')\""
-    )
+    """A shell command that makes one file beside the folder of all Parquet files in it."""
+    parts, out = f"{escape(str(path))}/{pattern}.parquet", path.with_name(f"{path.name.split('.')[0]}-joined.parquet")
+    program = f"import polars as pl; pl.scan_parquet({parts!r}).sink_parquet({str(out)!r})"
+    return f"python -c {shlex.quote(program)}"

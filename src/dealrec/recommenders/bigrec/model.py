@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, PeftConfig, PeftModel, PeftType, get_peft_model, get_peft_model_state_dict
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
 from safetensors import SafetensorError
@@ -17,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from dealrec.devices import compute_device, resolved_dtype
-from dealrec.errors import ModelError
+from dealrec.errors import ModelError, first_line
 from dealrec.recommenders.files import ADAPTER_WEIGHTS, check_directory, read_shapes
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16"]
@@ -26,7 +27,7 @@ USUAL_TARGETS = ["q_proj", "v_proj"]  # what PEFT adapts in most architectures t
 # What a folder that is no model of theirs makes transformers and torch raise.
 _UNLOADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, IndexError),
-    *(ImportError, RuntimeError, SafetensorError),
+    *(ImportError, RuntimeError, SafetensorError, StrictDataclassError),
 )
 
 
@@ -164,9 +165,8 @@ def _load_errors(name: str) -> Iterator[None]:
     try:
         yield
     except _UNLOADABLE as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
-            f"The LLM {name!r} cannot be loaded: {reason}",
+            f"The LLM {name!r} cannot be loaded: {first_line(error)}",
             "Give llm.model a directory with config.json, safetensors and a tokenizer, or a model id within reach.",
         ) from error
 
@@ -314,7 +314,7 @@ def _adapter_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except _UNLOADABLE as error:
-        raise _adapter_error(folder, next(iter(str(error).strip().splitlines()), type(error).__name__)) from error
+        raise _adapter_error(folder, first_line(error)) from error
 
 
 def _adapter_error(folder: Path, reason: str) -> ModelError:

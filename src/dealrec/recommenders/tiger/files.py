@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import T5ForConditionalGeneration
@@ -17,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from dealrec.columns import ITEM, Id
 from dealrec.devices import compute_device
-from dealrec.errors import ModelError
+from dealrec.errors import ModelError, first_line
 from dealrec.recommenders.files import encoder_modules
 from dealrec.recommenders.tiger.semantic_ids import SemanticIds
 from dealrec.recommenders.tiger.training import Checkpoint, Epoch
@@ -109,7 +110,7 @@ def _load_errors(subject: str, remedy: str) -> Iterator[None]:
         ImportError,
         RuntimeError,
         SafetensorError,
+        StrictDataclassError,
         pl.exceptions.PolarsError,
     ) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"{subject} cannot be loaded: {reason}", remedy) from error
+        raise ModelError(f"{subject} cannot be loaded: {first_line(error)}", remedy) from error
