@@ -112,7 +112,8 @@ def in_time(
                     left_out.append(f"the rest of: {name}")
                     break
         except Exception as error:  # the others are worth having all the same
-            last = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]  # of a process what it said
+            said = getattr(error, "stderr", None) or str(error)  # of a process; bytes, where its time was over
+            last = (said.decode(errors="replace") if isinstance(said, bytes) else said).strip().splitlines()[-1:]
             yield Check(name, False, ": ".join([type(error).__name__, *last]))
 
 
