@@ -104,6 +104,32 @@ def test_settings_inputs_and_versions_that_change_a_unit_make_it_anew(tmp_path: 
     assert (tmp_path / "train" / "0" / "model.txt").read_text() == "arm 0 of seed 1, 6 steps"
 
 
+def test_a_unit_that_was_begun_is_gone_on_with_whatever_else_has_changed(tmp_path: Path) -> None:
+    """Its scratch lies under what it alone is made from; a shard of the stage under all that that is made from."""
+
+    def run_units(context: Context[Study], *, interrupted: bool) -> None:
+        def fill(folder: Path, arm: int) -> None:
+            scratch, shard = context.scratch("steps.txt"), context.shard("steps.txt")
+            calls.extend(f"{arm} begins {'anew' if not path.exists() else 'where it was'}" for path in (scratch, shard))
+            scratch.write_text("half")
+            shard.write_text("half")
+            if interrupted:
+                raise OSError(28, "No space left on device")
+            (folder / "model.txt").write_text("whole")
+
+        for arm in range(context.config.arms):
+            context.unit(f"{arm}", partial(fill, arm=arm), without=("arms",), inputs=(f"draw/{arm}.txt",))
+        assert context.scratch("x") == context.shard("x")
+
+    def stage(*, interrupted: bool) -> Stage[Study]:
+        return Stage[Study]("train", 1, partial(run_units, interrupted=interrupted), ("draw",), ("arms", "steps"))
+
+    with pytest.raises(Exception, match="No space left"):
+        go(tmp_path, stage=stage(interrupted=True))
+    assert go(tmp_path, arms=1, stage=stage(interrupted=False)) == ["0 begins where it was", "0 begins anew"]
+    assert go(tmp_path, arms=1, steps=6, stage=stage(interrupted=False)) == ["0 begins anew"] * 2
+
+
 def test_an_interruption_under_other_settings_deletes_nothing(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="No space left"):
         go(tmp_path, stage=training(after=fail))

@@ -80,6 +80,7 @@ class Context(Generic[SettingsT]):
 
     earlier: units by name of the stage's complete folder, `run_dir / name`, each with its fingerprint; earlier_costs:
     their wall and CPU seconds. unit_costs: those of this run's units, carried: of those that it did not make itself.
+    unit_key: the fingerprint of the one that is being made, where it is made of less than the stage.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Context(Generic[SettingsT]):
     earlier_costs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     unit_costs: dict[str, tuple[float, float]] = field(default_factory=dict)
     carried: list[str] = field(default_factory=list)
+    unit_key: str = ""
 
     def input(self, name: str) -> Path:
         """Path of an input such as `data/items.parquet`; a KeyError if the stage has not declared it."""
@@ -121,7 +123,14 @@ class Context(Generic[SettingsT]):
         It is kept under what it was made from: a run with other settings does not find it, and deletes it only when it
         has completed the stage.
         """
-        folder = self.out / SHARDS / (self.origin.digest()[:16] if self.origin else "shards")
+        return self._kept(self.origin.digest() if self.origin else "shards", name)
+
+    def scratch(self, name: str) -> Path:
+        """The same of the unit that is being made, kept under what that alone is made from; outside of one a shard."""
+        return self._kept(self.unit_key, name) if self.unit_key else self.shard(name)
+
+    def _kept(self, key: str, name: str) -> Path:
+        folder = self.out / SHARDS / key[:16]
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
 
@@ -159,7 +168,11 @@ class Context(Generic[SettingsT]):
 
         def make(staging: Path) -> None:
             begun = clock()
-            fill(staging)
+            self.unit_key = key if without or inputs is not None else ""  # else it is made of what the stage is
+            try:
+                fill(staging)
+            finally:
+                self.unit_key = ""
             cost.write_text(json.dumps([round(now - then, 3) for now, then in zip(clock(), begun, strict=True)]))
 
         if key and self.earlier.get(name) == key:

@@ -136,7 +136,7 @@ def train_on(
             recommender.model,
             encoded,
             pad_id=recommender.pad_id,
-            scratch=context.shard(f"trainer-{name.replace(' ', '-')}"),
+            scratch=context.scratch(f"trainer-{name.replace(' ', '-')}"),
             **settings.model_dump(include=set(TrainingConfig.model_fields) - {"validation_samples", "processes"}),
             validation=_validation(context, recommender, settings),
             seed=seed,
