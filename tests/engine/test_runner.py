@@ -1,5 +1,6 @@
 """The runner on toy stages: what runs again, what survives a kill, what is refused."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -261,6 +262,23 @@ def test_states_tell_a_run_that_goes_on_from_one_that_was_interrupted(tmp_path: 
         go(tmp_path / "run", stages=(STAGES[0], replace(STAGES[1], run=looks)))
     seen.extend(state for stage, state, _ in states(Config(), tmp_path / "run", STAGES) if stage.name == "second")
     assert seen == [State.RUNNING, State.PARTIAL]
+
+
+def test_a_stage_that_an_earlier_run_has_left_unfinished_is_not_at_work(tmp_path: Path) -> None:
+    seen: dict[str, State] = {}
+
+    def killed(_context: Context) -> None:
+        raise RuntimeError("killed")
+
+    def looks(_context: Context) -> None:
+        seen.update({stage.name: state for stage, state, _ in states(Config(), tmp_path / "run", STAGES)})
+
+    with pytest.raises(RuntimeError):
+        go(tmp_path / "run", stages=(STAGES[0], replace(STAGES[1], run=killed)))
+    shutil.rmtree(tmp_path / "run" / "first")
+    with pytest.raises(RuntimeError):  # of the second again
+        go(tmp_path / "run", stages=(replace(STAGES[0], run=looks), replace(STAGES[1], run=killed)))
+    assert (seen["first"], seen["second"]) == (State.RUNNING, State.PARTIAL)
 
 
 def test_settings_of_another_recommender_outdate_nothing() -> None:

@@ -7,7 +7,7 @@ final name is complete. What stood there before is kept until then.
 import errno
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -173,14 +173,14 @@ def states(
     anywhere: whatever machine has computed it, for those who read; a run goes on with what its own machine made.
     """
     complete: dict[str, Manifest] = {}
-    broken = False
+    broken, at_work = False, _at_work(run_dir)
     for stage in stages:
         refuse_other_format(run_dir / stage.name)
         manifest = read_manifest(run_dir / stage.name)
         if manifest is not None and not broken:
             broken = not _current(stage, config, complete, manifest, anywhere=anywhere)
         begun = (run_dir / f"{stage.name}.part" / FINGERPRINT).exists()
-        running = begun and _in_use(run_dir)
+        running = begun and stage.name == at_work
         if manifest is None:
             state = State.RUNNING if running else State.PARTIAL if begun else State.MISSING
             broken = True
@@ -265,14 +265,20 @@ def _locked(run_dir: Path) -> Iterator[None]:
         ) from None
 
 
-def _in_use(run_dir: Path) -> bool:
+def _at_work(run_dir: Path) -> str | None:
+    """The stage that a process is at, which is the last that was begun; others were interrupted."""
     try:
         with FileLock(run_dir / LOCK).acquire(blocking=False):
-            return False
+            return None
     except Timeout:
-        return True
+        begun: dict[str, int] = {}
+        for part in run_dir.iterdir():
+            with suppress(FileNotFoundError, NotADirectoryError):  # complete by now
+                if part.suffix == ".part":
+                    begun[part.stem] = (part / FINGERPRINT).stat().st_mtime_ns
+        return max(begun, key=begun.__getitem__, default=None)
     except OSError:  # a directory that cannot be written: nobody is at work in it who could be told from here
-        return False
+        return None
 
 
 @contextmanager
