@@ -76,6 +76,7 @@ def test_files_of_the_same_kind_that_are_not_used_are_named(cli: Cli, tmp_path: 
         save(TIMED, tmp_path / f"train_{year}.csv")
     save(ITEM_ROWS, tmp_path / "items.csv")
     save([{"country": f"C{i}", "area": i} for i in range(5)], tmp_path / "unrelated.csv")
+    save([{"user": row["user"], "item": row["item"], "tag": "fun"} for row in TIMED[:9]], tmp_path / "tags.csv")
     shown, _ = drafted(cli, tmp_path / "train_2023.csv", "--out", tmp_path / "c.yaml")
     (note,) = [note for note in shown["notes"] if note.startswith("not used")]
     assert note.startswith("not used: train_2022.csv, train_2024.csv, with the same columns as train_2023.csv")

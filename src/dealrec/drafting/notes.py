@@ -36,12 +36,12 @@ def llm_notes(config: Config, *, named: bool) -> Iterator[str]:
 
 def _not_used(seen: Files, roles: Roles) -> Iterator[str]:
     """On the files that have the columns of one that was chosen."""
-    log, items, chosen = roles.interactions, roles.items, roles.chosen
+    log, items = roles.interactions, roles.items
     rest = [file for file in seen.previews if file not in (log, items)]
-    for used, needed in (
-        (log, {chosen["item"].profile.name, chosen["user"].profile.name}),
-        (items, {roles.listed.name, chosen["title"].profile.name}),
-    ):
+    of_items, of_log = {roles.listed.name}, set[str]()
+    for role, option in roles.chosen.items():
+        (of_items if role in ("title", "category") else of_log).add(option.profile.name)
+    for used, needed in ((log, of_log), (items, of_items)):
         if more := [file.name for file in rest if needed <= file.columns.keys()]:
             yield (
                 f"not used: {', '.join(more)}, with the same columns as {used.name}: if they belong together, put all"
