@@ -264,6 +264,11 @@ def test_states_tell_a_run_that_goes_on_from_one_that_was_interrupted(tmp_path: 
     assert seen == [State.RUNNING, State.PARTIAL]
 
 
+def test_asking_for_states_makes_no_folder(tmp_path: Path) -> None:
+    assert [state for _, state, _ in states(Config(), tmp_path / "run", STAGES)] == [State.MISSING] * len(STAGES)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_stage_that_an_earlier_run_has_left_unfinished_is_not_at_work(tmp_path: Path) -> None:
     seen: dict[str, State] = {}
 

@@ -267,6 +267,8 @@ def _locked(run_dir: Path) -> Iterator[None]:
 
 def _at_work(run_dir: Path) -> str | None:
     """The stage that a process is at, which is the last that was begun; others were interrupted."""
+    if not (run_dir / LOCK).exists():  # or asking for it would make it, and the folder
+        return None
     try:
         with FileLock(run_dir / LOCK).acquire(blocking=False):
             return None
