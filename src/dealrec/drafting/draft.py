@@ -77,7 +77,9 @@ def draft(
     if llm is not None:
         said.setdefault("llm.model", Guess("llm.model", _model(llm, folder), None))
     values = {key: setting.value for key, setting in said.items()}
-    if (of_rows := rows_draft(paths, said=values, ask=choose, most=MANY)) is not None:
+    with reachable("Check the path, and that you may read it."):
+        of_rows = rows_draft(paths, said=values, ask=choose, most=MANY)
+    if of_rows is not None:
         return _draft_of_rows(of_rows, said, folder)
     if len(paths) > 2:
         cause = f"{paths[0].name} holds no training rows, of which three parts can be named"
