@@ -178,6 +178,7 @@ def _sizes(roles: Roles, choice: SplitChoice) -> Iterator[Guess]:
         none = "the split leaves no samples for validation"
         yield Guess("select.method", "dealrec", f"{none}, which loss drops aim at")
         yield Guess("influence.risk", "train", none)
+        yield Guess("pool.method", "random", none)
     samples = choice.samples["train"] if choice.samples else roles.chosen["user"].profile.distinct
     yield from _budget(samples, f"{samples:,} training samples" if choice.samples else f"{samples:,} users or more")
 

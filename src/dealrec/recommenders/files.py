@@ -170,9 +170,7 @@ def _require_whole(folder: Path, *, setting: str) -> None:
     """Raise ModelError for a file that transformers would read and that is damaged."""
     for path in model_files(folder):
         if path.name in READ_JSON:
-            content = read_json(path)
-            if path.name == TOKENIZER and "model" not in content:
-                raise ModelError(f"{path} holds no tokenizer", COPY_AGAIN)
+            read_json(path)
         elif path.suffix in TEXTS:
             _first_bytes(path)
     if (folder / ADAPTER_CONFIG).is_file() and (folder / CONFIG).is_file():
@@ -188,6 +186,8 @@ def _require_whole(folder: Path, *, setting: str) -> None:
             f"{folder / CONFIG} names no model_type, so that nobody knows what model it is",
             "Save the model with save_pretrained.",
         )
+    if (folder / TOKENIZER).is_file() and "model" not in read_json(folder / TOKENIZER):
+        raise ModelError(f"{folder / TOKENIZER} holds no tokenizer", COPY_AGAIN)
     for path in _weights(folder):
         if path.is_file():
             read_shapes(path)
