@@ -1,4 +1,4 @@
-"""The best of each group, as many as the group's share in validation asks for."""
+"""The best of each group, as many as the group's share in validation asks for; also within bands of popularity."""
 
 import math
 from collections.abc import Mapping
@@ -36,6 +36,53 @@ def quota_sample(scores: Tensor, groups: Tensor, shares: Mapping[int, float], bu
     rounds = (_place_in_group(group_of) + 1 - caps[group_of]).clamp_min(0)  # that caps are raised until one is reached
     last = int(rounds.sort().values[count - 1])
     return order[rounds <= last][:count]
+
+
+def banded_quota_sample(
+    scores: Tensor,
+    groups: Tensor,
+    shares: Mapping[int, float],
+    popularity: Mapping[int, float],
+    budget: int,
+    *,
+    bands: int = 20,
+) -> Tensor:
+    """Indices of exactly min(budget, n) samples, the best first, no repeats: int64.
+
+    scores, groups, shares: as in `quota_sample`. popularity: of each group in training; absent means 0. Groups are
+    sorted by popularity into at most so many bands of about one share in validation each, equally popular ones into
+    one; each band gets samples in proportion to its share, in it chosen by `quota_sample`; what a band cannot fill is
+    chosen so among all others. At least one of a target is, over the many rare ones, more than validation has of them,
+    and popular ones lose: bands hold the balance.
+
+    >>> scores, groups = torch.tensor([9.0, 8.0, 7.0, 1.0, 0.5]), torch.tensor([5, 6, 7, 8, 8])
+    >>> banded_quota_sample(scores, groups, {8: 0.5, 7: 0.5}, {8: 0.9}, 2, bands=2)  # of 8 one, and one of the rare
+    tensor([0, 3])
+    """
+    if bands < 1:
+        raise ValueError(f"bands must be at least 1, not {bands}")
+    if scores.shape != groups.shape or scores.dim() != 1:
+        raise ValueError(f"scores {tuple(scores.shape)} and groups {tuple(groups.shape)} must be [n] both")
+    require_finite(scores, "the score")
+    names, group_of = groups.unique(return_inverse=True)
+    share = torch.tensor([shares.get(name, 0.0) for name in names.tolist()], dtype=torch.float64)
+    known = torch.tensor([popularity.get(name, 0.0) for name in names.tolist()], dtype=torch.float64)
+    levels, level_of = known.unique(return_inverse=True)  # groups that are equally popular stay together
+    of_levels = torch.zeros(len(levels), dtype=torch.float64).index_add(0, level_of, share)
+    total = float(share.sum()) or 1.0
+    middles = (of_levels.cumsum(0) - of_levels / 2) / total
+    band_of = (middles * bands).long().clamp(max=bands - 1)[level_of]
+    of_bands = torch.zeros(bands, dtype=torch.float64).index_add(0, band_of, share)
+    ends = (budget * of_bands.cumsum(0) / total).round().long()
+    taken = torch.zeros(len(scores), dtype=torch.bool)
+    for band, count in enumerate(ends.diff(prepend=ends.new_zeros(1)).tolist()):
+        rows = (band_of[group_of] == band).nonzero().flatten()
+        within = {name: part / of_bands[band].item() for name, part in shares.items()} if count else {}
+        taken[rows[quota_sample(scores[rows], groups[rows], within, count)]] = True
+    rest = (~taken).nonzero().flatten()
+    taken[rest[quota_sample(scores[rest], groups[rest], shares, budget - int(taken.sum()))]] = True
+    rows = taken.nonzero().flatten()
+    return rows[scores[rows].double().argsort(descending=True, stable=True)]
 
 
 def _place_in_group(group_of: Tensor) -> Tensor:

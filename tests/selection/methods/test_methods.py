@@ -189,6 +189,18 @@ def test_a_quota_of_clusters_takes_the_best_of_each_as_validation_has_them() -> 
     assert select("influence-quota", table, 4)["sample_id"].to_list() == [0, 1, 2, 3]
 
 
+def test_a_quota_by_popularity_gives_popular_targets_their_share() -> None:
+    """Four rare targets score highest; of the fifth, popular, validation has half."""
+    rows = {"sample_id": range(8), "target": [0, 1, 2, 3, 4, 4, 4, 4], "valid_share": [0.125] * 4 + [0.5] * 4}
+    scores = {"train_share": [0.125] * 4 + [0.5] * 4, "influence": [9.0, 8, 7, 6, 5, 4, 3, 2]}
+    table = pl.DataFrame({**rows, **scores})
+    selected = select("influence-quota", table, 4, spread="popularity-quota")
+    assert selected["sample_id"].to_list() == [0, 1, 4, 5]
+    assert selected["reason"][3] == "no. 2 of its target, 50% of validation"
+    assert select("influence-quota", table, 4)["sample_id"].to_list() == [0, 1, 2, 3]
+    assert METHODS["influence-quota"].reads({"spread": "popularity-quota"})[3:] == ("train_share",)
+
+
 def test_an_option_asks_for_its_signals_alone() -> None:
     method = METHODS["influence-quota"]
     assert method.reads({}) == method.reads({"spread": "top"}) == ("influence", "target", "valid_share")

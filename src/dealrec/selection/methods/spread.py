@@ -6,14 +6,21 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dealrec.columns import CLUSTER_SHARE, TARGET, TARGET_CLUSTER, VALID_SHARE
+from dealrec.columns import CLUSTER_SHARE, TARGET, TARGET_CLUSTER, TRAIN_SHARE, VALID_SHARE
 from dealrec.formats import percent
-from dealrec.selection import best_share_sample, quota_sample
+from dealrec.selection import banded_quota_sample, best_share_sample, quota_sample
 from dealrec.selection.methods.method import selection, top
 
-Spread = Literal["quota", "cluster-quota", "best-share", "top"]
-_GROUPS = {"quota": (TARGET, VALID_SHARE, "target"), "cluster-quota": (TARGET_CLUSTER, CLUSTER_SHARE, "cluster")}
-SPREAD_SIGNALS = {"spread": {"cluster-quota": (TARGET_CLUSTER, CLUSTER_SHARE)}}  # beside those of quota
+Spread = Literal["quota", "popularity-quota", "cluster-quota", "best-share", "top"]
+_OF_TARGET = (TARGET, VALID_SHARE, "target")
+_GROUPS = {
+    "quota": _OF_TARGET,
+    "popularity-quota": _OF_TARGET,
+    "cluster-quota": (TARGET_CLUSTER, CLUSTER_SHARE, "cluster"),
+}
+SPREAD_SIGNALS = {  # beside those of quota
+    "spread": {"popularity-quota": (TRAIN_SHARE,), "cluster-quota": (TARGET_CLUSTER, CLUSTER_SHARE)}
+}
 
 
 def spread_sample(
@@ -27,18 +34,22 @@ def spread_sample(
 ) -> Tensor:
     """Indices of the rows to take, the best first.
 
-    spread: quota: the best of each target, as many as its share in validation (at least one); cluster-quota: the
-    same of clusters of targets whose titles are alike, for data where targets hardly repeat; best-share: a uniform draw
-    among the best `share`; top: the highest scores, whatever their targets.
+    spread: quota: the best of each target, as many as its share in validation (at least one); popularity-quota: the
+    same within twenty bands of the targets' popularity in training, of which each gets its share in validation;
+    cluster-quota: as quota, of clusters of targets whose titles are alike, for data where targets hardly repeat;
+    best-share: a uniform draw among the best `share`; top: the highest scores, whatever their targets.
     """
     if spread == "top":
         return top(scores, budget)
     if spread == "best-share":
         return best_share_sample(scores, budget, share=share, generator=generator)
     if spread not in _GROUPS:
-        raise ValueError(f"spread {spread!r} is none of quota, cluster-quota, best-share and top")
+        raise ValueError(f"spread {spread!r} is none of {', '.join(_GROUPS)}, best-share and top")
     group, share_of, _ = _GROUPS[spread]
     shares = dict(signals.select(group, share_of).unique().iter_rows())
+    if spread == "popularity-quota":
+        popularity = dict(signals.select(group, TRAIN_SHARE).unique().iter_rows())
+        return banded_quota_sample(scores, signals[group].to_torch(), shares, popularity, budget)
     return quota_sample(scores, signals[group].to_torch(), shares, budget)
 
 
