@@ -39,6 +39,7 @@ def sections(llm: Path) -> dict[str, Any]:
     return {name: section for name, section in content.items() if name not in ("data", "select")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_what_is_selected_comes_back_as_it_was(kind: str, tiny_llm: Path, tmp_path: Path) -> None:

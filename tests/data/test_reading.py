@@ -117,6 +117,7 @@ def test_quotes_escaped_as_spark_does_are_read_with_a_warning(tmp_path: Path) ->
 FIELDS = st.text(alphabet='ab",\t\n\\ é', max_size=5)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(FIELDS, FIELDS), min_size=1, max_size=8), st.sampled_from([",", "\t"]), st.integers(1, 40))
 @settings(max_examples=300, deadline=None)
 def test_what_polars_writes_is_read_as_it_was_or_refused(
@@ -267,6 +268,7 @@ def test_the_commands_that_convert_do_so(rows: Rows, tmp_path: Path, text: str) 
     assert read_table(tmp_path / "a-converted.jsonl").frame.rows() == [(0, "Ant")]
 
 
+@pytest.mark.slow
 @given(st.lists(st.none() | st.integers(-9, 9) | st.text(max_size=3), min_size=1, max_size=12), st.integers(1, 30))
 @settings(max_examples=100, deadline=None)
 def test_the_types_are_settled_by_all_blocks(
@@ -447,6 +449,7 @@ def test_a_column_that_is_there_twice_is_refused_where_it_is_needed(tmp_path: Pa
 # Memory
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 @pytest.mark.parametrize("kind", ["parquet", "csv", "tsv", "jsonl", "csv.gz"])
 def test_only_the_columns_that_are_named_are_held(tmp_path: Path, kind: str) -> None:

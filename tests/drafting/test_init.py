@@ -379,6 +379,7 @@ def test_one_file_with_titles_in_it_is_both(cli: Cli, tmp_path: Path, tiny_llm: 
     assert cli("validate", out)[0] == 0
 
 
+@pytest.mark.slow
 def test_recbole_files_are_taken_as_such(cli: Cli, tmp_path: Path, tiny_llm: Path) -> None:
     rows = [f"{x['u']}\t{x['i']}\t{x['r']}\t{unix(x['at'])}" for x in log()]
     header = "user_id:token\titem_id:token\trating:float\ttimestamp:float"

@@ -127,6 +127,7 @@ def test_what_a_stack_reads_differently_is_counted_and_said(run_dir: Path, tmp_p
     assert provenance["samples_read_differently"] == hit
 
 
+@pytest.mark.slow
 def test_tokens_that_merge_across_the_boundary_are_counted(make_run: Make, merging_llm: Path, tmp_path: Path) -> None:
     made_run = make_run(model=merging_llm, llm={"prompt": {"template": "{history} ->"}})
     assert export(made_run, to="trl", out=tmp_path / "trl").differing == 40
@@ -323,6 +324,7 @@ def test_refusals_name_the_remedy(run_dir: Path, make_run: Make, tmp_path: Path)
         export(unfinished, to="trl")
 
 
+@pytest.mark.slow
 def test_settings_that_have_changed_since_are_not_exported(run_dir: Path, make_run: Make) -> None:
     changed = make_run(select={"budget": 4})
     path = changed / "config.json"

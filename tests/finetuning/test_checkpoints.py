@@ -71,6 +71,7 @@ def test_a_killed_training_ends_as_an_uninterrupted_one(
     assert same_weights(resumed, whole)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_done_is_not_repeated(adapted: Make, samples: list[Encoded], tmp_path: Path) -> None:
     first, again = adapted(), adapted()
     options: dict[str, Any] = {**SETTINGS, "checkpoint_every": 2, "scratch": tmp_path}
@@ -79,6 +80,7 @@ def test_a_training_that_is_done_is_not_repeated(adapted: Make, samples: list[En
     assert same_weights(again, first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["no marker", "half a marker", "no folder"])
 def test_only_complete_checkpoints_are_gone_on_from(
     harm: str, adapted: Make, samples: list[Encoded], tmp_path: Path
@@ -105,6 +107,7 @@ def test_only_complete_checkpoints_are_gone_on_from(
     assert same_weights(resumed, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["seed", "learning_rate", "samples", "parameters"])
 def test_checkpoints_of_another_training_are_not_gone_on_from(
     changed: str, adapted: Make, samples: list[Encoded], tmp_path: Path
@@ -124,6 +127,7 @@ def test_checkpoints_of_another_training_are_not_gone_on_from(
     assert len(steps) == STEPS
 
 
+@pytest.mark.slow
 def test_no_checkpoint_is_unpickled(
     adapted: Make, samples: list[Encoded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +178,7 @@ def test_the_best_parameters_are_kept_and_training_stops_early(
     assert losses[found.steps] > losses[found.best_step]
 
 
+@pytest.mark.slow
 def test_without_patience_training_runs_to_its_end(
     adapted: Make, samples: list[Encoded], validation: list[Encoded], tmp_path: Path
 ) -> None:
@@ -184,6 +189,7 @@ def test_without_patience_training_runs_to_its_end(
     assert losses[found.best_step] == pytest.approx(mean_loss(model, validation), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["while training", "after stopping"])
 def test_a_killed_training_stops_where_an_uninterrupted_one_does(
     when: str, adapted: Make, samples: list[Encoded], validation: list[Encoded], tmp_path: Path

@@ -79,6 +79,7 @@ def test_without_noise_the_ceiling_is_one_and_with_nothing_else_nought() -> None
         noise_ceiling(truth[None])
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_score_and_repeats() -> None:
     draw = np.random.default_rng(2)
     truth = draw.normal(size=(40, 5))

@@ -73,6 +73,7 @@ def test_directional_scores_match_a_loop_of_single_gradients(
     )
 
 
+@pytest.mark.slow
 def test_hessian_vector_matches_the_explicit_hessian_of_the_last_block() -> None:
     model = drawn_model(layers=2)
     units = make_units([[1, 2, 3, 4, 5], [6, 7], [3, 1, 4], [2, 2, 8, 1]], whole=True)

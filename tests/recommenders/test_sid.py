@@ -163,6 +163,7 @@ def own_table(folder: Path, *, changed: Any = None) -> dict[str, Any]:
     return {"item_tokens": str(folder / "tokens.parquet")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [True, False])
 def test_a_run_goes_all_the_way(full: bool, tmp_path: Path, tiny_llm: Path, text_encoder: Path) -> None:
     fitted = {"text_encoder": str(text_encoder), "codes": {"levels": 2, "codes": 4, "epochs": 2}}

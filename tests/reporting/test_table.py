@@ -88,6 +88,7 @@ def test_json_in_a_script_element_stays_in_it(text: str) -> None:
     assert not set("<\u2028\u2029") & set(written)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_samples_stay_below_five_megabytes(tmp_path: Path) -> None:
     config = Config.model_validate(PAPER)
     run = made_run(tmp_path / "run", config, samples=100_000, items=30_000, budget=2_000, pool=8_192)

@@ -142,6 +142,7 @@ def test_users_whose_last_item_is_before_the_cut_are_not_called_short(
     assert not any("fewer than two" in text for text in outcome.manifest.warnings)
 
 
+@pytest.mark.slow
 def test_tiger_from_python(tmp_path: Path, text_encoder: Path) -> None:
     pruned = prune(
         made_interactions(),

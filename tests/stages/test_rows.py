@@ -22,6 +22,8 @@ from dealrec.stages.pipeline import results, stages_until
 from dealrec.stages.validation import check
 from tests.conftest import Cli, made_interactions, made_items
 
+pytestmark = pytest.mark.slow  # whole runs, and what they left
+
 COLUMNS = {
     "row": "id",
     "prompt": "prompt",

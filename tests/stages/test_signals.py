@@ -377,6 +377,7 @@ def test_methods_are_listed(cli: Cli) -> None:
     assert "2510.00386" in out.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_a_final_selection_takes_from_all_interactions_and_tunes_on_no_sample_that_it_scores(
     tmp_path: Path, tiny_llm: Path, cli: Cli
 ) -> None:

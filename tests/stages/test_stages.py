@@ -242,6 +242,7 @@ def test_several_samples_per_user(write_config: Callable[..., Path], tmp_path: P
     assert json.loads((tmp_path / "run" / "evaluate" / "base" / "metrics.json").read_text())["metrics"]["ndcg@3"]
 
 
+@pytest.mark.slow
 def test_hostile_titles_go_through_to_the_export_and_the_report(
     write_config: Callable[..., Path], tmp_path: Path, tiny_llm: Path
 ) -> None:

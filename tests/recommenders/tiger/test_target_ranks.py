@@ -40,6 +40,7 @@ def scored_one_by_one(
     return sorted(rows, key=keys.__getitem__).index(target) + 1
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_ranks_are_those_of_scoring_every_item(data: st.DataObject) -> None:

@@ -101,6 +101,7 @@ def test_the_most_recent_are_the_newest_and_the_window_is_drawn_from_them() -> N
     assert len(reached) >= 11  # of twelve, and of those that tie with the last
 
 
+@pytest.mark.slow
 def test_random_draws_every_candidate_alike() -> None:
     counts = np.zeros(N)
     for seed in range(400):
