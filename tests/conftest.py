@@ -125,10 +125,10 @@ def write_config(tmp_path: Path, tiny_llm: Path) -> Callable[..., Path]:
     return write
 
 
-def write_small_config(folder: Path, llm: Path, /, **sections: Any) -> Path:
+def write_small_config(folder: Path, llm: Path, /, *, users: int = USERS, **sections: Any) -> Path:
     """A small data set and a config for it; keyword arguments replace sections of the config."""
     folder.mkdir(exist_ok=True)
-    made_interactions().write_parquet(folder / "interactions.parquet")
+    made_interactions(users=users).write_parquet(folder / "interactions.parquet")
     made_items().write_parquet(folder / "items.parquet")
     content = small_settings(llm)
     for name, section in sections.items():

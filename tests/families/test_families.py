@@ -62,6 +62,7 @@ def written_config(folder: Path, llm: Path, case: Case) -> Path:
     return write_small_config(
         folder,
         llm,
+        users=16,
         llm={
             "model": str(llm),
             "lora": {"r": 2, **targets},
