@@ -11,7 +11,7 @@ from dealrec.errors import NonFinite
 from dealrec.selection import banded_quota_sample, quota_sample
 
 
-def walk(scores: list[float], groups: list[int], shares: dict[int, float], budget: int) -> list[int]:
+def walk(scores: list[float], groups: list[int], shares: dict[int, float], budget: int, least: int = 1) -> list[int]:
     """The definition: from the top down under caps; unfilled, the caps are raised and the walk begins anew."""
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
     raised = 0
@@ -19,7 +19,7 @@ def walk(scores: list[float], groups: list[int], shares: dict[int, float], budge
         counts: dict[int, int] = {}
         chosen: list[int] = []
         for i in order:
-            cap = max(1, math.ceil(budget * shares.get(groups[i], 0.0) - 1e-9)) + raised
+            cap = max(least, math.ceil(budget * shares.get(groups[i], 0.0) - 1e-9)) + raised
             if len(chosen) < budget and counts.get(groups[i], 0) < cap:
                 chosen.append(i)
                 counts[groups[i]] = counts.get(groups[i], 0) + 1
@@ -32,11 +32,12 @@ def walk(scores: list[float], groups: list[int], shares: dict[int, float], budge
     st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 4)), min_size=1, max_size=30),
     st.dictionaries(st.integers(0, 5), st.floats(0, 1), max_size=4),
     st.integers(0, 35),
+    st.integers(0, 2),
 )
-def test_it_is_the_walk(rows: list[tuple[int, int]], shares: dict[int, float], budget: int) -> None:
+def test_it_is_the_walk(rows: list[tuple[int, int]], shares: dict[int, float], budget: int, least: int) -> None:
     scores, groups = [float(score) for score, _ in rows], [group for _, group in rows]
-    chosen = quota_sample(torch.tensor(scores), torch.tensor(groups), shares, budget)
-    assert chosen.tolist() == (walk(scores, groups, shares, budget) if budget else [])
+    chosen = quota_sample(torch.tensor(scores), torch.tensor(groups), shares, budget, least=least)
+    assert chosen.tolist() == (walk(scores, groups, shares, budget, least) if budget else [])
 
 
 def test_validation_says_how_many_and_the_scores_which() -> None:
@@ -80,7 +81,7 @@ def test_bands_are_walks_of_their_own(
 
     def take(among: list[int], asked: dict[int, float], count: int) -> None:
         if count > 0 and among:
-            places = walk([scores[i] for i in among], [groups[i] for i in among], asked, count)
+            places = walk([scores[i] for i in among], [groups[i] for i in among], asked, count, least=0)
             chosen.extend(among[place] for place in places)
 
     for band in range(bands):
@@ -101,6 +102,12 @@ def test_popular_targets_get_what_validation_has_of_them() -> None:
     chosen = banded_quota_sample(scores, groups, shares, {10: 0.5}, 6, bands=2)
     assert chosen.tolist() == [9, 8, 7, 19, 18, 17]
     assert quota_sample(scores, groups, shares, 6).tolist() == [9, 8, 7, 6, 5, 4]
+
+
+def test_what_validation_lacks_comes_last() -> None:
+    scores, groups, known = torch.tensor([9.0, 8.0, 7.0, 6.0]), torch.tensor([1, 2, 3, 3]), {1: 0.2, 2: 0.2, 3: 0.2}
+    assert banded_quota_sample(scores, groups, {2: 0.1, 3: 0.2}, known, 3).tolist() == [1, 2, 3]
+    assert banded_quota_sample(scores, groups, {2: 0.1, 3: 0.2}, known, 4).tolist() == [0, 1, 2, 3]
 
 
 def test_what_is_no_score_is_refused() -> None:

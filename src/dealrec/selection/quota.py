@@ -9,14 +9,14 @@ from torch import Tensor
 from dealrec.selection.scores import require_finite
 
 
-def quota_sample(scores: Tensor, groups: Tensor, shares: Mapping[int, float], budget: int) -> Tensor:
+def quota_sample(scores: Tensor, groups: Tensor, shares: Mapping[int, float], budget: int, *, least: int = 1) -> Tensor:
     """Indices of exactly min(budget, n) samples, the best first, no repeats: int64.
 
     scores: [n], finite. groups: [n], an integer per sample: its target item, or a cluster of targets. shares: of each
     group in validation; absent means 0. From the top of the scores down (of equal ones the lower index first), at most
-    max(1, ceil(budget * share)) of a group are taken; where that leaves the budget unfilled, every cap is raised by one
-    and the walk begins anew. What a signal ranks highest repeats a few targets; so validation says how many samples a
-    target gets, and the signal which.
+    max(least, ceil(budget * share)) of a group are taken; where that leaves the budget unfilled, every cap is raised by
+    one and the walk begins anew. What a signal ranks highest repeats a few targets; so validation says how many samples
+    a target gets, and the signal which.
 
     >>> scores, groups = torch.tensor([9.0, 8.0, 7.0, 1.0]), torch.tensor([5, 5, 5, 6])
     >>> quota_sample(scores, groups, {5: 0.6}, 3)  # two of 5, one of 6
@@ -32,7 +32,7 @@ def quota_sample(scores: Tensor, groups: Tensor, shares: Mapping[int, float], bu
         return torch.zeros(0, dtype=torch.int64)
     order = scores.double().argsort(descending=True, stable=True)
     names, group_of = groups[order].unique(return_inverse=True)
-    caps = torch.tensor([max(1, math.ceil(budget * shares.get(name, 0.0) - 1e-9)) for name in names.tolist()])
+    caps = torch.tensor([max(least, math.ceil(budget * shares.get(name, 0.0) - 1e-9)) for name in names.tolist()])
     rounds = (_place_in_group(group_of) + 1 - caps[group_of]).clamp_min(0)  # that caps are raised until one is reached
     last = int(rounds.sort().values[count - 1])
     return order[rounds <= last][:count]
@@ -51,13 +51,13 @@ def banded_quota_sample(
 
     scores, groups, shares: as in `quota_sample`. popularity: of each group in training; absent means 0. Groups are
     sorted by popularity into at most so many bands of about one share in validation each, equally popular ones into
-    one; each band gets samples in proportion to its share, in it chosen by `quota_sample`; what a band cannot fill is
-    chosen so among all others. At least one of a target is, over the many rare ones, more than validation has of them,
-    and popular ones lose: bands hold the balance.
+    one; each band gets samples in proportion to its share, in it chosen by `quota_sample` with no least number; what a
+    band cannot fill is chosen so among all others. At least one of a group, over the many rare ones, is more than
+    validation has of them: bands hold the balance, and groups that validation lacks come last.
 
     >>> scores, groups = torch.tensor([9.0, 8.0, 7.0, 1.0, 0.5]), torch.tensor([5, 6, 7, 8, 8])
-    >>> banded_quota_sample(scores, groups, {8: 0.5, 7: 0.5}, {8: 0.9}, 2, bands=2)  # of 8 one, and one of the rare
-    tensor([0, 3])
+    >>> banded_quota_sample(scores, groups, {8: 0.5, 7: 0.5}, {8: 0.9}, 2, bands=2)  # validation lacks 5 and 6
+    tensor([2, 3])
     """
     if bands < 1:
         raise ValueError(f"bands must be at least 1, not {bands}")
@@ -78,9 +78,9 @@ def banded_quota_sample(
     for band, count in enumerate(ends.diff(prepend=ends.new_zeros(1)).tolist()):
         rows = (band_of[group_of] == band).nonzero().flatten()
         within = {name: part / of_bands[band].item() for name, part in shares.items()} if count else {}
-        taken[rows[quota_sample(scores[rows], groups[rows], within, count)]] = True
+        taken[rows[quota_sample(scores[rows], groups[rows], within, count, least=0)]] = True
     rest = (~taken).nonzero().flatten()
-    taken[rest[quota_sample(scores[rest], groups[rest], shares, budget - int(taken.sum()))]] = True
+    taken[rest[quota_sample(scores[rest], groups[rest], shares, budget - int(taken.sum()), least=0)]] = True
     rows = taken.nonzero().flatten()
     return rows[scores[rows].double().argsort(descending=True, stable=True)]
 

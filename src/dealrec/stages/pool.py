@@ -30,4 +30,4 @@ def run(context: Context) -> None:
 def stage(config: Config) -> Stage:
     """It reads what its method does."""
     signals = files_of(pool_method(config).reads({}))
-    return Stage("pool", 1, run, (*DATA_FILES, *signals), (*SEEDS, "pool"), method_files)
+    return Stage("pool", 2, run, (*DATA_FILES, *signals), (*SEEDS, "pool"), method_files)

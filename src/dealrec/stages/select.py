@@ -187,4 +187,4 @@ def stage(config: Config) -> Stage:
     """It reads what the methods of all arms do."""
     signals = signals_of(config)
     pool = ("pool/pool.parquet",) if reads_pool(signals) else ()
-    return Stage("select", 4, run, (*DATA_FILES, *pool, *files_of(signals)), (*SEEDS, "select"), method_files)
+    return Stage("select", 5, run, (*DATA_FILES, *pool, *files_of(signals)), (*SEEDS, "select"), method_files)

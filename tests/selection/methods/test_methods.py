@@ -169,9 +169,9 @@ def test_half_are_active_users_and_half_of_each_cluster() -> None:
 def test_a_quota_takes_the_best_of_each_target_as_validation_has_them(name: str, columns: list[str]) -> None:
     scores = {column: [9.0, 8.0, 7.0, 6.0, 5.0, 4.0] for column in columns}
     rows = {"sample_id": range(6), "target": [1, 1, 1, 2, 2, 3], "valid_share": [0.5] * 3 + [0.25] * 2 + [0.0]}
-    table = pl.DataFrame({**rows, **scores})
-    assert select(name, table, 4)["sample_id"].to_list() == [0, 1, 3, 5]
-    assert select(name, table, 4)["reason"].to_list() == [
+    table = pl.DataFrame({**rows, **scores, "train_share": [0.5] * 3 + [0.3] * 2 + [0.2]})
+    assert select(name, table, 4, spread="quota")["sample_id"].to_list() == [0, 1, 3, 5]
+    assert select(name, table, 4, spread="quota")["reason"].to_list() == [
         *("no. 1 of its target, 50% of validation", "no. 2 of its target, 50% of validation"),
         *("no. 1 of its target, 25% of validation", "no. 1 of its target, 0% of validation"),
     ]
@@ -182,6 +182,7 @@ def test_a_quota_takes_the_best_of_each_target_as_validation_has_them(name: str,
 def test_a_quota_of_clusters_takes_the_best_of_each_as_validation_has_them() -> None:
     """Targets that never repeat, in two clusters of which validation has three of four and none."""
     rows = {"sample_id": range(6), "target": range(6), "valid_share": [0.0] * 6, "influence": [9.0, 8, 7, 6, 5, 4]}
+    rows["train_share"] = [1 / 6] * 6
     clusters = {"target_cluster": [4, 4, 4, 4, 7, 7], "cluster_share": [0.75] * 4 + [0.0] * 2}
     table = pl.DataFrame({**rows, **clusters})
     selected = select("influence-quota", table, 4, spread="cluster-quota")
@@ -195,17 +196,17 @@ def test_a_quota_by_popularity_gives_popular_targets_their_share() -> None:
     rows = {"sample_id": range(8), "target": [0, 1, 2, 3, 4, 4, 4, 4], "valid_share": [0.125] * 4 + [0.5] * 4}
     scores = {"train_share": [0.125] * 4 + [0.5] * 4, "influence": [9.0, 8, 7, 6, 5, 4, 3, 2]}
     table = pl.DataFrame({**rows, **scores})
-    selected = select("influence-quota", table, 4, spread="popularity-quota")
+    selected = select("influence-quota", table, 4)
     assert selected["sample_id"].to_list() == [0, 1, 4, 5]
     assert selected["reason"][3] == "no. 2 of its target, 50% of validation"
-    assert select("influence-quota", table, 4)["sample_id"].to_list() == [0, 1, 2, 3]
-    assert METHODS["influence-quota"].reads({"spread": "popularity-quota"})[3:] == ("train_share",)
+    assert select("influence-quota", table, 4, spread="quota")["sample_id"].to_list() == [0, 1, 2, 3]
 
 
 def test_an_option_asks_for_its_signals_alone() -> None:
     method = METHODS["influence-quota"]
-    assert method.reads({}) == method.reads({"spread": "top"}) == ("influence", "target", "valid_share")
-    assert method.reads({"spread": "cluster-quota"})[3:] == ("target_cluster", "cluster_share")
+    shares = ("train_share", "valid_share")
+    assert method.reads({}) == method.reads({"spread": "top"}) == ("influence", "target", *shares)
+    assert method.reads({"spread": "cluster-quota"})[4:] == ("target_cluster", "cluster_share")
     unknown = {"spread": {"top": ("text_embeding",)}}
     with pytest.raises(ConfigError, match="Did you mean text_embedding"):
         method_of("mine", SimpleNamespace(select=len, SIGNALS=(), OPTION_SIGNALS=unknown))
@@ -216,6 +217,7 @@ def test_both_drops_count_by_rank() -> None:
         {
             "sample_id": [0, 1, 2],
             "target": [1, 2, 3],
+            "train_share": [0.1] * 3,
             "valid_share": [0.1] * 3,
             "loss_drop": [1e6, 2.0, 1.0],  # ranks 3, 2, 1
             "surrogate_loss_drop": [0.1, 0.3, 0.2],  # ranks 1, 3, 2

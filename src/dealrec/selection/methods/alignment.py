@@ -3,15 +3,20 @@
 import polars as pl
 import torch
 
-from dealrec.columns import ALIGNMENT, TARGET, VALID_SHARE
+from dealrec.columns import ALIGNMENT, TARGET, TRAIN_SHARE, VALID_SHARE
 from dealrec.selection.methods.spread import SPREAD_SIGNALS, Spread, spread_selection
 
-SIGNALS = (ALIGNMENT, TARGET, VALID_SHARE)
+SIGNALS = (ALIGNMENT, TARGET, TRAIN_SHARE, VALID_SHARE)
 OPTION_SIGNALS = SPREAD_SIGNALS
 
 
 def select(
-    signals: pl.DataFrame, budget: int, generator: torch.Generator, *, spread: Spread = "quota", share: float = 0.1
+    signals: pl.DataFrame,
+    budget: int,
+    generator: torch.Generator,
+    *,
+    spread: Spread = "popularity-quota",
+    share: float = 0.1,
 ) -> pl.DataFrame:
     """The largest product with the validation gradient. spread, share: see `spread_sample`."""
     scores = signals[ALIGNMENT].to_torch()

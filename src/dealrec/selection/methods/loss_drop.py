@@ -3,15 +3,20 @@
 import polars as pl
 import torch
 
-from dealrec.columns import LOSS_DROP, TARGET, VALID_SHARE
+from dealrec.columns import LOSS_DROP, TARGET, TRAIN_SHARE, VALID_SHARE
 from dealrec.selection.methods.spread import SPREAD_SIGNALS, Spread, spread_selection
 
-SIGNALS = (LOSS_DROP, TARGET, VALID_SHARE)
+SIGNALS = (LOSS_DROP, TARGET, TRAIN_SHARE, VALID_SHARE)
 OPTION_SIGNALS = SPREAD_SIGNALS
 
 
 def select(
-    signals: pl.DataFrame, budget: int, generator: torch.Generator, *, spread: Spread = "quota", share: float = 0.1
+    signals: pl.DataFrame,
+    budget: int,
+    generator: torch.Generator,
+    *,
+    spread: Spread = "popularity-quota",
+    share: float = 0.1,
 ) -> pl.DataFrame:
     """The largest loss drop. spread, share: see `spread_sample`."""
     scores = signals[LOSS_DROP].to_torch()

@@ -18,9 +18,7 @@ _GROUPS = {
     "popularity-quota": _OF_TARGET,
     "cluster-quota": (TARGET_CLUSTER, CLUSTER_SHARE, "cluster"),
 }
-SPREAD_SIGNALS = {  # beside those of quota
-    "spread": {"popularity-quota": (TRAIN_SHARE,), "cluster-quota": (TARGET_CLUSTER, CLUSTER_SHARE)}
-}
+SPREAD_SIGNALS = {"spread": {"cluster-quota": (TARGET_CLUSTER, CLUSTER_SHARE)}}  # beside those of the data
 
 
 def spread_sample(
@@ -29,15 +27,16 @@ def spread_sample(
     budget: int,
     generator: torch.Generator,
     *,
-    spread: Spread = "quota",
+    spread: Spread = "popularity-quota",
     share: float = 0.1,
 ) -> Tensor:
     """Indices of the rows to take, the best first.
 
-    spread: quota: the best of each target, as many as its share in validation (at least one); popularity-quota: the
-    same within twenty bands of the targets' popularity in training, of which each gets its share in validation;
-    cluster-quota: as quota, of clusters of targets whose titles are alike, for data where targets hardly repeat;
-    best-share: a uniform draw among the best `share`; top: the highest scores, whatever their targets.
+    spread: popularity-quota: the best of each target, as many as its share in validation, and of twenty bands of the
+    targets' popularity in training each its share in validation, or popular ones would be too few; quota: the same
+    without bands, at least one of each target; cluster-quota: as quota, of clusters of targets whose titles are alike,
+    for data where targets hardly repeat; best-share: a uniform draw among the best `share`; top: the highest scores,
+    whatever their targets.
     """
     if spread == "top":
         return top(scores, budget)
