@@ -18,7 +18,7 @@ from dealrec.engine.runner import LOCK, run
 from dealrec.engine.stage import Silent
 from dealrec.errors import ConfigError, DealrecError, RunDirectoryError
 from dealrec.estimates import Estimate, Estimates, Plan, estimate
-from dealrec.estimates.plans import planned
+from dealrec.estimates.dry_run import planned
 from dealrec.stages.pipeline import stages as declared
 from dealrec.stages.pipeline import stages_until
 from tests.conftest import Cli, made_interactions, made_items, small_settings
@@ -71,7 +71,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def plans(config: Config, run_dir: Path) -> dict[str, Plan]:
-    return {plan.stage.name: plan.plan for plan in planned(config, run_dir, STAGES)}
+    return {stage.name: estimate.plan for stage, estimate, _ in planned(config, run_dir, STAGES)}
 
 
 def test_every_stage_has_a_row_with_its_cost_or_the_reason_why_not(estimates: dict[str, Estimate]) -> None:

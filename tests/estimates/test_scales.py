@@ -1,4 +1,4 @@
-"""From small runs to the whole, by hand arithmetic: the scaling, the table of what costs grow with, and the cuts."""
+"""From small runs to the whole, by hand arithmetic: the scaling, the table of what costs grow with, the small data."""
 
 import fnmatch
 from collections.abc import Callable, Mapping
@@ -13,9 +13,8 @@ from dealrec.config.files import load
 from dealrec.engine.measure import Cost
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Silent
-from dealrec.estimates.cuts import OCCURRING, some_rows, write_cut
-from dealrec.estimates.scales import SCALES, Work, work_of
-from dealrec.estimates.scaling import Axis, scaled
+from dealrec.estimates.piece import OCCURRING, some_rows, write_with_titles
+from dealrec.estimates.scales import SCALES, Axis, Work, scaled, work_of
 from dealrec.stages import STAGE_NAMES
 from dealrec.stages.pipeline import stages as declared
 from dealrec.stages.pipeline import stages_until
@@ -39,49 +38,52 @@ class Stage:
 
 def test_imports_count_once_and_the_rest_by_what_it_grows_with() -> None:
     stage = Stage(lambda sizes: 5 + 0.5 * sizes["a"] + 3 * sizes["b"])
-    seconds, peak = scaled(stage, [Axis("a", 2, 8, whole=40), Axis("b", 1, 2, whole=30)])
-    assert stage.sizes == [{"a": 2, "b": 1}] * 2 + [{"a": 10, "b": 1}, {"a": 2, "b": 3}]
+    cost = scaled(stage, Work([Axis("a", 2, whole=40), Axis("b", 1, whole=30)]))
+    assert stage.sizes == [{"a": 2, "b": 1}] * 2 + [{"a": 8, "b": 1}, {"a": 2, "b": 4}]
     whole = 100 + 5 + 0.5 * 40 + 3 * 30
-    assert seconds.tolist() == pytest.approx([whole, 2 * whole])
-    assert peak == 40
+    assert (cost.wall_seconds, cost.cpu_seconds) == pytest.approx((whole, 2 * whole))
+    assert cost.peak_memory_bytes == 40
 
 
 def test_an_axis_grows_until_it_shows_and_not_beyond_the_run() -> None:
-    """A thousandth of a second is not to be seen: the steps are 8, 4 x 8 and 16 x 8, then the run itself is done."""
-    stage = Stage(lambda sizes: 1 + 0.001 * sizes["a"])
-    assert scaled(stage, [Axis("a", 2, 8, whole=100)])[0][0] == pytest.approx(101 + 0.1)
-    assert [sizes["a"] for sizes in stage.sizes] == [2, 2, 10, 34, 100]
-    stage = Stage(lambda sizes: 1 + 0.001 * sizes["a"])
-    assert scaled(stage, [Axis("a", 2, 8, whole=10**6)])[0][0] == pytest.approx(101 + 1000)
-    assert [sizes["a"] for sizes in stage.sizes] == [2, 2, 10, 34, 130]
+    """A thousandth of a second is not to be seen at 4 x 2 and 16 x 2; then the run itself is done, or 64 x 2."""
+    for whole, larger in ((100, [8, 32, 100]), (10**6, [8, 32, 128])):
+        stage = Stage(lambda sizes: 1 + 0.001 * sizes["a"])
+        assert seconds(stage, Axis("a", 2, whole=whole)) == pytest.approx(101 + 0.001 * whole)
+        assert [sizes["a"] for sizes in stage.sizes] == [2, 2, *larger]
 
 
 def test_what_is_gone_through_several_times_counts_as_often() -> None:
-    """7 epochs over 80 units, of which 10 are tried for one."""
+    """7 epochs over 80 units, of which 8 are tried for one."""
     stage = Stage(lambda sizes: 4 + 1.5 * sizes["units"])
-    assert scaled(stage, [Axis("units", 2, 8, whole=80, times=7)])[0][0] == pytest.approx(100 + 4 + 1.5 * 80 * 7)
+    assert seconds(stage, Axis("units", 2, whole=80, times=7)) == pytest.approx(100 + 4 + 1.5 * 80 * 7)
 
 
 def test_data_that_are_few_are_gone_through_more_often() -> None:
     """10 units can be seen no slower than once; 100 epochs of them can."""
     stage = Stage(lambda sizes: 4 + 0.01 * sizes["units"] * sizes.get("some.epochs", 1))
-    axis = Axis("units", 256, 768, whole=10, per="some.epochs", times=100)
-    assert scaled(stage, [axis])[0][0] == pytest.approx(100 + 4 + 0.01 * 10 * 100)
-    assert stage.sizes == [{"units": 10}] * 2 + [{"units": 10, "some.epochs": 78}]
+    axis = Axis("units", 192, whole=10, per="some.epochs", times=100)
+    assert seconds(stage, axis) == pytest.approx(100 + 4 + 0.01 * 10 * 100)
+    assert stage.sizes == [{"units": 10}] * 2 + [{"units": 10, "some.epochs": 77}]
 
 
 def test_everything_but_what_is_done_once_is_done_for_each_arm() -> None:
     """Two arms in small, six in all, each with 30 users; 50 titles for all of them."""
     stage = Stage(lambda sizes: sizes["titles"] + 2 * (3 + sizes["users"]))
-    axes = [Axis("titles", 0, 8, once=True, whole=50), Axis("users", 1, 4, whole=30)]
-    assert scaled(stage, axes, repeats=6 / 2)[0][0] == pytest.approx(100 + 50 + 6 * (3 + 30))
+    axes = [Axis("titles", 2, once=True, whole=50), Axis("users", 1, whole=30)]
+    once_more = 2 * 2  # titles of the smallest run, which is repeated as a whole
+    assert seconds(stage, *axes, repeats=6 / 2) == pytest.approx(100 + 50 + once_more + 6 * (3 + 30))
     stage = Stage(lambda sizes: 2 * (3 + sizes["users"]))
-    assert scaled(stage, axes[1:], repeats=0.0)[0][0] == pytest.approx(100)  # all of them are there
+    assert seconds(stage, axes[1], repeats=0.0) == pytest.approx(100)  # all of them are there
 
 
 def test_a_stage_that_nothing_makes_larger_takes_what_its_small_run_took() -> None:
-    assert scaled(Stage(lambda _sizes: 3.0), [])[0][0] == 103
-    assert scaled(Stage(lambda sizes: 5.0 - sizes["a"]), [Axis("a", whole=3)])[0][0] == 104
+    assert seconds(Stage(lambda _sizes: 3.0)) == 103
+    assert seconds(Stage(lambda sizes: 5.0 - sizes["a"]), Axis("a", whole=3)) == 104
+
+
+def seconds(stage: Stage, *axes: Axis, repeats: float = 1.0) -> float:
+    return scaled(stage, Work([*axes], repeats=repeats)).wall_seconds
 
 
 @pytest.fixture
@@ -167,25 +169,24 @@ def test_some_rows_are_blocks_of_like_length() -> None:
     assert some_rows(samples, 100, block=4).equals(samples)
 
 
-def test_a_cut_keeps_the_lengths_of_histories_and_reads_few_titles(write_config: Write, tmp_path: Path) -> None:
+def test_with_few_titles_histories_keep_their_lengths(write_config: Write, tmp_path: Path) -> None:
     config = load(write_config(data={"split": "leave-last-out", "warm_share": 0.5}))
     made_interactions(users=80, items=200).write_parquet(tmp_path / "interactions.parquet")
     made_items(items=200).write_parquet(tmp_path / "items.parquet")
     run(config, tmp_path / "run", stages_until(config, "data"), progress=Silent())
-    whole, cuts = tmp_path / "run" / "data", {titles: tmp_path / str(titles) for titles in (64, 128, None)}
+    whole, cuts = tmp_path / "run" / "data", {titles: tmp_path / str(titles) for titles in (64, 128, 300)}
     for titles, cut in cuts.items():
-        write_cut(whole, cut, rows={"samples-warm": 10}, titles=titles)
+        write_with_titles(whole, cut, titles)
     items = {titles: pl.read_parquet(cut / "items.parquet") for titles, cut in cuts.items()}
     assert [len(table) for table in items.values()] == [64, 128, 200]
     assert items[64]["item_index"].to_list() == list(range(1, 65))
     for part in ("train", "valid", "test", "warm"):
         few, before = (pl.read_parquet(folder / f"samples-{part}.parquet") for folder in (cuts[64], whole))
-        assert len(few) == (10 if part == "warm" else len(before))
         occurring = {*few["target"], *few["history"].explode().drop_nulls()}
         assert len(occurring) <= OCCURRING
         assert all(occurring <= set(table["item_id"]) for table in items.values())
-        same = before.join(few, on="sample_id", how="semi").sort("sample_id")
-        assert few["history"].list.len().to_list() == same["history"].list.len().to_list()
+        assert few["sample_id"].equals(before["sample_id"])
+        assert few["history"].list.len().equals(before["history"].list.len())
     for part in ("train", "valid", "test"):
         few, before = (pl.read_parquet(folder / f"interactions-{part}.parquet") for folder in (cuts[64], whole))
         assert few.drop("item_id").equals(before.drop("item_id"))

@@ -19,9 +19,7 @@ from dealrec.engine.runner import LOCK, opened, run
 from dealrec.engine.stage import Progress, Silent, link_folder
 from dealrec.engine.workers import in_processes
 from dealrec.errors import ConfigError
-from dealrec.estimates import estimate
-from dealrec.estimates.plans import Plan
-from dealrec.estimates.results import Estimates
+from dealrec.estimates import Estimates, Plan, estimate
 from dealrec.stages.context import Stage
 from dealrec.stages.pipeline import results
 

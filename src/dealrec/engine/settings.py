@@ -1,7 +1,7 @@
 """What the engine needs of a pipeline's settings, and which of them make a result what it is."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +23,19 @@ def recorded(config: Settings, names: Iterable[str]) -> dict[str, Any]:
     """The settings of these dotted names in full, but for sections that nothing reads."""
     dumped, unread = config.model_dump(mode="json"), config.unread_sections()
     return {name: _at(dumped, name) for name in names if name.partition(".")[0] not in unread}
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted name and the value of each setting in nested mappings; an empty one is a value.
+
+    >>> dict(leaves({"seed": 0, "data": {"split": "time", "columns": {"user": "u"}}, "select": {"arms": {}}}))
+    {'seed': 0, 'data.split': 'time', 'data.columns.user': 'u', 'select.arms': {}}
+    """
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def deviations(settings: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:

@@ -154,12 +154,9 @@ class Context(Generic[SettingsT]):
         that cannot change it; inputs: what it reads of the stage's inputs; None: all of them. given: as `Origin.part`
         has it.
         """
-        sources = self.inputs if inputs is None else inputs
-        key = self.origin.part(name, without=without, inputs=sources, given=given) if self.origin else ""
-        folder = self.out / UNITS
-        folder.mkdir(parents=True, exist_ok=True)
-        unit = folder / f"{name}@{key[:16]}"
-        cost = folder / f"{unit.name}.json"
+        key, unit = self.unit_place(name, without=without, inputs=inputs, given=given)
+        unit.parent.mkdir(parents=True, exist_ok=True)
+        cost = unit.with_name(f"{unit.name}.json")
 
         # The cost is written before the unit has its name, so that a kill in between has the unit made again.
         def carry(staging: Path) -> None:
@@ -185,6 +182,14 @@ class Context(Generic[SettingsT]):
         link_folder(unit, self.out / name)
         self.units[name] = key
         return self.out / name
+
+    def unit_place(
+        self, name: str, *, without: Collection[str] = (), inputs: Collection[str] | None = None, given: Any = None
+    ) -> tuple[str, Path]:
+        """The fingerprint of a unit, and where it lies until the stage is complete; made of what `unit` says."""
+        sources = self.inputs if inputs is None else inputs
+        key = self.origin.part(name, without=without, inputs=sources, given=given) if self.origin else ""
+        return key, self.out / UNITS / f"{name}@{key[:16]}"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""The estimate of a run: what a small run of each stage comes to, scaled."""
+"""The estimate of a run: which stages would run, and what a small run of each comes to, scaled."""
 
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,16 +12,15 @@ from tempfile import TemporaryDirectory
 
 from dealrec.config import Config
 from dealrec.devices import compute_device
+from dealrec.engine.leftovers import finished_shards, finished_units
 from dealrec.engine.manifest import Manifest, thread_count
 from dealrec.engine.measure import Cost
-from dealrec.engine.runner import refuse_foreign_directory
+from dealrec.engine.runner import State, refuse_foreign_directory, states
 from dealrec.engine.stage import Progress, Silent
-from dealrec.errors import RunDirectoryError
+from dealrec.errors import DealrecError, RunDirectoryError
 from dealrec.estimates.piece import Piece
-from dealrec.estimates.plans import Planned, planned
-from dealrec.estimates.results import Estimate, Estimates
-from dealrec.estimates.scales import SCALES, work_of
-from dealrec.estimates.scaling import scaled
+from dealrec.estimates.results import Estimate, Estimates, Plan
+from dealrec.estimates.scales import OF_ARMS, SCALES, scaled, work_of
 from dealrec.stages.context import Stage
 from dealrec.stages.pipeline import stages_until
 
@@ -39,55 +39,72 @@ def estimate(
     up to date are not measured. Raises DealrecError as `run` would before its first costly stage, and where a stage
     refuses to run in small.
     """
-    start, estimates = time.perf_counter(), list[Estimate]()
-    plans = _plans(config, run_dir, stages or stages_until(config, until))
+    start, progress, measured = time.perf_counter(), progress or Silent(), list[Estimate]()
+    try:
+        _refuse_unusable(run_dir)
+        plans = list(planned(config, run_dir, stages or stages_until(config, until)))
+    except OSError as error:
+        raise RunDirectoryError(f"Cannot use {run_dir}: {error.strerror}", "Choose another --run-dir.") from error
     with TemporaryDirectory(prefix="dealrec-") as name:
         piece = Piece(config, Path(name))
-        for plan in plans:
-            estimates.append(_estimate(piece, plan, run_dir, progress or Silent()))
+        for stage, plan, finished in plans:
+            if not plan.past:
+                plan = _measured(piece, stage, plan, finished, progress)
+            elif stage.name in ("data", *SCALES):
+                piece.keep(stage, run_dir)
+            measured.append(plan)
     import torch  # only now, since the first stage that needs it pays for it, here as in a run
 
     device = compute_device()
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return Estimates(estimates, time.perf_counter() - start, device_name, thread_count(), tuple(piece.warnings))
+    return Estimates(measured, time.perf_counter() - start, device_name, thread_count(), tuple(piece.warnings))
 
 
-def _plans(config: Config, run_dir: Path, stages: Sequence[Stage]) -> list[Planned]:
-    """What a run would do; raises RunDirectoryError where it could not work in the run directory."""
-    try:
-        refuse_foreign_directory(run_dir)
-        parent = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            code = errno.EACCES if parent.is_dir() else errno.ENOTDIR
-            raise OSError(code, os.strerror(code))
-        return list(planned(config, run_dir, stages))
-    except OSError as error:
-        raise RunDirectoryError(f"Cannot use {run_dir}: {error.strerror}", "Choose another --run-dir.") from error
+def _refuse_unusable(run_dir: Path) -> None:
+    """Raise RunDirectoryError for a folder of something else, OSError where none can be made or written."""
+    refuse_foreign_directory(run_dir)
+    parent = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        code = errno.EACCES if parent.is_dir() else errno.ENOTDIR
+        raise OSError(code, os.strerror(code))
 
 
-def _estimate(piece: Piece, plan: Planned, run_dir: Path, progress: Progress) -> Estimate:
-    """Of a stage: what it took where it is up to date, else from small runs, whose outcome later ones read."""
-    stage, name = plan.stage, plan.stage.name
-    estimate = Estimate(name, plan.plan)
-    if plan.manifest:
-        if name in ("data", *SCALES):
-            piece.keep(stage, run_dir)
-        return _at_cost(estimate, plan.manifest)
-    if name == "data":
+def planned(config: Config, run_dir: Path, stages: Sequence[Stage]) -> Iterator[tuple[Stage, Estimate, frozenset[str]]]:
+    """Each stage with what a run would do about it, at what it took where it is up to date; and what it has finished.
+
+    What a stage reads is known only while all stages before it are up to date. Of one after those it is said that it
+    will run, and no units or shards are looked for.
+    """
+    complete: dict[str, Manifest] = {}
+    for stage, state, manifest in states(config, run_dir, stages):
+        if state is State.COMPLETE and manifest is not None:
+            complete[stage.name] = manifest
+            yield stage, _at_cost(Estimate(stage.name, Plan.UP_TO_DATE), manifest), frozenset()
+            continue
+        finished = frozenset[str]()
+        if stage is stages[len(complete)]:
+            with suppress(DealrecError):  # a file of the user's that is gone
+                parts = finished_units if stage.name in OF_ARMS else finished_shards
+                finished = parts(stage, config, run_dir, complete=complete)
+        plan = Plan.RUNNING if state is State.RUNNING else Plan.RESUMES if finished else Plan.WILL_RUN
+        yield stage, Estimate(stage.name, plan), finished
+
+
+def _measured(
+    piece: Piece, stage: Stage, estimate: Estimate, finished: Collection[str], progress: Progress
+) -> Estimate:
+    """With what small runs of the stage come to, whose outcome later ones read."""
+    if stage.name == "data":
         progress.say("reading the data ...")
         return _at_cost(estimate, piece.run(stage, {}))
-    if name not in SCALES:
+    if stage.name not in SCALES:
         return replace(estimate, notes=("not estimated: a matter of seconds",))
-    progress.say(f"measuring a piece of {name} ...")
-    work = work_of(stage, piece.config, piece.outcomes["data"], finished=plan.finished)
-    with progress.bar(name):
-        (wall, cpu), peak = scaled(partial(piece.run, stage), work.axes, repeats=work.repeats)
-    return replace(
-        _at_cost(estimate, Cost(float(wall), float(cpu), peak)),
-        figures=work.figures,
-        at_most=None if work.most is None else float(wall) * work.most,
-        notes=tuple(work.notes),
-    )
+    progress.say(f"measuring a piece of {stage.name} ...")
+    work = work_of(stage, piece.config, piece.outcomes["data"], finished=finished)
+    with progress.bar(stage.name):
+        cost = scaled(partial(piece.run, stage), work)
+    at_most = None if work.most is None else cost.wall_seconds * work.most
+    return _at_cost(replace(estimate, figures=work.figures, at_most=at_most, notes=work.notes), cost)
 
 
 def _at_cost(estimate: Estimate, cost: Cost | Manifest) -> Estimate:

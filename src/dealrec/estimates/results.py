@@ -1,8 +1,16 @@
 """What an estimate comes to, stage by stage and in all."""
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
-from dealrec.estimates.plans import Plan
+
+class Plan(StrEnum):
+    """What a run would do about a stage."""
+
+    UP_TO_DATE = "up to date"
+    RESUMES = "resumes"
+    RUNNING = "running"
+    WILL_RUN = "will run"
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,12 @@ class Estimates:
 
     @property
     def to_do(self) -> list[Estimate]:
-        """The stages that would run."""
+        """The stages that would run; what follows is of these."""
         return [stage for stage in self.stages if not stage.past]
 
     @property
     def seconds(self) -> float:
-        """Of all that would run and has an estimate."""
+        """Of all that have an estimate."""
         return sum(stage.seconds or 0.0 for stage in self.to_do)
 
     @property
@@ -59,7 +67,7 @@ class Estimates:
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """The largest of those of the stages that would run."""
+        """The largest."""
         return max((stage.peak_memory_bytes or 0 for stage in self.to_do), default=0) or None
 
     def until(self, stage: str) -> "Estimates":
