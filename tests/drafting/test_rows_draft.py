@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from dealrec.config.files import load
-from dealrec.drafting.rows import rows_draft
+from dealrec.drafting.looks import Look
+from dealrec.drafting.rows import look_at_rows
 from dealrec.errors import DataError
 from tests.conftest import Cli, made_interactions, made_items
 
@@ -150,9 +151,13 @@ def pairs(count: int | None = None) -> list[dict[str, Any]]:
 
 def drafted(*paths: Path, ask: Any = None, **said: Any) -> dict[str, Any]:
     """The guesses by their keys without `data.`."""
-    draft = rows_draft(paths, said={f"data.{key}": value for key, value in said.items()}, ask=ask, most=10)
-    assert draft is not None
-    return {guess.key.removeprefix("data."): guess.value for guess in draft.guesses}
+    found = look(*paths, ask=ask, **said)
+    assert found is not None
+    return {guess.key.removeprefix("data."): guess.value for guess in found.guesses}
+
+
+def look(*paths: Path, ask: Any = None, **said: Any) -> Look | None:
+    return look_at_rows(paths, {f"data.{key}": value for key, value in said.items()}, ask, most=10)
 
 
 class TestParts:
@@ -172,10 +177,10 @@ class TestParts:
     def test_those_beside_have_to_hold_such_rows(self, tmp_path: Path) -> None:
         write(tmp_path / "train.jsonl", pairs(20))
         write(tmp_path / "test.jsonl", [{"answer": "x"}])
-        draft = rows_draft([tmp_path / "train.jsonl"], said={}, ask=None, most=10)
-        assert draft is not None
-        assert set(draft.files) == {"rows"}
-        assert "test.jsonl is left out" in str(draft.notes)
+        found = look(tmp_path / "train.jsonl")
+        assert found is not None
+        assert found.figures.keys() == {"layout", "looked_at", "rows"}
+        assert "test.jsonl is left out" in str(found.notes)
 
     def test_of_several_by_name_or_in_order(self, tmp_path: Path, cli: Cli) -> None:
         paths = [tmp_path / f"{name}.jsonl" for name in ("a", "aims", "last")]
@@ -209,7 +214,7 @@ class TestParts:
         monkeypatch.chdir(tmp_path)
         assert len(drafted()["rows"]) == 2
         made_items().write_csv(tmp_path / "items.csv")
-        assert rows_draft([], said={}, ask=None, most=10) is None
+        assert look() is None
 
     def test_sizes_go_with_the_rows(self, tmp_path: Path, cli: Cli) -> None:
         out = tmp_path / "config.yaml"
@@ -274,11 +279,11 @@ class TestColumns:
         assert self.of(tmp_path, said=both, **fields) == {}
         with pytest.raises(DataError, match="no value in 'absent'; there are: history, seen"):
             self.of(tmp_path, said={"columns.history": "absent"}, **fields)
-        assert rows_draft([tmp_path / "rows.jsonl"], said={"data.format": "table"}, ask=None, most=10) is None
+        assert look(tmp_path / "rows.jsonl", format="table") is None
 
     def test_texts_may_be_called_anything_if_it_is_said(self, tmp_path: Path) -> None:
         write(tmp_path / "rows.jsonl", [{"question": "p", "reply": "c"}] * 3)
-        assert rows_draft([tmp_path / "rows.jsonl"], said={}, ask=None, most=10) is None
+        assert look(tmp_path / "rows.jsonl") is None
         said = {"columns.prompt": "question", "columns.completion": "reply"}
         assert drafted(tmp_path / "rows.jsonl", **said)["format"] == "rows"
 
@@ -316,4 +321,4 @@ def test_interactions_and_items_are_no_training_rows(tmp_path: Path) -> None:
     reviews = made_interactions().with_columns(text=pl.lit("I liked it"), prompt=pl.lit(1), completion=pl.lit(2))
     reviews.write_parquet(tmp_path / "reviews.parquet")
     for names in (["log"], ["items"], ["log", "items"], ["reviews", "items"]):
-        assert rows_draft([tmp_path / f"{name}.parquet" for name in names], said={}, ask=None, most=10) is None
+        assert look(*(tmp_path / f"{name}.parquet" for name in names)) is None

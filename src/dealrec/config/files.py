@@ -151,6 +151,15 @@ def section_of(raw: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
     return raw, last
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their dotted names as nested mappings."""
+    raw: dict[str, Any] = {}
+    for key, value in values.items():
+        section, last = section_of(raw, key)
+        section[last] = value
+    return raw
+
+
 def _set(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:

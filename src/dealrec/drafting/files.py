@@ -1,14 +1,13 @@
 """Which files are looked at: those that were named, and what there is beside them or in a folder."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dealrec.data.readers.parts import is_table
 from dealrec.data.readers.tables import READERS
 from dealrec.drafting.preview import RECBOLE, Preview, is_release, preview
-from dealrec.errors import ConfigError, DataError
+from dealrec.errors import DataError
 
 MOST_CANDIDATES = 20
 NAME_BOTH = "Name both files: dealrec init INTERACTIONS ITEMS"
@@ -27,41 +26,30 @@ def files(paths: Sequence[Path]) -> Files:
     """Read the two files that were named; or one and those beside it, or those of a folder, as far as possible.
 
     none: the working directory. Raises DataError for what was named and cannot be read, for a folder without any file
-    that can, or with too many; ConfigError for what the system does not let us look at.
+    that can, or with too many; OSError for what the system does not let us look at.
     """
-    with reachable("Check the path, and that you may read it."):
-        place = paths[0] if paths else Path()
-        of_folder = len(paths) < 2 and place.is_dir() and not is_table(place, READERS)
-        named = [] if of_folder and not is_release(place) else [preview(path) for path in paths]
-        if len(named) == 2:
-            return Files(named, frozenset(named))
-        folder = place if of_folder else place.parent
-        rest = sorted(p for p in folder.iterdir() if not (p.name.startswith(".") or p.samefile(place)))
-        endings = (*READERS, *RECBOLE)
-        others = [p for p in rest if (p.is_file() and p.name.lower().endswith(endings)) or is_table(p, READERS)]
-        notes = []
-        if len(others) > MOST_CANDIDATES:
-            where = f"beside {place.name}" if named else f"in {folder.resolve()}"
-            notes = [f"{len(others):,} files {where} may be data, which is too many to look at: name two"]
-            others = []
-        elif not (named or others):
-            notes = [f"There is no file with interactions or items in {folder.resolve()}"]
-            others = [p for p in rest if p.is_file()][:3]  # what they are instead is told
-        previews = list(named)
-        for path in others:
-            try:
-                previews.append(preview(path))
-            except DataError as error:
-                notes.append(f"{path.name} is left out: {str(error).removeprefix(f'{path}: ')}")
-        if not previews:
-            raise DataError("; ".join(note.rstrip(".") for note in notes), f"{NAME_BOTH}.")
-        return Files(previews, frozenset(named), notes)
-
-
-@contextmanager
-def reachable(remedy: str) -> Iterator[None]:
-    """Raise ConfigError for what the system refuses, such as a folder that is closed to the user."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"Cannot look at {error.filename} ({error.strerror})", remedy) from None
+    place = paths[0] if paths else Path()
+    of_folder = len(paths) < 2 and place.is_dir() and not is_table(place, READERS)
+    named = [] if of_folder and not is_release(place) else [preview(path) for path in paths]
+    if len(named) == 2:
+        return Files(named, frozenset(named))
+    folder = place if of_folder else place.parent
+    rest = sorted(p for p in folder.iterdir() if not (p.name.startswith(".") or p.samefile(place)))
+    endings = (*READERS, *RECBOLE)
+    others = [p for p in rest if (p.is_file() and p.name.lower().endswith(endings)) or is_table(p, READERS)]
+    previews, notes = list(named), list[str]()
+    if len(others) > MOST_CANDIDATES:
+        where = f"beside {place.name}" if named else f"in {folder.resolve()}"
+        notes = [f"{len(others):,} files {where} may be data, which is too many to look at: name two"]
+        others = []
+    elif not (named or others):
+        notes = [f"There is no file with interactions or items in {folder.resolve()}"]
+        others = [p for p in rest if p.is_file()][:3]  # what they are instead is told
+    for path in others:
+        try:
+            previews.append(preview(path))
+        except DataError as error:
+            notes.append(f"{path.name} is left out: {str(error).removeprefix(f'{path}: ')}")
+    if not previews:
+        raise DataError("; ".join(note.rstrip(".") for note in notes), f"{NAME_BOTH}.")
+    return Files(previews, frozenset(named), notes)

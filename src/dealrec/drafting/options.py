@@ -17,7 +17,7 @@ Given = Mapping[Role, str | None]  # columns that the user has named; None: ther
 Fit = tuple[float, str] | None
 _NAMED = -1.0  # what is known by its name alone
 _NEVER = -9.0  # what is no guess, whatever its name
-_ACTIONS = 3  # a name of no more values than this is what was done (viewed, bought), not what to
+ACTIONS = 3  # a name of no more values than this is what was done (viewed, bought), not what to
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _title(column: Profile, roles: Roles) -> Fit:
     """Text that tells the items apart; the ids themselves if they are names."""
     item = roles.listed
     if column is item:
-        fits = column.wordy >= 0.5 and column.distinct > _ACTIONS
+        fits = column.wordy >= 0.5 and column.distinct > ACTIONS
     else:
         fits = (name_score("title", column.name) >= 0.9 or column.wordy >= 0.5) and tells_apart(column, item)
         if roles.interactions is roles.items:  # an item has the same in all of its interactions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -15,28 +15,18 @@ from dealrec.data.readers.layouts import parsed
 from dealrec.data.readers.tables import Column
 from dealrec.data.rows import SEPARATORS
 from dealrec.data.vocabulary import is_blank
+from dealrec.drafting.looks import Choose, Guess, best
 from dealrec.drafting.names import Role, name_score, words
+from dealrec.drafting.options import ACTIONS
 from dealrec.drafting.preview import moments, read_as
 from dealrec.errors import DataError
-
-Ask = Callable[[str, str, Sequence[str]], str]  # role, name of the file, fields, the best first -> one of these
 
 _CLOSE = 0.15  # a runner-up that is nearer in score makes the guess ambiguous
 _HISTORIES = frozenset({"history", "histories", "hist", "sequence", "seq", "past", "context", "previous", "clicked"})
 _TARGETS = frozenset({"target", "next", "label", "answer", "truth", "positive"})
 _ROWS = frozenset({"id", "uuid", "guid", "row_id", "rowid", "row", "sample_id", "example_id", "index"})
 _OTHERS: tuple[Role, ...] = ("user", "timestamp", "rating")  # numbers that might be ids of items by chance
-_ACTIONS = 3  # of no more values than this is what was said of an item, not the item
 _MAX_DEPTH = 3
-
-
-@dataclass(frozen=True)
-class Guessed:
-    """A setting, its value, and why."""
-
-    key: str
-    value: Any
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +43,7 @@ class Fields:
     """The fields of some rows, those within others with dots, and what they may be.
 
     path: of the rows. rows: their fields; a table of text has none that is no text. given: of data.columns what the
-    user has said, by role. ask: called where a guess is ambiguous; None: the best is taken.
+    user has said, by role.
     """
 
     def __init__(
@@ -63,16 +53,16 @@ class Fields:
         *,
         without: frozenset[str],
         given: Mapping[str, str | None],
-        ask: Ask | None,
+        choose: Choose | None,
     ) -> None:
+        self.path, self.given, self.choose = path, given, choose
         flat = [dict(_flat(row)) for row in rows]
-        names = dict.fromkeys(name for row in flat for name in row)
-        self.path, self.given, self.ask = path, given, ask
-        cells = {name: [row.get(name) for row in flat] for name in names if name not in without}
+        names = dict.fromkeys(name for row in flat for name in row if name not in without)
+        cells = {name: [row.get(name) for row in flat] for name in names}
         self.cells = {name: column for name, column in cells.items() if not all(map(is_blank, column))}
         self.scalars = [name for name, column in self.cells.items() if all(map(_is_scalar, column))]
 
-    def guesses(self) -> Iterator[Guessed]:
+    def guesses(self) -> Iterator[Guess]:
         """Settings of data.columns, but those that were given: the row's id; and where there are a history and a target
         user, timestamp, history and target. Raises DataError where a given field is in none of the rows."""
         for role, name in self.given.items():
@@ -82,70 +72,65 @@ class Fields:
                     f"Check data.columns.{role}.",
                 )
         used = {name for name in self.given.values() if name}
-        if "row" not in self.given and (row := self._row(used)):
-            yield _guessed("row", row, f"{len(self.cells[row]):,} different values in the rows that were looked at")
+        ids = (name for name in self.scalars if _leaf(name).lower() in _ROWS and name not in used)
+        row = next((name for name in ids if _all_differ(self.cells[name])), None)
+        if row is not None and "row" not in self.given:
+            yield _guess("row", row, f"{len(self.cells[row]):,} different values in the rows that were looked at")
             used.add(row)
         pair = self._pair(used)
         if pair is None:
             return
         used |= {pair.history, pair.target}
         about = [not is_blank(cell) for cell in self.cells[pair.target]]
-        for role, fits in (("user", self._user), ("timestamp", self._time)):
-            if role in self.given:
-                continue
-            reasons = {}
-            for name in self.scalars:
-                column = list(compress(self.cells[name], about))
-                if name not in used and not any(map(is_blank, column)) and (reason := fits(name, column)):
-                    reasons[name] = reason
-            scored = {name: name_score(role, _leaf(name)) for name in reasons}
-            if name := self._asked(role, scored):
-                yield _guessed(role, name, reasons[name])
+        roles: tuple[Role, ...] = ("user", "timestamp")
+        for role in roles:
+            free = () if role in self.given else (name for name in self.scalars if name not in used)
+            reasons = {name: reason for name in free if (reason := self._reason(role, name, about))}
+            if reasons:
+                name = self._best(role, {name: name_score(role, _leaf(name)) for name in reasons})
+                yield _guess(role, name, reasons[name])
                 used.add(name)
         lists = [len(items) for items in map(_items, self.cells[pair.history]) if items]
         mean = sum(lists) / max(1, len(lists))
         if "history" not in self.given:
-            yield _guessed("history", pair.history, f"lists, {mean:,.1f} ids each on average, in {len(lists):,} rows")
+            yield _guess("history", pair.history, f"lists, {mean:,.1f} ids each on average, in {len(lists):,} rows")
         if "target" not in self.given:
-            yield _guessed("target", pair.target, f"{pair.known:.0%} of its values stand in some {pair.history} too")
+            yield _guess("target", pair.target, f"{pair.known:.0%} of its values stand in some {pair.history} too")
 
     def share(self, name: str) -> float:
         """Share of the rows that have a value there."""
         return sum(not is_blank(cell) for cell in self.cells[name]) / len(self.cells[name])
 
-    def _row(self, used: set[str]) -> str | None:
-        """A field that is called like an id of rows, and has another value in each."""
-        ids = (name for name in self.scalars if _leaf(name).lower() in _ROWS and name not in used)
-        return next((name for name in ids if _all_differ(self.cells[name])), None)
+    def _best(self, role: str, scores: Mapping[str, float]) -> str:
+        return best(role, self.path.name, scores, self.choose, close=_CLOSE)
 
-    def _user(self, name: str, column: Sequence[Any]) -> str | None:
-        called = name_score("user", _leaf(name)) >= 0.5
-        return f"{len(set(column)):,} different values in {len(column):,} rows, called like users" if called else None
-
-    def _time(self, name: str, column: Sequence[Any]) -> str | None:
-        if name_score("timestamp", _leaf(name)) < 0.5:
+    def _reason(self, role: Role, name: str, about: Sequence[bool]) -> str | None:
+        """Why a field may be users or times: it is called so, and has a value in each row that is about a target."""
+        column = list(compress(self.cells[name], about))
+        if name_score(role, _leaf(name)) < 0.5 or any(map(is_blank, column)):
             return None
+        if role == "user":
+            return f"{len(set(column)):,} different values in {len(column):,} rows, called like users"
         times = read_as(Column(self.path, name, pl.Series(name, column, strict=False), text=False), values.timestamps)
-        span = None if times is None else moments(times)
-        if span is None:
-            return None if times is None else "numbers that are called so"
-        return " to ".join(f"{moment:%Y-%m-%d}" for moment in span)
+        if times is None:
+            return None
+        span = moments(times)
+        return " to ".join(f"{moment:%Y-%m-%d}" for moment in span) if span else "numbers that are called so"
 
     def _pair(self, used: set[str]) -> _Pair | None:
-        said = {role: self.given[role] for role in ("history", "target") if role in self.given}
-        given = {role: name for role, name in said.items() if name is not None}
-        if len(given) < len(said):  # there is none
+        given = {role: self.given[role] for role in ("history", "target") if role in self.given}
+        if None in given.values():
             return None
         pairs = sorted(self._pairs(given, used - set(given.values())), key=lambda pair: -pair.score)
-        for role in ("history", "target"):
-            best: dict[str, float] = {}
+        for role in ("history", "target") if pairs else ():
+            scores: dict[str, float] = {}
             for pair in pairs:
-                best.setdefault(getattr(pair, role), pair.score)
-            chosen = self._asked(role, best)
-            pairs = [pair for pair in pairs if getattr(pair, role) == chosen]
+                scores.setdefault(getattr(pair, role), pair.score)
+            name = self._best(role, scores)
+            pairs = [pair for pair in pairs if getattr(pair, role) == name]
         return pairs[0] if pairs else None
 
-    def _pairs(self, given: Mapping[str, str], used: set[str]) -> Iterator[_Pair]:
+    def _pairs(self, given: Mapping[str, Any], used: set[str]) -> Iterator[_Pair]:
         """Fields of lists, and of what stands in such lists, though seldom in that of its own row."""
         for history in [given["history"]] if "history" in given else self.cells:
             lists = [[str(item) for item in _items(cell) or ()] for cell in self.cells[history]]
@@ -154,11 +139,8 @@ class Fields:
             seen = {item for items in lists for item in items}
             prose = any(isinstance(cell, str) and " " in cell and cell[:1] not in "[(" for cell in self.cells[history])
             for target in [given["target"]] if "target" in given else self.scalars:
-                about = [
-                    (str(cell), items)
-                    for cell, items in zip(self.cells[target], lists, strict=True)
-                    if not is_blank(cell)
-                ]
+                cells = zip(self.cells[target], lists, strict=True)
+                about = [(str(cell), items) for cell, items in cells if not is_blank(cell)]
                 if target == history or target in used or not about:
                     continue
                 leaf = _leaf(target)
@@ -166,7 +148,7 @@ class Fields:
                 own = sum(cell in items for cell, items in about) / len(about)
                 named = "history" in given or not _HISTORIES.isdisjoint(words(_leaf(history)))
                 called = "target" in given or not _TARGETS.isdisjoint(words(leaf)) or name_score("item", leaf) >= 0.5
-                few = len({cell for cell, _ in about}) <= min(_ACTIONS, len(about) - 1)
+                few = len({cell for cell, _ in about}) <= min(ACTIONS, len(about) - 1)
                 other = any(name_score(role, leaf) >= 0.5 for role in _OTHERS)
                 by_name = named and called and known >= (0.5 if prose else 1 / len(about))
                 by_content = (named or called) and known >= 0.5 and own < 0.5 and not (prose or other)
@@ -174,17 +156,9 @@ class Fields:
                     score = known + (named + called) / 2 + 0.2 * (leaf.endswith("id") and history.endswith("id"))
                     yield _Pair(history, target, score, known)
 
-    def _asked(self, role: str, scored: Mapping[str, float]) -> str | None:
-        """The best by score, or the one that is chosen among those that are hardly worse; None of none."""
-        ranking = sorted(scored, key=lambda name: -scored[name])
-        close = [name for name in ranking if scored[ranking[0]] - scored[name] < _CLOSE]
-        if len(close) > 1 and self.ask is not None:
-            return self.ask(role, self.path.name, close)
-        return ranking[0] if ranking else None
 
-
-def _guessed(role: str, name: str, reason: str) -> Guessed:
-    return Guessed(f"data.columns.{role}", name, reason)
+def _guess(role: str, name: str, reason: str) -> Guess:
+    return Guess(f"data.columns.{role}", name, reason)
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:

@@ -31,13 +31,12 @@ class SplitChoice:
 def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
     """Choose the split: the one in the data; else by time, unless that leaves far too few users; else the last out.
 
-    said: the split of `data` was given.
+    data: with the paths of the files. said: its split was given.
     """
     log, fault = None, None
     if roles.interactions.whole and roles.items.whole:
-        located = {"interactions": roles.interactions.path, "items": roles.items.path}
         try:
-            log = sources.read(data.model_copy(update=located), warn=lambda _: None).interactions
+            log = sources.read(data, warn=lambda _: None).interactions
         except DataError as error:
             fault = error
     time = roles.chosen.get("timestamp")

@@ -1,11 +1,12 @@
 """Which file holds the interactions, and which column is what: a guess from names and values, with its reasons."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 from dealrec.columns import ITEM
 from dealrec.data import values
 from dealrec.drafting.files import NAME_BOTH, Files
+from dealrec.drafting.looks import Choose, best
 from dealrec.drafting.names import Role, name_score, rival_score
 from dealrec.drafting.options import Given, Option, Roles, allowed, options, tells_apart
 from dealrec.drafting.preview import Preview
@@ -13,9 +14,6 @@ from dealrec.errors import DataError
 
 _CLOSE = 0.6  # a runner-up that is nearer in score makes the guess ambiguous
 _ABSENT = -3.0  # the score of a part without a column for it
-
-
-Choose = Callable[[str, str, Sequence[str]], str]  # role, name of the file, columns, the best first -> one of these
 
 
 def guess(seen: Files, given: Given, choose: Choose | None) -> Roles:
@@ -38,7 +36,7 @@ def guess(seen: Files, given: Given, choose: Choose | None) -> Roles:
     joins.sort(key=lambda join: -join.chosen["item"].score)
     log, items = joins[0].interactions, joins[0].items
     ways = [join for join in joins if (join.interactions, join.items) == (log, items)]
-    item = _asked("item", [way.chosen["item"] for way in ways], log, choose)
+    item = _best("item", [way.chosen["item"] for way in ways], log, choose)
     roles = next(way for way in ways if way.chosen["item"] is item)
     of_log: list[Role] = ["user"] if log.format == "dealrec" else ["user", "split", "timestamp", "rating"]
     of_items: list[Role] = ["title"] if log is items else ["title", "category"]
@@ -54,7 +52,7 @@ def guess(seen: Files, given: Given, choose: Choose | None) -> Roles:
             )
         if ranking:  # what the report alone shows is not worth a question
             file, ask = items if role in of_items else log, None if role == "category" else choose
-            roles.chosen[role] = _asked(role, ranking, file, ask)
+            roles.chosen[role] = _best(role, ranking, file, ask)
     return roles
 
 
@@ -87,13 +85,11 @@ def _joins(log: Preview, items: Preview, given: Given) -> Iterator[Roles]:
         yield roles
 
 
-def _asked(role: Role, ranking: Sequence[Option], file: Preview, choose: Choose | None) -> Option:
-    """The best, or the one that is chosen among those that are hardly worse."""
-    close = dict.fromkeys(option.profile.name for option in ranking if ranking[0].score - option.score < _CLOSE)
-    if choose is None or len(close) < 2:
-        return ranking[0]
-    answer = choose(role, file.name, list(close))
-    return next(option for option in ranking if option.profile.name == answer)
+def _best(role: Role, ranking: Sequence[Option], file: Preview, choose: Choose | None) -> Option:
+    """The best, or the one that is chosen among those that are hardly worse. ranking: the best first."""
+    first = {option.profile.name: option for option in reversed(ranking)}
+    scores = {option.profile.name: first[option.profile.name].score for option in ranking}
+    return first[best(role, file.name, scores, choose, close=_CLOSE)]
 
 
 def _listed(*files: Preview) -> str:
