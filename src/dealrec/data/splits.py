@@ -14,6 +14,8 @@ import polars as pl
 from dealrec.columns import ITEM, ITEM_INDEX, POSITION, RATING, SPLIT, TIMESTAMP, TITLE, TRAIN_COUNT, USER
 from dealrec.errors import DataError
 
+Way = Literal["time", "column", "leave-last-out"]  # to split
+
 LEAK = (
     "split 'leave-last-out': the training part holds interactions later than some of the test part,"
     " so the future leaks into training; results are comparable within this run only"
@@ -64,6 +66,21 @@ def drop_repeats(
         return ordered.filter(pl.col(ITEM).ne_missing(pl.col(ITEM).shift()).over(USER))
     key = [USER, ITEM] if repeats == "first" else [USER, ITEM, TIMESTAMP]
     return ordered.unique(key, keep="first", maintain_order=True)
+
+
+def split(
+    interactions: pl.DataFrame,
+    by: Way,
+    *,
+    valid_share: float,
+    test_share: float,
+) -> Splits:
+    """Split in one of the ways below; the shares are those of a split by time. Raises DataError as they do."""
+    if by == "column":
+        return split_by_column(interactions)
+    if by == "time":
+        return split_by_time(interactions, valid_share=valid_share, test_share=test_share)
+    return split_leave_last_out(interactions)
 
 
 def split_by_time(interactions: pl.DataFrame, *, valid_share: float, test_share: float) -> Splits:

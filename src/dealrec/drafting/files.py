@@ -1,7 +1,6 @@
 """Which files are looked at: those that were named, and what there is beside them or in a folder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from dealrec.data.readers.parts import is_table
@@ -13,26 +12,18 @@ MOST_CANDIDATES = 20
 NAME_BOTH = "Name both files: dealrec init INTERACTIONS ITEMS"
 
 
-@dataclass(frozen=True)
-class Files:
-    """Files that were read. named: those that must be used; notes: on those that were not read."""
-
-    previews: Sequence[Preview]
-    named: frozenset[Preview]
-    notes: Sequence[str] = ()
-
-
-def files(paths: Sequence[Path]) -> Files:
+def files(paths: Sequence[Path]) -> tuple[list[Preview], list[str]]:
     """Read the two files that were named; or one and those beside it, or those of a folder, as far as possible.
 
-    none: the working directory. Raises DataError for what was named and cannot be read, for a folder without any file
-    that can, or with too many; OSError for what the system does not let us look at.
+    none: the working directory. Returns what was read, and notes on what was not. Raises DataError for what was named
+    and cannot be read, for a folder without any file that can, or with too many; OSError for what the system does not
+    let us look at.
     """
     place = paths[0] if paths else Path()
     of_folder = len(paths) < 2 and place.is_dir() and not is_table(place, READERS)
     named = [] if of_folder and not is_release(place) else [preview(path) for path in paths]
     if len(named) == 2:
-        return Files(named, frozenset(named))
+        return named, []
     folder = place if of_folder else place.parent
     rest = sorted(p for p in folder.iterdir() if not (p.name.startswith(".") or p.samefile(place)))
     endings = (*READERS, *RECBOLE)
@@ -52,4 +43,4 @@ def files(paths: Sequence[Path]) -> Files:
             notes.append(f"{path.name} is left out: {str(error).removeprefix(f'{path}: ')}")
     if not previews:
         raise DataError("; ".join(note.rstrip(".") for note in notes), f"{NAME_BOTH}.")
-    return Files(previews, frozenset(named), notes)
+    return previews, notes

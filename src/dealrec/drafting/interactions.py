@@ -7,11 +7,11 @@ from typing import Any
 from dealrec.config import DataConfig
 from dealrec.config.files import checked, nested
 from dealrec.data import values
-from dealrec.drafting.files import Files, files
-from dealrec.drafting.joins import guess
+from dealrec.drafting.files import files
 from dealrec.drafting.looks import Choose, Guess, Look
 from dealrec.drafting.names import ROLES, name_score
-from dealrec.drafting.options import Roles, separator_of
+from dealrec.drafting.preview import Preview
+from dealrec.drafting.roles import Roles, guess, separator_of
 from dealrec.drafting.splits import SplitChoice, choose_split
 from dealrec.errors import ConfigError, DataError
 
@@ -30,12 +30,13 @@ def look_at_interactions(paths: Sequence[Path], said: Mapping[str, Any], choose:
     for key in said.keys() & {"data.interactions", "data.items", "data.rows"}:
         cause = f"{key} is set, but init looks at the files that it writes down"
         raise ConfigError(cause, "Name them so: dealrec init INTERACTIONS ITEMS, or dealrec init ROWS")
-    columns = {role: said[key] for role in ROLES if (key := f"data.columns.{role}") in said}
-    seen = files(paths)
+    given = {role: said[key] for role in ROLES if (key := f"data.columns.{role}") in said}
+    given = {role: None if name is None else str(name) for role, name in given.items()}
+    previews, left_out = files(paths)
     try:
-        roles = guess(seen, {role: None if name is None else str(name) for role, name in columns.items()}, choose)
+        roles = guess(previews, {file for file in previews if file.path in paths}, given, choose)
     except DataError as error:  # what was left out may be the cause
-        raise DataError("; ".join([error.cause, *(note.rstrip(".") for note in seen.notes)]), error.remedy) from None
+        raise DataError("; ".join([error.cause, *(note.rstrip(".") for note in left_out)]), error.remedy) from None
     guesses = [*_files(roles), *_columns(roles)]
     data = checked({"data": nested({each.key: each.value for each in guesses} | dict(said))["data"]}).data
     choice = choose_split(roles, data, said="data.split" in said)
@@ -49,8 +50,8 @@ def look_at_interactions(paths: Sequence[Path], said: Mapping[str, Any], choose:
         of=f"{samples:,} training samples" if choice.samples else f"{users:,} users or more",
         figures=_figures(roles, choice),
         notes=[
-            *seen.notes,
-            *_not_used(seen, roles),
+            *left_out,
+            *_not_used(previews, roles),
             *_warnings(roles, data, choice),
         ],
     )
@@ -69,11 +70,9 @@ def _columns(roles: Roles) -> Iterator[Guess]:
     for role in ROLES:
         key = f"data.columns.{role}"
         if (option := roles.chosen.get(role)) is not None:
-            column = option.profile
-            missing = f"; {column.missing:,} rows have none" if column.missing else ""
-            name = roles.listed.name if role == "item" else column.name  # the release has no names of its own
-            yield Guess(key, name, f"{column.distinct:,} distinct values, {option.reason}{missing}")
-            if role == "category" and (mark := separator_of(column)):
+            # The release has no names of its own.
+            yield Guess(key, roles.listed.name if role == "item" else option.profile.name, option.reason)
+            if role == "category" and (mark := separator_of(option.profile)):
                 yield Guess("data.columns.category_separator", mark, "stands between several in one text")
         elif role == "timestamp" and roles.interactions.format != "dealrec":
             yield Guess(key, None, "no column can be read as a time")
@@ -104,10 +103,10 @@ def _figures(roles: Roles, choice: SplitChoice) -> dict[str, Any]:
     }
 
 
-def _not_used(seen: Files, roles: Roles) -> Iterator[str]:
+def _not_used(previews: Sequence[Preview], roles: Roles) -> Iterator[str]:
     """On the files that have the columns of one that was chosen."""
     log, items = roles.interactions, roles.items
-    rest = [file for file in seen.previews if file not in (log, items)]
+    rest = [file for file in previews if file not in (log, items)]
     of_items, of_log = {roles.listed.name}, set[str]()
     for role, option in roles.chosen.items():
         (of_items if role in ("title", "category") else of_log).add(option.profile.name)

@@ -1,8 +1,11 @@
 """What a look at the user's files comes to: settings, each with its reason, and what to say of the files."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+CLOSE = 0.6  # a runner-up that is nearer in score makes the guess ambiguous
 
 Choose = Callable[[str, str, Sequence[str]], str]  # role, name of the file, columns, the best first -> one of these
 
@@ -30,11 +33,15 @@ class Look:
     notes: Sequence[str]
 
 
-def best(role: str, file: str, scores: Mapping[str, float], choose: Choose | None, *, close: float) -> str:
-    """The column with the highest score, or the one that is chosen among those that are hardly worse.
+def best(role: str, file: str, options: Iterable[tuple[str, float, T]], choose: Choose | None) -> T:
+    """What has the highest score, or the name that is chosen among those of hardly a lower one.
 
-    choose: asked where a guess is ambiguous; None: the best is taken. close: scores that differ by less are ambiguous.
+    options: a name and its score for the role, each with what it stands for. choose: asked where a guess is ambiguous;
+    None: the best is taken.
     """
-    ranking = sorted(scores, key=lambda name: -scores[name])
-    rivals = [name for name in ranking if scores[ranking[0]] - scores[name] < close]
-    return ranking[0] if choose is None or len(rivals) < 2 else choose(role, file, rivals)
+    ranking: dict[str, tuple[float, T]] = {}
+    for name, score, option in sorted(options, key=lambda option: -option[1]):
+        ranking.setdefault(name, (score, option))
+    top, *_ = ranking
+    close = [name for name, (score, _) in ranking.items() if ranking[top][0] - score < CLOSE]
+    return ranking[top if choose is None or len(close) < 2 else choose(role, file, close)][1]

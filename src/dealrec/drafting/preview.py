@@ -83,7 +83,7 @@ def preview(path: Path) -> Preview:
     height, whole = table.frame.height, table.share == 1.0
     rows = round(height / table.share)
     seen = f"all {height:,} rows" if whole else f"{height:,} of about {rows:,} rows"
-    columns = {column.name: column for cells in table.frame if (column := _profile(table, cells))}
+    columns = {column.name: column for cells in table.frame if (column := profile(table, cells))}
     return Preview(path, path.name, kind, table, columns, rows, whole, seen)
 
 
@@ -112,8 +112,8 @@ def _flat(schema: pl.Schema) -> list[str]:
     return [name for name, kind in schema.items() if not kind.is_nested() and kind not in (pl.Binary, pl.Object)]
 
 
-def _profile(table: Table, cells: pl.Series) -> Profile | None:
-    """None if there are no values."""
+def profile(table: Table, cells: pl.Series) -> Profile | None:
+    """What a column of the table can be; None if there are no values."""
     cells = cells.cast(pl.String) if isinstance(cells.dtype, pl.Categorical | pl.Enum) else cells
     absent = values.missing(cells)
     if absent.all():
@@ -132,13 +132,13 @@ def _profile(table: Table, cells: pl.Series) -> Profile | None:
         distinct=len(unique),
         many=min(1.0, math.log10(len(unique)) / 4),
         times=times,
-        moments=None if times is None else moments(times),
+        moments=None if times is None else _moments(times),
         wordy=share(column, _WORDY),
         example=str(column.values[0])[:40],
     )
 
 
-def moments(times: pl.Series) -> tuple[datetime, datetime] | None:
+def _moments(times: pl.Series) -> tuple[datetime, datetime] | None:
     """The first and the last, if all are between 1980 and 2100 in one of the units since 1970."""
     low, high = float(times.min()), float(times.max())  # type: ignore[arg-type]
     for per in values.PER_SECOND.values():

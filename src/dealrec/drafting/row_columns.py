@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -10,18 +10,16 @@ from typing import Any
 
 import polars as pl
 
-from dealrec.data import values
 from dealrec.data.readers.layouts import parsed
-from dealrec.data.readers.tables import Column
+from dealrec.data.readers.tables import Table
 from dealrec.data.rows import SEPARATORS
 from dealrec.data.vocabulary import is_blank
-from dealrec.drafting.looks import Choose, Guess, best
+from dealrec.drafting.looks import Choose, Guess, T, best
 from dealrec.drafting.names import Role, name_score, words
-from dealrec.drafting.options import ACTIONS
-from dealrec.drafting.preview import moments, read_as
+from dealrec.drafting.preview import Profile, profile
+from dealrec.drafting.roles import ACTIONS, Fit, Option, times, users
 from dealrec.errors import DataError
 
-_CLOSE = 0.15  # a runner-up that is nearer in score makes the guess ambiguous
 _HISTORIES = frozenset({"history", "histories", "hist", "sequence", "seq", "past", "context", "previous", "clicked"})
 _TARGETS = frozenset({"target", "next", "label", "answer", "truth", "positive"})
 _ROWS = frozenset({"id", "uuid", "guid", "row_id", "rowid", "row", "sample_id", "example_id", "index"})
@@ -82,13 +80,12 @@ class Fields:
             return
         used |= {pair.history, pair.target}
         about = [not is_blank(cell) for cell in self.cells[pair.target]]
-        roles: tuple[Role, ...] = ("user", "timestamp")
-        for role in roles:
-            free = () if role in self.given else (name for name in self.scalars if name not in used)
-            reasons = {name: reason for name in free if (reason := self._reason(role, name, about))}
-            if reasons:
-                name = self._best(role, {name: name_score(role, _leaf(name)) for name in reasons})
-                yield _guess(role, name, reasons[name])
+        fits: dict[Role, Callable[[Profile], Fit]] = {"user": users, "timestamp": times}
+        for role, fit in fits.items():
+            options = [] if role in self.given else list(self._options(role, fit, about, used))
+            if options:
+                name, option = self._best(role, options)
+                yield _guess(role, name, option.reason)
                 used.add(name)
         lists = [len(items) for items in map(_items, self.cells[pair.history]) if items]
         mean = sum(lists) / max(1, len(lists))
@@ -101,34 +98,29 @@ class Fields:
         """Share of the rows that have a value there."""
         return sum(not is_blank(cell) for cell in self.cells[name]) / len(self.cells[name])
 
-    def _best(self, role: str, scores: Mapping[str, float]) -> str:
-        return best(role, self.path.name, scores, self.choose, close=_CLOSE)
+    def _best(self, role: str, options: Iterable[tuple[str, float, T]]) -> T:
+        return best(role, self.path.name, options, self.choose)
 
-    def _reason(self, role: Role, name: str, about: Sequence[bool]) -> str | None:
-        """Why a field may be users or times: it is called so, and has a value in each row that is about a target."""
-        column = list(compress(self.cells[name], about))
-        if name_score(role, _leaf(name)) < 0.5 or any(map(is_blank, column)):
-            return None
-        if role == "user":
-            return f"{len(set(column)):,} different values in {len(column):,} rows, called like users"
-        times = read_as(Column(self.path, name, pl.Series(name, column, strict=False), text=False), values.timestamps)
-        if times is None:
-            return None
-        span = moments(times)
-        return " to ".join(f"{moment:%Y-%m-%d}" for moment in span) if span else "numbers that are called so"
+    def _options(
+        self, role: Role, fit: Callable[[Profile], Fit], about: Sequence[bool], used: set[str]
+    ) -> Iterator[tuple[str, float, tuple[str, Option]]]:
+        """Fields that are called like the role and may have it, with a value in each row that is about a target."""
+        for name in self.scalars:
+            cells = pl.Series(_leaf(name), list(compress(self.cells[name], about)), strict=False)
+            if name in used or name_score(role, cells.name) < 0.5:
+                continue
+            column = profile(Table(self.path, cells.to_frame(), text=False), cells)
+            if column is not None and not column.missing and (fitting := fit(column)) is not None:
+                score = 2 * name_score(role, cells.name) + fitting[0]
+                yield name, score, (name, Option(column, score, fitting[1]))
 
     def _pair(self, used: set[str]) -> _Pair | None:
         given = {role: self.given[role] for role in ("history", "target") if role in self.given}
-        if None in given.values():
+        pairs = [] if None in given.values() else list(self._pairs(given, used - set(given.values())))
+        if not pairs:
             return None
-        pairs = sorted(self._pairs(given, used - set(given.values())), key=lambda pair: -pair.score)
-        for role in ("history", "target") if pairs else ():
-            scores: dict[str, float] = {}
-            for pair in pairs:
-                scores.setdefault(getattr(pair, role), pair.score)
-            name = self._best(role, scores)
-            pairs = [pair for pair in pairs if getattr(pair, role) == name]
-        return pairs[0] if pairs else None
+        history = self._best("history", ((pair.history, pair.score, pair.history) for pair in pairs))
+        return self._best("target", ((pair.target, pair.score, pair) for pair in pairs if pair.history == history))
 
     def _pairs(self, given: Mapping[str, Any], used: set[str]) -> Iterator[_Pair]:
         """Fields of lists, and of what stands in such lists, though seldom in that of its own row."""
@@ -153,7 +145,7 @@ class Fields:
                 by_name = named and called and known >= (0.5 if prose else 1 / len(about))
                 by_content = (named or called) and known >= 0.5 and own < 0.5 and not (prose or other)
                 if len(given) == 2 or ((by_name or by_content) and not few):
-                    score = known + (named + called) / 2 + 0.2 * (leaf.endswith("id") and history.endswith("id"))
+                    score = 4 * known + 2 * (named + called) + 0.8 * (leaf.endswith("id") and history.endswith("id"))
                     yield _Pair(history, target, score, known)
 
 

@@ -8,7 +8,7 @@ import polars as pl
 from dealrec.columns import USER
 from dealrec.config import DataConfig
 from dealrec.data import samples, sources, splits
-from dealrec.drafting.options import Roles, is_order
+from dealrec.drafting.roles import Roles, is_order
 from dealrec.errors import DataError
 
 _FEW, _SMALL_SHARE = 100, 0.1  # test samples too few to tell arms apart; a share of users by which most do not count
@@ -22,7 +22,7 @@ class SplitChoice:
     or cannot be: `fault` says why.
     """
 
-    split: str
+    split: splits.Way
     reason: str | None
     samples: dict[str, int] | None
     fault: DataError | None
@@ -33,6 +33,7 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
 
     data: with the paths of the files. said: its split was given.
     """
+    split: splits.Way
     log, fault = None, None
     if roles.interactions.whole and roles.items.whole:
         try:
@@ -49,26 +50,20 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
     elif log is None:
         split, reason = "time", "there are times"
     else:
-        by_cut = {cut: _samples(log, data, cut) for cut in ("time", "leave-last-out")}
-        in_time, last_out = (min(counts.values(), default=0) for counts in by_cut.values())
+        cuts: tuple[splits.Way, ...] = ("time", "leave-last-out")
+        in_time, last_out = (min(_samples(log, data, cut).values(), default=0) for cut in cuts)
         users = log[USER].n_unique()
         split, reason = "time", f"there are times; {in_time:,} samples or more of {users:,} users in each part"
         if in_time < max(1, min(_FEW, _SMALL_SHARE * users)) and last_out > in_time:
             split, few = "leave-last-out", f"{in_time:,} samples of {users:,} users"
             reason = f"a cut in time would leave a part with {few}, this leaves {last_out:,}"
-        return SplitChoice(split, reason, by_cut[split], fault)
     return SplitChoice(split, reason, None if log is None else _samples(log, data, split), fault)
 
 
-def _samples(log: pl.DataFrame, data: DataConfig, split: str) -> dict[str, int]:
+def _samples(log: pl.DataFrame, data: DataConfig, split: splits.Way) -> dict[str, int]:
     """How many of each part, before filters; empty where a part is left without interactions."""
     try:
-        if split == "column":
-            parts = splits.split_by_column(log)
-        elif split == "time":
-            parts = splits.split_by_time(log, valid_share=data.valid_share, test_share=data.test_share)
-        else:
-            parts = splits.split_leave_last_out(log)
+        parts = splits.split(log, split, valid_share=data.valid_share, test_share=data.test_share)
     except DataError:
         return {}
     parts = splits.with_positions(parts)

@@ -38,12 +38,9 @@ def _of_interactions(context: Context) -> None:
             f"{repeated:,} interactions repeat earlier ones and are dropped: data.repeats is {settings.repeats}"
         )
     interactions = distinct
-    if by_column:
-        parts = splits.split_by_column(interactions)
-    elif settings.split == "time":
-        parts = splits.split_by_time(interactions, valid_share=settings.valid_share, test_share=settings.test_share)
-    else:
-        parts = splits.split_leave_last_out(interactions)
+    way = "column" if by_column else settings.split
+    parts = splits.split(interactions, way, valid_share=settings.valid_share, test_share=settings.test_share)
+    if way == "leave-last-out":
         context.warn(splits.LEAK)
     parts = splits.with_positions(splits.k_core(parts, settings.k_core))
     items = splits.catalogue(source.items, parts.train, restrict=settings.k_core > 0)
