@@ -53,7 +53,7 @@ class Fields:
         given: Mapping[str, str | None],
         choose: Choose | None,
     ) -> None:
-        self.path, self.given, self.choose = path, given, choose
+        self.path, self.count, self.given, self.choose = path, len(rows), given, choose
         flat = [dict(_flat(row)) for row in rows]
         names = dict.fromkeys(name for row in flat for name in row if name not in without)
         cells = {name: [row.get(name) for row in flat] for name in names}
@@ -70,10 +70,11 @@ class Fields:
                     f"Check data.columns.{role}.",
                 )
         used = {name for name in self.given.values() if name}
-        ids = (name for name in self.scalars if _leaf(name).lower() in _ROWS and name not in used)
-        row = next((name for name in ids if _all_differ(self.cells[name])), None)
-        if row is not None and "row" not in self.given:
-            yield _guess("row", row, f"{len(self.cells[row]):,} different values in the rows that were looked at")
+        called = [name for name in self.scalars if _leaf(name).lower() in _ROWS and name not in used]
+        ids = (name for name in called if self.share(name) == 1 and 1 < self.count == len(set(self.cells[name])))
+        row = None if "row" in self.given else next(ids, None)
+        if row is not None:
+            yield _guess("row", row, f"{self.count:,} different values in the rows that were looked at")
             used.add(row)
         pair = self._pair(used)
         if pair is None:
@@ -96,7 +97,7 @@ class Fields:
 
     def share(self, name: str) -> float:
         """Share of the rows that have a value there."""
-        return sum(not is_blank(cell) for cell in self.cells[name]) / len(self.cells[name])
+        return sum(not is_blank(cell) for cell in self.cells[name]) / self.count
 
     def _best(self, role: str, options: Iterable[tuple[str, float, T]]) -> T:
         return best(role, self.path.name, options, self.choose)
@@ -175,10 +176,6 @@ def _items(cell: Any) -> list[Any] | None:
 
 def _leaf(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def _all_differ(column: Sequence[Any]) -> bool:
-    return len(set(column)) == len(column) > 1 and not any(map(is_blank, column))
 
 
 def _is_scalar(value: Any) -> bool:

@@ -107,38 +107,31 @@ def _notes(files: Mapping[str, list[Path]], values: Mapping[str, Any], *, placeh
 
 
 def _by_part(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """Which files are which part, the rows first. Empty where there are none that may be rows."""
+    """Which files are which part, the rows first. Empty where there are none that may be rows.
+
+    Several that were named are what their names say, in whatever order; others are the next of rows, validation and
+    testing. One is the rows, whatever it is called, and files of its kind beside it may be the rest. A folder is a
+    table, or holds nothing but parts; beside them may be what the items are called, as JSON.
+    """
     place = paths[0] if paths else Path()
-    if len(paths) > 1:
-        files = _named(paths)
-    elif place.is_dir():
-        files = {"rows": [place]} if is_table(place, ENDINGS) else _within(place)
-    else:
-        files = _beside(place) if _is_data(place) else {}
-    return {part: files[part] for part in _PARTS if part in files} if "rows" in files else {}
-
-
-def _named(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """In whatever order where their names say so; others are the next of rows, validation and testing."""
-    free = [part for part in _PARTS if part not in map(_part, paths)]
     files: dict[str, list[Path]] = {}
-    for path in paths:
-        files.setdefault(_part(path) or (free.pop(0) if free else "rows"), []).extend(shards_of(path))
-    return files
-
-
-def _beside(path: Path) -> dict[str, list[Path]]:
-    """The rows, whatever they are called, and files of their kind beside them."""
-    rows = shards_of(path)
-    others = [other for other in _data_in(path.parent) if ending(other) == ending(path) and other not in rows]
-    return _called(others) | {"rows": rows}
-
-
-def _within(folder: Path) -> dict[str, list[Path]]:
-    """Files in a folder that hold nothing but parts; beside them may be what the items are called, as JSON."""
-    paths = _data_in(folder)
-    strangers = [path for path in paths if not _part(path) and path.suffix != ".json"]
-    return {"rows": paths} if len(paths) == 1 else {} if strangers else _called(paths)
+    if len(paths) > 1:
+        free = [part for part in _PARTS if part not in map(_part, paths)]
+        for path in paths:
+            files.setdefault(_part(path) or (free.pop(0) if free else "rows"), []).extend(shards_of(path))
+    elif is_table(place, ENDINGS):
+        files = {"rows": [place]}
+    elif place.is_dir():
+        there = _data_in(place)
+        if len(there) == 1:
+            files = {"rows": there}
+        elif all(_part(path) or path.suffix == ".json" for path in there):
+            files = _called(there)
+    elif place.is_file() and place in (beside := _data_in(place.parent)):
+        rows = shards_of(place)
+        files = _called([path for path in beside if ending(path) == ending(place) and path not in rows])
+        files["rows"] = rows
+    return {part: files[part] for part in _PARTS if part in files} if "rows" in files else {}
 
 
 def _called(paths: Sequence[Path]) -> dict[str, list[Path]]:
@@ -147,11 +140,8 @@ def _called(paths: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _data_in(folder: Path) -> list[Path]:
-    return sorted(filter(_is_data, folder.iterdir()))
-
-
-def _is_data(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(ENDINGS)
+    paths = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in paths if path.name.lower().endswith(ENDINGS))
 
 
 def _part(path: Path) -> str | None:
