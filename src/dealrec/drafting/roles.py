@@ -112,10 +112,9 @@ def _joins(log: Preview, items: Preview, given: Given) -> Iterator[Roles]:
         where = f"{'' if items.whole else 'the part read of '}{items.name}"
         reason = f"{share} in {where}, where '{listed.name}' has {listed.distinct:,} in {listed.rows:,} rows"
         roles = Roles(log, items, listed, {"item": Option(column, 0.0, reason)})
-        user, title = (
-            max((option.score for option in _options(role, roles, given)), default=None) for role in ("user", "title")
-        )
-        score = (_ABSENT if user is None else user) + (_ABSENT if title is None else title / 2)
+        user = max((option.score for option in _options("user", roles, given)), default=_ABSENT)
+        title = max((option.score / 2 for option in _options("title", roles, given)), default=_ABSENT)
+        score = user + title
         # Listed once each, interacted with again and again.
         score += (1.5 if log is items else 2 * once) + 1 - column.distinct / column.rows
         score += 2 * overlap + 2 * column.many + 2 * same
@@ -195,7 +194,7 @@ def _title(column: Profile, roles: Roles) -> Fit:
     if column is item:
         fits = column.wordy >= 0.5 and column.distinct > ACTIONS
     else:
-        fits = (name_score("title", column.name) >= 0.9 or column.wordy >= 0.5) and tells_apart(column, item)
+        fits = (name_score("title", column.name) >= 0.9 or column.wordy >= 0.5) and _tells_apart(column, item)
         if roles.interactions is roles.items:  # an item has the same in all of its interactions
             fits = fits and column.rows == item.rows and _pairs(column, item) <= 1.2 * item.distinct
     return column.distinct / column.rows + column.wordy - 0.5 + _NEVER * (not fits), f"such as {column.example!r}"
@@ -206,7 +205,7 @@ def _pairs(column: Profile, item: Profile) -> int:
     return pl.DataFrame({"column": column.column.values, "item": item.column.values}).n_unique()
 
 
-def tells_apart(title: Profile, item: Profile) -> bool:
+def _tells_apart(title: Profile, item: Profile) -> bool:
     """Whether there are half as many titles as items, or more."""
     return 2 * title.distinct >= item.distinct
 
@@ -254,7 +253,7 @@ def _without(role: Role, roles: Roles, given: Given) -> DataError:
     else:
         file, what, other = items, "the titles of the items", "items"
         also = " --set data.columns.item=COLUMN (one column may be item and title)"
-        texts = [text for text in items.columns.values() if text.wordy >= 0.5 and not tells_apart(text, listed)]
+        texts = [text for text in items.columns.values() if text.wordy >= 0.5 and not _tells_apart(text, listed)]
         if few := ", ".join(f"{text.distinct:,} of '{text.name}'" for text in texts):
             what += f" that tell the {listed.distinct:,} of '{listed.name}' apart ({few} do not)"
     cause, remedy = f"no column looks like {what}; there are: {_listed(file)}", f"--set data.columns.{role}=COLUMN"

@@ -85,9 +85,9 @@ class Fields:
         for role, fit in fits.items():
             options = [] if role in self.given else list(self._options(role, fit, about, used))
             if options:
-                name, option = self._best(role, options)
-                yield _guess(role, name, option.reason)
-                used.add(name)
+                option = self._best(role, ((*option.scored, option) for option in options))
+                yield _guess(role, option.profile.name, option.reason)
+                used.add(option.profile.name)
         lists = [len(items) for items in map(_items, self.cells[pair.history]) if items]
         mean = sum(lists) / max(1, len(lists))
         if "history" not in self.given:
@@ -104,16 +104,16 @@ class Fields:
 
     def _options(
         self, role: Role, fit: Callable[[Profile], Fit], about: Sequence[bool], used: set[str]
-    ) -> Iterator[tuple[str, float, tuple[str, Option]]]:
+    ) -> Iterator[Option]:
         """Fields that are called like the role and may have it, with a value in each row that is about a target."""
         for name in self.scalars:
-            cells = pl.Series(_leaf(name), list(compress(self.cells[name], about)), strict=False)
-            if name in used or name_score(role, cells.name) < 0.5:
+            called = name_score(role, _leaf(name))
+            if name in used or called < 0.5:
                 continue
+            cells = pl.Series(name, list(compress(self.cells[name], about)), strict=False)
             column = profile(Table(self.path, cells.to_frame(), text=False), cells)
             if column is not None and not column.missing and (fitting := fit(column)) is not None:
-                score = 2 * name_score(role, cells.name) + fitting[0]
-                yield name, score, (name, Option(column, score, fitting[1]))
+                yield Option(column, 2 * called + fitting[0], fitting[1])
 
     def _pair(self, used: set[str]) -> _Pair | None:
         given = {role: self.given[role] for role in ("history", "target") if role in self.given}
