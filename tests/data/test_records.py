@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dealrec.data.readers.records import copy_records, record_files, records
+from dealrec.data.readers.copies import copy_records
+from dealrec.data.readers.records import record_files, records
 from dealrec.errors import DataError
 
 ROWS: list[dict[str, Any]] = [
@@ -79,7 +80,23 @@ def test_lines_of_json_come_out_byte_for_byte(kept: list[int], tmp_path: Path) -
     mask[kept] = True
     (tmp_path / "out").mkdir()
     out = copy_records([tmp_path / "in.jsonl"], mask, tmp_path / "out")
-    assert out.read_bytes() == "".join(f"{spaced[place]}\n" for place in kept).encode()
+    assert out.read_bytes() == "\n".join(spaced[place] for place in kept).encode() + (b"" if 4 in kept else b"\n")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("begin", ["", "\ufeff"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv"])
+def test_line_ends_and_a_byte_order_mark_stay_as_they_are(name: str, begin: str, end: str, tmp_path: Path) -> None:
+    """The last line has no end; it gets one, that of the others, where another part follows."""
+    lines = ["a,b", "1,2", "3,4"] if name == "x.csv" else ['{"a": 1}', '{"a": 2}']
+    parts = [tmp_path / f"{number}-{name}" for number in (0, 1)]
+    for part in parts:
+        part.write_bytes((begin + end.join(lines)).encode())
+    (tmp_path / "out").mkdir()
+    out = copy_records(parts[:1], np.ones(2, dtype=bool), tmp_path / "out")
+    assert out.read_bytes() == parts[0].read_bytes()
+    out = copy_records(parts, np.ones(4, dtype=bool), tmp_path / "out")
+    assert out.read_bytes() == (begin + end.join([*lines, *lines[-2:]])).encode()
 
 
 def test_parquet_keeps_its_schema_and_what_it_says_beside_it(tmp_path: Path) -> None:
@@ -97,6 +114,28 @@ def test_parquet_keeps_its_schema_and_what_it_says_beside_it(tmp_path: Path) -> 
     assert written.read().to_pylist() == table.take([0, 2]).to_pylist()
 
 
+def test_parts_of_parquet_are_written_as_one_table(tmp_path: Path) -> None:
+    """What is null throughout one part has a type in the other; few rows of many blocks make one group of rows."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parts = [
+        pa.table({"id": list(range(20_000)), "note": [None] * 20_000}),
+        pa.table({"id": [20_000, 20_001], "note": ["x", "y"]}),
+    ]
+    files = [tmp_path / f"{number}.parquet" for number in range(3)]
+    for table, path in zip([*parts, pa.table({"id": ["7"], "note": ["z"]})], files, strict=True):
+        pq.write_table(table, path)
+    kept = np.zeros(20_002, dtype=bool)
+    kept[[3, 15_000, 20_001]] = True
+    (tmp_path / "out").mkdir()
+    written = pq.ParquetFile(copy_records(files[:2], kept, tmp_path / "out"))
+    assert written.read().to_pylist() == [
+        {"id": row, "note": "y" if row > 20_000 else None} for row in (3, 15_000, 20_001)
+    ]
+    assert written.metadata.num_row_groups == 1
+    with pytest.raises(DataError, match="a column has another type in another part"):
+        copy_records(files, np.ones(20_003, dtype=bool), tmp_path / "out")
+
+
 def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="there are 4 rows, and there were 5"):
@@ -107,13 +146,23 @@ def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
     ("name", "content", "says"),
     [
         ("x.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', r"not UTF-8 \(line 2\)"),
-        ("x.csv", b"a,b\n1,2\n1,\xff\n", r"not UTF-8 \(row 2\)"),
+        ("x.csv", b"a,b\n1,2\n1,\xff\n", r"not UTF-8 \(row 2 \(line 3\)\)"),
         ("x.json", b'[{"a": 1},\n{"a": "\xff"}]', r"not UTF-8 \(line 2\)"),
         ("x.jsonl", b'{"a": 1}\n{"a": \n', "line 2 is cut or damaged"),
-        ("x.json", b'[{"a": 1}, {"a"]', "row 2 is no JSON"),
+        ("x.json", b'[{"a": 1}, {"a"]', r"row 2 \(line 1\) is no JSON"),
+        ("x.json", b'[{"a": 1}\n{"a": 2}]', r"lacks a comma after row 1"),
+        ("x.json", b'[{"a": 1},]', r"row 2 \(line 1\) is no JSON"),
+        ("x.json", b'[{"a": 1}]\n[{"a": 2}]', "more stands after its list: '\\[{"),
+        ("x.json", b'{"data": [{"a": 1}, {"a": 2}]}', "one JSON document"),
+        ("x.json", b'{\n"data": [{"a": 1}, {"a": 2}]}', "one JSON document"),
+        ("x.jsonl", b'{"a": 1}\n\n \n{"a": \n', "line 4 is cut or damaged"),
+        ("x.csv", b"\n\n", "there is no row in it"),
+        ("x.csv", b"a,b\r1,2\r", r"its lines end in CR alone\. Convert it: cat"),
+        ("x.csv", b"a;b\n1;2\n", "its columns are separated by ';'"),
+        ("x.csv", b'a,b\n"1\n2",3\n\n1,2,3\n', r"row 2 \(line 5\) has 3 cells"),
         ("x.json", b'[{"a": 1}', r"without a \]"),
         ("x.csv", b'a,b\n1,"2\n3,4\n', "never closed"),
-        ("x.csv", b"a,b\n1,2\n1,2,3\n", "row 2 has 3 cells, and the header 2"),
+        ("x.csv", b"a,b\n1,2\n1,2,3\n", r"row 2 \(line 3\) has 3 cells, and the header 2"),
         ("x.csv", b"a,a\n1,2\n", "two columns are called 'a'"),
         ("x.jsonl", "{}\n".encode("utf-16"), "begins as UTF-16"),
         ("x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999, mtime=0)[:-20], "cut or damaged"),

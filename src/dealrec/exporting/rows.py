@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dealrec.columns import INPUT_IDS, MESSAGES, OVERALL, PROMPT, RANK, ROW, ROW_ID, ROWS, SAMPLE
 from dealrec.config import Config
-from dealrec.data.readers.records import copy_records
+from dealrec.data.readers.copies import copy_records
 from dealrec.data.rows import files_of_rows
 from dealrec.engine.json_lines import write_jsonl
 from dealrec.engine.run_directory import Run

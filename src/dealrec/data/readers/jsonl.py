@@ -67,7 +67,7 @@ def read_jsonl(text: Text, keep: Keep) -> tuple[pl.DataFrame, list[str]]:
         return pl.DataFrame(), []
     table = pl.concat(parts, how="diagonal_relaxed")
     if table.height == 1 and all(kind.is_nested() for kind in schema.values()):
-        raise _document(text)
+        raise document_fault(text)
     return table.select(by_name(*(keep(pl.Schema(schema)) or table.columns))), list(schema)
 
 
@@ -105,7 +105,7 @@ def _whole_characters(block: bytes) -> bytes:
 def _line_by_line(text: Text, block: bytes, offset: int) -> pl.DataFrame:
     """The block line by line; offset: the lines before it."""
     if not offset and block.lstrip().startswith(b"[") and not _is_row(block.lstrip().partition(b"\n")[0]):
-        raise _document(text)
+        raise document_fault(text)
     rows = []
     for number, line in enumerate(block.split(b"\n"), start=offset + 1):
         if line.strip():
@@ -157,7 +157,7 @@ def _fault(text: Text, line: str, place: str, block: bytes, error: ValueError) -
             f"Convert it: {conversion_command(text.path, _LITERALS, ending='.jsonl')}",
         )
     if block and (line.strip() == "{" or _parse(json.loads, block) is not None):
-        return _document(text)
+        return document_fault(text)
     if _parse(json.loads, line.rstrip().removesuffix(",")) is not None:
         return unreadable(text.path, f"{place} ends in a comma", "Write one object a line, without commas between.")
     if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
@@ -167,7 +167,8 @@ def _fault(text: Text, line: str, place: str, block: bytes, error: ValueError) -
     )
 
 
-def _document(text: Text) -> DataError:
+def document_fault(text: Text) -> DataError:
+    """The error for a file that is one JSON document, with the command that converts it."""
     return unreadable(
         text.path,
         "it is one JSON document, not one object a line (line 1)",

@@ -9,23 +9,28 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from polars.selectors import by_name
 
 from dealrec.data.readers.blocks import Text
-from dealrec.data.readers.faults import READ_ERRORS, not_utf8, read_error, require_content, unreadable
-from dealrec.data.readers.jsonl import json_object
-from dealrec.data.readers.kinds import unknown_kind
+from dealrec.data.readers.faults import (
+    READ_ERRORS,
+    conversion_command,
+    not_utf8,
+    read_error,
+    require_content,
+    unreadable,
+)
+from dealrec.data.readers.jsonl import document_fault, json_object
+from dealrec.data.readers.kinds import separator_fault, unknown_kind
 from dealrec.data.readers.parts import table_files
-from dealrec.errors import ConfigError, DataError
+from dealrec.errors import DataError
 
 Fields = dict[str, Any]
 Keep = Callable[[Collection[str]], Collection[str]]  # the fields that are read, of all that there are
@@ -34,6 +39,7 @@ LINES, DOCUMENT, TABLE = (".jsonl", ".ndjson"), (".json",), {".csv": ",", ".tsv"
 PARQUET = ".parquet"
 ENDINGS = (*(f"{ending}{packed}" for ending in (*LINES, *DOCUMENT, *TABLE) for packed in ("", ".gz")), PARQUET)
 _BLOCK = 8192  # rows of a Parquet file that are in memory at a time
+_ONE_LINE_END = "import sys; [print(line, end='') for line in sys.stdin]"
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -70,102 +76,55 @@ def records(path: Path, keep: Keep = lambda names: names) -> Iterator[Fields]:
         yield from _parquet_records(path, keep)
         return
     raw = raw_records(path)
-    if _separator(path) is None:
+    if separator_of(path) is None:
         text = Text(path)
-        for number, record in enumerate(raw, start=1):
-            yield json_object(text, record, number, b"")
+        for number, (line, record) in enumerate(raw):
+            row = json_object(text, record, line, b"" if number else record)
+            if not number and _wraps_a_table(path, row):
+                raise document_fault(text)
+            yield row
         return
-    names = _cells(path, next(raw), 0)
+    names = _header(path, raw)
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"{path}: two columns are called '{name}'", "Rename one of them.")
-    for number, record in enumerate(raw, start=1):
-        cells = _cells(path, record, number)
+    for number, (line, record) in enumerate(raw, start=1):
+        place = _place(number, line)
+        cells = _cells(path, record, place)
         if len(cells) != len(names):
-            raise unreadable(
-                path, f"row {number:,} has {len(cells):,} cells, and the header {len(names):,}", "Mend that row."
-            )
+            raise unreadable(path, f"{place} has {len(cells):,} cells, and the header {len(names):,}", "Mend that row.")
         yield dict(zip(names, cells, strict=True))
 
 
-def raw_records(path: Path) -> Iterator[bytes]:
-    """Each row of a text file as it stands there; of a CSV its header first, of a JSON document without the commas.
+def place_of(path: Path, number: int) -> str:
+    """In words which row it is, counted from 1, and of text on which line it begins where that is another number."""
+    if ending(path) == PARQUET:
+        return f"row {number:,}"
+    header = separator_of(path) is not None
+    line, _ = next(islice(raw_records(path), number - 1 + header, None))
+    return _place(number, line)
 
-    Blank lines are no rows.
+
+def _place(number: int, line: int) -> str:
+    return f"row {number:,}" if number == line else f"row {number:,} (line {line:,})"
+
+
+def raw_records(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Each row of a text file as it stands there, and the line that it begins on, the first being 1.
+
+    Of a CSV its header comes first; rows of a JSON document come without the commas. Blank lines are no rows.
     """
-    with _faults(path), _opened(path) as file:
+    with _faults(path), opened(path) as file:
         head = file.read(4)
         if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise not_utf8(path, "it begins as UTF-16 does", encoding="utf-16")
         file.seek(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
-        if _separator(path) is not None:
+        if separator_of(path) is not None:
             yield from _quoted(path, file)
-        elif _is_document(file):
+        elif is_document(file):
             yield from _elements(path, file.read())
         else:
-            yield from (line for line in file if line.strip())
-
-
-def copy_records(files: Sequence[Path], kept: NDArray[np.bool_], folder: Path) -> Path:
-    """Write the rows that are kept as they stand, in their order, to one file `train` with the ending of the files.
-
-    kept: of each row of all files, in their order. A Parquet file keeps its schema, with what it says beside the types,
-    and its compression. Raises DataError where there are not as many rows.
-    """
-    out = folder / f"train{ending(files[0])}"
-    copy = _copy_parquet if out.suffix == PARQUET else _copy_text
-    count = copy(files, kept, out)
-    if count != len(kept):
-        raise DataError(
-            f"{files[0]}: there are {count:,} rows, and there were {len(kept):,} when they were selected from",
-            "Run again: the file has changed.",
-        )
-    return out
-
-
-def _copy_text(files: Sequence[Path], kept: NDArray[np.bool_], out: Path) -> int:
-    table, document = _separator(files[0]) is not None, False
-    count, written = 0, 0
-    with _created(out) as target:
-        for number, path in enumerate(files):
-            raw = raw_records(path)
-            if table:
-                header = next(raw)
-                if not number:
-                    target.write(_with_end(header))
-            elif not number:
-                with _opened(path) as file:
-                    document = _is_document(file)
-                target.write(b"[\n" if document else b"")
-            for record in raw:
-                if count < len(kept) and kept[count]:
-                    if document:
-                        target.write((b",\n" if written else b"") + record)
-                    else:
-                        target.write(_with_end(record))
-                    written += 1
-                count += 1
-        target.write(b"\n]\n" if document else b"")
-    return count
-
-
-def _copy_parquet(files: Sequence[Path], kept: NDArray[np.bool_], out: Path) -> int:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ConfigError("Rows of Parquet are written with pyarrow", "Install it: pip install pyarrow") from error
-    first = pq.ParquetFile(files[0])
-    codec = first.metadata.row_group(0).column(0).compression if first.metadata.num_row_groups else "SNAPPY"
-    options = {"compression": "NONE" if codec == "UNCOMPRESSED" else codec}
-    count = 0
-    with pq.ParquetWriter(out, first.schema_arrow, **options) as writer:
-        for path in files:
-            for batch in pq.ParquetFile(path).iter_batches(batch_size=_BLOCK):
-                mask = kept[count : count + len(batch)]
-                if mask.any():
-                    writer.write_batch(batch.take(np.flatnonzero(mask)).cast(first.schema_arrow))
-                count += len(batch)
-    return count
+            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
 
 
 def count_rows(path: Path, *, most: int) -> int:
@@ -173,7 +132,7 @@ def count_rows(path: Path, *, most: int) -> int:
     if ending(path) == PARQUET:
         with _faults(path):
             return min(most, _height(path))
-    header = _separator(path) is not None
+    header = separator_of(path) is not None
     return max(0, sum(1 for _ in islice(raw_records(path), most + header)) - header)
 
 
@@ -195,61 +154,89 @@ def names_of(path: Path) -> list[str] | None:
     if ending(path) == PARQUET:
         with _faults(path):
             return list(pl.read_parquet(path, n_rows=0, glob=False).schema)
-    return _cells(path, next(raw_records(path)), 0) if _separator(path) is not None else None
+    return _header(path, raw_records(path)) if separator_of(path) is not None else None
 
 
-def _separator(path: Path) -> str | None:
+def separator_of(path: Path) -> str | None:
     """What separates the cells of a table; None of another kind of file."""
     return TABLE.get(ending(path).removesuffix(".gz"))
 
 
-def _cells(path: Path, record: bytes, number: int) -> list[str]:
-    """The cells of a row of text; number 0: the header."""
-    place = f"row {number:,}" if number else "the header"
+def _wraps_a_table(path: Path, row: Fields) -> bool:
+    """Whether the one object in a JSON document is no row, but holds a list of them: `{"data": [{...}, ...]}`."""
+    tables = [value for value in row.values() if isinstance(value, list) and value and isinstance(value[0], Mapping)]
+    single = ending(path).startswith(DOCUMENT) and count_rows(path, most=2) == 1
+    return single and len(row) == len(tables) and not any("role" in table[0] or "from" in table[0] for table in tables)
+
+
+def _header(path: Path, raw: Iterator[tuple[int, bytes]]) -> list[str]:
+    """The names of the columns of a table, the first of its records."""
+    _, record = next(raw, (1, b""))
+    if not record:
+        raise DataError(f"{path}: there is no row in it", "Write it again.")
+    if re.search(rb"\r(?!\n)", record):
+        command = conversion_command(path, _ONE_LINE_END, ending=ending(path).removesuffix(".gz"))
+        raise unreadable(path, "its lines end in CR alone", f"Convert it: {command}")
+    names = _cells(path, record, "the header")
+    if len(names) == 1 and (fault := separator_fault(path, record.decode().strip(), str(separator_of(path)))):
+        raise fault
+    return names
+
+
+def _cells(path: Path, record: bytes, place: str) -> list[str]:
+    """The cells of a row of text. place: in words, which row it is."""
     csv.field_size_limit(2**31 - 1)  # of the module: a prompt may be longer than it would take
     try:
         text = io.StringIO(record.decode(), newline="")
-        return next(csv.reader(text, delimiter=str(_separator(path)), strict=True))
+        return next(csv.reader(text, delimiter=str(separator_of(path)), strict=True))
     except UnicodeDecodeError as error:
         raise not_utf8(path, place) from error
     except csv.Error as error:
         raise unreadable(path, f"{place} is no {ending(path)[1:].upper()} ({error})", "Mend that row.") from error
 
 
-def _quoted(path: Path, lines: Iterable[bytes]) -> Iterator[bytes]:
+def _quoted(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Lines, joined where a line end is within quotes."""
-    record, open_, number = b"", False, 0
-    for line in lines:
+    record, open_, first = b"", False, 1
+    for number, line in enumerate(lines, start=1):
+        first = first if open_ else number
         record += line
         open_ ^= line.count(b'"') % 2 == 1
         if not open_:
             if record.strip():
-                yield record
-                number += 1
+                yield first, record
             record = b""
     if record:
-        raise unreadable(path, f"row {number:,} has a quotation mark that is never closed", "Mend that row.")
+        fault = f"the row on line {first:,} has a quotation mark that is never closed"
+        raise unreadable(path, fault, "Mend that row.")
 
 
-def _elements(path: Path, content: bytes) -> Iterator[bytes]:
-    """The elements of a JSON document that is a list, as they are written."""
+def _elements(path: Path, content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The elements of a JSON document that is a list, as they are written, each with its line."""
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
         number = content[: error.start].count(b"\n") + 1
         raise not_utf8(path, f"line {number:,}") from error
-    place, number, decoder = _next(text, _next(text, 0) + 1), 0, json.JSONDecoder()
-    while text[place : place + 1] not in ("]", ""):
+    decoder, mark, number, line, counted = json.JSONDecoder(), "", 0, 1, 0
+    place = _next(text, _next(text, 0) + 1)
+    if text[place : place + 1] == "]":
+        mark, place = "]", _next(text, place + 1)
+    while mark != "]":
+        number, line, counted = number + 1, line + text.count("\n", counted, place), place
         try:
             _, end = decoder.raw_decode(text, place)
         except ValueError as error:
-            raise unreadable(path, f"row {number + 1:,} is no JSON ({error})", "Mend it.") from error
-        yield text[place:end].encode()
-        number, place = number + 1, _next(text, end)
-        if text[place : place + 1] == ",":
-            place = _next(text, place + 1)
-    if text[place : place + 1] != "]":
-        raise unreadable(path, f"its list ends within or after row {number:,}, without a ]", "Write it again.")
+            raise unreadable(path, f"{_place(number, line)} is no JSON ({error})", "Mend it.") from error
+        yield line, text[place:end].encode()
+        mark = text[(end := _next(text, end)) : end + 1]
+        if mark not in (",", "]") or not mark:
+            fault = "its list ends without a ]" if not mark else "its list lacks a comma"
+            raise unreadable(path, f"{fault} after {_place(number, line)}", "Write it again.")
+        place = _next(text, end + 1)
+    if place < len(text):
+        rest = text[place : place + 40]
+        raise unreadable(path, f"more stands after its list: {rest!r}", "Leave one list, or one object a line.")
 
 
 def _next(text: str, place: int) -> int:
@@ -258,7 +245,7 @@ def _next(text: str, place: int) -> int:
     return space.end() if space else place
 
 
-def _is_document(file: IO[bytes]) -> bool:
+def is_document(file: IO[bytes]) -> bool:
     """Whether the text from here on is a list; the file is left where it was."""
     start = file.tell()
     head = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
@@ -266,25 +253,11 @@ def _is_document(file: IO[bytes]) -> bool:
     return head.startswith(b"[")
 
 
-def _with_end(record: bytes) -> bytes:
-    return record if record.endswith(b"\n") else record + b"\n"
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked."""
     with path.open("rb") as raw:
         yield cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.name.lower().endswith(".gz") else raw
-
-
-@contextmanager
-def _created(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, packed where its name says so, the same bytes whenever it is written."""
-    with path.open("wb") as raw:
-        if path.name.lower().endswith(".gz"):
-            with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
-                yield cast("IO[bytes]", packed)
-        else:
-            yield raw
 
 
 @contextmanager
