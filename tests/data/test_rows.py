@@ -10,7 +10,7 @@ import pytest
 
 from dealrec.config import DataConfig
 from dealrec.data.readers.layouts import layout_of
-from dealrec.data.row_samples import equal_rows, isolated, samples_of_rows, split_rows
+from dealrec.data.row_samples import isolated, mixed_interactions, samples_of_rows, split_rows
 from dealrec.data.rows import read_rows
 from dealrec.data.vocabulary import Vocabulary
 from dealrec.errors import DataError
@@ -44,7 +44,8 @@ def read(path: Path | list[Path], texts: list[pl.DataFrame] | None = None, **col
         *([users.gather(pl.col("user_id")).alias("user_id")] if vocabulary.users.texts else []),
     )
     titles = {vocabulary.items.texts[item]: title for item, title in rows.titles.items()}
-    return SimpleNamespace(table=named, titles=titles, bare=rows.bare)
+    ids = pl.concat(kept).select("row", "row_id")
+    return SimpleNamespace(table=named.join(ids, on="row", maintain_order="left"), titles=titles, rows=rows)
 
 
 def test_a_row_is_read_as_the_settings_name_its_fields(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_turns_of_weight_0_and_those_of_a_prompt_are_not_learnt() -> None:
         ({"target": True}, "row 2 has no id in 'target'"),
         ({"prompt": 7}, "row 2 has no list of messages in 'prompt'"),
         ({"time": "yesterday"}, "several types"),
-        ({"id": "r1"}, "'id' 'r1' is the id of rows 1 and 2; 1 ids repeat"),
+        ({"id": "r1"}, "'id' 'r1' is the id of row 1 and of row 2; 1 ids repeat"),
     ],
 )
 @pytest.mark.parametrize("absent", [True, False])
@@ -189,6 +190,9 @@ def test_a_row_that_lacks_what_the_settings_name_is_refused(
         ({"input_ids": [1, 2], "labels": [1, -100]}, "row 1 has no label in 'labels'"),
         ({"prompt": "", "completion": ""}, "row 1 has no text in 'prompt' and 'completion'"),
         ({"input_ids": [1, 2], "labels": [2]}, "row 1 has 2 input_ids and 1 labels"),
+        ({"input_ids": [1, 2**31], "labels": [1, 2]}, "row 1 has 2147483648 in 'input_ids', which is no token"),
+        ({"input_ids": [1, -100], "labels": [1, 2]}, "row 1 has -100 in 'input_ids', which is no token"),
+        ({"input_ids": [1, 2], "labels": [-1, 2]}, "row 1 has -1 in 'labels', which is no token"),
         ({"input_ids": [1, "a"], "labels": [1, 2]}, "row 1 has no list of whole numbers in 'input_ids'"),
         ({"messages": MESSAGES[:2]}, "row 1 has nothing in 'messages' that the assistant says"),
         ({"messages": [{"role": "user"}]}, "row 1 has a message in 'messages' without text"),
@@ -201,6 +205,49 @@ def test_a_row_of_which_nothing_is_learnt_is_refused(row: dict[str, Any], says: 
     config = DataConfig.model_validate({"format": "rows", "rows": path})
     with pytest.raises(DataError, match=says):
         read_rows(config, path, setting="data.rows", write=lambda _: None, vocabulary=Vocabulary())
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"prompt": None}, r"b\.jsonl: row 2 \(line 4\) has no 'prompt'\. Fill it in"),
+        ({"id": "r0"}, r"'id' 'r0' is the id of row 1 of a\.jsonl and of row 2 \(line 4\) of b\.jsonl; 1 ids repeat"),
+        ({"time": "soon"}, r"the first is 'soon' in row 2 \(line 4\) of b\.jsonl"),
+    ],
+)
+def test_a_fault_is_named_with_its_file_row_and_line(changed: dict[str, Any], says: str, tmp_path: Path) -> None:
+    """Of text, where blank lines stand between the rows, and rows of no interaction before them."""
+    one = lines(tmp_path / "a.jsonl", [ROW | {"id": "r0", "time": "2024-05-01"}])
+    rows = [
+        {"id": "c", "prompt": "p", "completion": "c", "user": None, "history": None, "target": None, "time": None},
+        ROW | {"id": "r2", "time": "2024-05-02"} | changed,
+    ]
+    other = tmp_path / "b.jsonl"
+    other.write_text("\n\n".join(json.dumps(row) for row in rows).replace("\n\n", "\n\n \n"))
+    with pytest.raises(DataError, match=says):
+        read([one, other])
+
+
+def test_a_field_that_is_misspelt_is_named_with_those_that_there_are(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", [ROW])
+    for name in ("prompt", "history", "target", "user", "timestamp"):
+        with pytest.raises(DataError, match=r"row 1 has no .*'x\.y'; it has: id, prompt, completion, user, .*\. Name"):
+            read(path, **{name: "x.y"})
+
+
+def test_a_part_without_rows_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text("\n")
+    parts = [lines(tmp_path / "a.jsonl", [ROW]), tmp_path / "b.jsonl", lines(tmp_path / "c.jsonl", [ROW | {"id": 2}])]
+    assert read(parts).table["row_id"].to_list() == ["r1", "2"]
+
+
+def test_whole_numbers_of_any_type_are_ids(tmp_path: Path) -> None:
+    pl.DataFrame([ROW]).with_columns(pl.col("target").cast(pl.Decimal(20, 0))).write_parquet(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet").table["target"].to_list() == ["3"]
+    half = pl.DataFrame([ROW]).with_columns(pl.lit("3.5").cast(pl.Decimal(20, 1)).alias("target"))
+    half.write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="has no id in 'target', but Decimal"):
+        read(tmp_path / "b.parquet")
 
 
 def test_parts_with_different_fields_are_refused(tmp_path: Path) -> None:
@@ -233,17 +280,19 @@ def test_rows_of_one_interaction_make_one_sample(tmp_path: Path) -> None:
         (1, "v", 7, [1]),
         (2, "u", 8, [3]),
     ]
-    assert read_.bare == 1
-    assert read_.table["target"].null_count() == 2
-    by_name = read(
-        lines(tmp_path / "b.jsonl", [row | {"group": i // 2} for i, row in enumerate(rows[:4])]), interaction="group"
-    )
-    assert samples_of_rows(by_name.table)["rows"].to_list() == [[0, 1], [2, 3]]
+    assert (read_.rows.bare, read_.rows.others.to_list(), len(read_.rows)) == (1, [4, 5], 6)
+    grouped = lines(tmp_path / "b.jsonl", [row | {"group": i // 2} for i, row in enumerate(rows[:4])])
+    by_name = read(grouped, interaction="group").table
+    assert samples_of_rows(by_name)["rows"].to_list() == [[0, 1], [2, 3]]
+    assert mixed_interactions(by_name) == 2
+    alone = read(grouped, interaction="group", history=None, target=None, timestamp=None).table
+    samples = samples_of_rows(alone, single=True)
+    assert samples.select("user_id", "rows").rows() == [("u", [0, 1]), ("u", [2, 3])]
 
 
 def test_equal_rows_are_counted(tmp_path: Path) -> None:
     rows = read(lines(tmp_path / "a.jsonl", [ROW, ROW | {"id": 2}, ROW | {"id": 3, "completion": "d"}]))
-    assert equal_rows(rows.table) == 1
+    assert rows.rows.equal == 1
 
 
 def test_validation_is_of_the_latest_or_else_drawn() -> None:

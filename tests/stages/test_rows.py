@@ -1,6 +1,7 @@
 """A run over training rows of the user's own: scored on exactly these, and handed back as they stand."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -342,7 +343,11 @@ class TestEncoding:
     def test_a_cut_row_has_a_loss(self, tokenizer: Any, tiny_llm: Path) -> None:
         model, _ = load_llm(str(tiny_llm))
         row = encode_row(tokenizer, self.row(prompt="x" * 40, completion="y"), limit=8, longer="cut").tokens
-        assert torch.isfinite(sequence_losses(model, collate([row], pad_id=tokenizer.pad_token_id))).all()
+        middle = self.row(input_ids=list(range(2, 42)), labels=[IGNORED] * 19 + [21, 22] + [IGNORED] * 19)
+        cut = encode_row(tokenizer, middle, limit=8, longer="cut").tokens
+        assert (cut.input_ids, cut.labels) == (list(range(15, 23)), [IGNORED] * 6 + [21, 22])
+        for tokens in (row, cut):
+            assert torch.isfinite(sequence_losses(model, collate([tokens], pad_id=tokenizer.pad_token_id))).all()
 
 
 @pytest.mark.parametrize(
@@ -415,6 +420,42 @@ def test_titles_of_an_items_file_stand_in_the_place_of_those_of_the_rows(
     titles = pl.read_parquet(tmp_path / "run" / "data" / "items.parquet")["title"]
     assert titles.str.ends_with(" (file)").all()
     assert table(finished, "data/items.parquet")["title"].str.starts_with("Film").all()
+
+
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        ({"data": {"valid_rows": "chat.jsonl"}}, r"No row of data\.valid_rows has 'history' and 'target'"),
+        ({"data": {"rows": "one.jsonl", "valid_rows": None}}, r"are of one interaction, and data\.valid_rows is null"),
+        ({"data": {"columns": COLUMNS | {"timestamp": None}}, "select": {"method": "most-recent"}}, "needs times"),
+        ({"data": {"columns": {"row": "id"}}, "recommender": "tiger"}, r"data\.columns names no history and target"),
+    ],
+)
+def test_what_would_stop_a_run_over_rows_is_told_by_validate(
+    sections: dict[str, Any], says: str, tiny_llm: Path, text_encoder: Path, tmp_path: Path, cli: Cli
+) -> None:
+    write(tmp_path, tiny_llm)
+    write_lines(tmp_path / "chat.jsonl", CHAT)
+    write_lines(tmp_path / "one.jsonl", [made_rows()[0] | {"id": f"copy-{number}"} for number in range(3)])
+    content = settings(tiny_llm, **sections) | {"tiger": {"text_encoder": str(text_encoder)}}
+    if "recommender" in sections:
+        content["data"] |= {"rows": "test.jsonl", "warm_share": 0.5, "columns": {"row": "id", "timestamp": "time"}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    status, _, err = cli("validate", tmp_path / "c.yaml")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert re.search(says, err)
+
+
+def test_a_comparison_needs_test_rows(tiny_llm: Path, tmp_path: Path, cli: Cli) -> None:
+    path = write(tmp_path, tiny_llm)
+    for options in ([], ["--dry-run"]):
+        status, _, err = cli("compare", path, "--run-dir", tmp_path / "compared", *options)
+        assert (status, "data.test_rows is null" in err) == (2, True)
+
+
+def test_rows_have_no_form(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="written as they stand"):
+        export(finished / "run", to="rows", form="tokens", out=tmp_path / "out")
 
 
 def test_fields_that_no_row_has_are_named(tmp_path: Path, tiny_llm: Path) -> None:

@@ -20,6 +20,7 @@ from dealrec.engine.stage import Progress, Silent, link_folder
 from dealrec.engine.workers import in_processes
 from dealrec.errors import ConfigError
 from dealrec.estimates import Estimates, Plan, estimate
+from dealrec.stages import evaluate
 from dealrec.stages.context import Stage
 from dealrec.stages.pipeline import results
 
@@ -100,7 +101,15 @@ def estimate_replicates(config: Config, run_dir: Path, *, progress: Progress) ->
 
 
 def _stages(config: Config) -> tuple[Stage, ...]:
-    return tuple(stage for stage in results(config) if stage.name not in NOT_NEEDED)
+    """Those of a replicate. Raises ConfigError where the settings leave nothing to evaluate on."""
+    stages = tuple(stage for stage in results(config) if stage.name not in NOT_NEEDED)
+    if all(stage.name != evaluate.STAGE.name for stage in stages):
+        fault = "data.test_rows is null" if config.data.format == "rows" else "data.final leaves no test part"
+        raise ConfigError(
+            f"A comparison is of the loss on test samples, and {fault}",
+            "Name rows to evaluate on in data.test_rows." if config.data.format == "rows" else "Set it to false.",
+        )
+    return stages
 
 
 def _share(source: Path, folder: Path, stages: Iterable[str]) -> None:

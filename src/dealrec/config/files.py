@@ -200,6 +200,8 @@ def _config_error(error: ValidationError) -> ConfigError:
     variants = [problem for problem in problems if problem["loc"][: len(names)] == first["loc"][: len(names)]]
     message = ", or: ".join(dict.fromkeys(_message(problem) for problem in variants))
     message = message[0].lower() + message[1:]
+    if isinstance(first["input"], dict):  # of several settings of a section together, which the message names
+        return ConfigError(f"Section {key}: {message}", "See: dealrec config")
     value = json.dumps(first["input"], default=str)[:60]
     meaning = _description(names)
     remedy = f"It means: {meaning}" if meaning else "See: dealrec config"

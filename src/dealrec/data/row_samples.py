@@ -5,7 +5,7 @@ import polars as pl
 
 from dealrec.columns import HISTORY, ITEM, ROW, ROWS, SAMPLE, TARGET, TIMESTAMP, USER
 
-# Of a table of rows, beside row, row_id, user_id, history, target and timestamp.
+# Of a table of rows, beside row, user_id, history, target and timestamp.
 INTERACTION = "interaction"  # what rows of one share, where the user has named it
 CONTENT = "content"  # a number by which equal texts are told
 
@@ -13,19 +13,18 @@ CONTENT = "content"  # a number by which equal texts are told
 def samples_of_rows(table: pl.DataFrame, *, single: bool = False) -> pl.DataFrame:
     """One sample for each interaction: sample_id, user_id, history, target, timestamp, rows, by their first rows.
 
-    table: as in `Rows`. Rows without an interaction are left out. Of one interaction are those that share what
-    data.columns.interaction names, or else user, history, target and time; single: each row is a sample of its own. A
-    sample of no user is a user's only one.
+    table: as in `Rows`. Of one interaction are those that share what data.columns.interaction names, or else user,
+    history, target and time; single: where it names nothing each row is a sample of its own. A sample of no user is a
+    user's only one.
     """
-    about = table.filter(pl.col(TARGET).is_not_null())
-    key = [INTERACTION] if about[INTERACTION].count() else [USER, HISTORY, TARGET, TIMESTAMP]
-    if single:
-        key = [ROW]
-        about = about.with_columns(pl.col(ROW).alias(ROWS))
+    key = [ROW] if single else [USER, HISTORY, TARGET, TIMESTAMP]
+    if table[INTERACTION].count():
+        key = [INTERACTION]
+    about = table.with_columns(pl.col(ROW).alias(ROWS))
     first = [pl.col(name).first() for name in (USER, HISTORY, TARGET, TIMESTAMP) if name not in key]
-    samples = about.group_by(key, maintain_order=True).agg(*first, pl.col(ROWS if single else ROW).alias(ROWS))
+    samples = about.group_by(key, maintain_order=True).agg(*first, pl.col(ROWS))
     samples = samples.with_row_index(SAMPLE).with_columns(pl.col(SAMPLE).cast(pl.Int64))
-    user = pl.col(USER) if about[USER].count() else pl.col(ROWS).list.first()
+    user = pl.col(USER) if table[USER].count() else pl.col(ROWS).list.first()
     time = [TIMESTAMP] if samples[TIMESTAMP].dtype != pl.Null else []
     return samples.select(SAMPLE, user.alias(USER), HISTORY, TARGET, *time, ROWS)
 
@@ -56,6 +55,7 @@ def isolated(histories: pl.Series, targets: pl.Series) -> pl.Series:
     return ~pl.Series(range(len(targets)), dtype=pl.Int64).is_in(shared.implode())
 
 
-def equal_rows(table: pl.DataFrame) -> int:
-    """Rows that say what an earlier one says, of the same interaction."""
-    return len(table) - table.n_unique([USER, HISTORY, TARGET, TIMESTAMP, CONTENT])
+def mixed_interactions(table: pl.DataFrame) -> int:
+    """How many of the interactions that the user names have rows that differ in user, history, target or time."""
+    differing = table.group_by(INTERACTION).agg(pl.struct(USER, HISTORY, TARGET, TIMESTAMP).n_unique().alias(ROWS))
+    return len(differing.filter(pl.col(ROWS) > 1))

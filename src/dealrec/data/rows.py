@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import polars as pl
 from dealrec.columns import COMPLETION, HISTORY, LABELS, ROW, ROW_ID, TARGET, TIMESTAMP, USER
 from dealrec.config import DataConfig
 from dealrec.data import values
-from dealrec.data.readers.layouts import SCHEMA, Layout, RowFault, Text, layout_of, learnt_text, parsed
+from dealrec.data.readers.layouts import SCHEMA, Layout, RowFault, Text, absent, layout_of, learnt_text, parsed
 from dealrec.data.readers.layouts import field as value_of
-from dealrec.data.readers.records import names_of, record_files, records
+from dealrec.data.readers.records import names_of, place_of, record_files, records
 from dealrec.data.readers.tables import Column, read_table
 from dealrec.data.row_samples import CONTENT, INTERACTION
 from dealrec.data.titles import item_table
@@ -23,6 +24,7 @@ from dealrec.data.vocabulary import Vocabulary, as_id, is_blank
 from dealrec.errors import DataError
 
 BLOCK = 10_000  # rows whose texts are in memory at a time
+_NO_INTERACTION = (None,) * 5
 SEPARATORS = ("|", ";", "\t", ",", " ")
 TITLE_KEPT = 200  # characters of what is learnt that stand in for a title
 
@@ -31,33 +33,46 @@ TITLE_KEPT = 200  # characters of what is learnt that stand in for a title
 class Rows:
     """Rows of one part, in the order of the files.
 
-    table: row (Int64, counted from `first` on), row_id (text), timestamp as the files give it, and user_id, history
-    (list), target and interaction as numbers of the vocabulary; target is null for a row without an interaction.
-    titles: of targets by their numbers, from the rows.
+    table: of those of an interaction: row (Int64, counted from `first` on), timestamp as the files give it, and
+    user_id, history (list), target and interaction as numbers of the vocabulary. others: the numbers of those of none.
+    titles: of targets by their numbers, from the rows. equal: rows that say what an earlier one says, of the same
+    interaction. empty: completions without a letter. bare: rows of a target and an empty history, which are of no
+    interaction. separator: of histories that are texts; whole: of these those without any.
     """
 
     files: tuple[Path, ...]
     table: pl.DataFrame
+    others: pl.Series
     titles: Mapping[int, str]
-    empty: int = 0  # of completions
-    bare: int = 0  # of histories
+    equal: int = 0
+    empty: int = 0
+    bare: int = 0
+    whole: int = 0
     separator: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.table) + len(self.others)
 
 
 @dataclass
 class _Reader:
-    """Reads rows and has their texts written, a block at a time."""
+    """Reads rows and has their texts written, a block at a time; of one without an interaction two hashes are kept."""
 
     config: DataConfig
     write: Callable[[pl.DataFrame], None]
     first: int
     vocabulary: Vocabulary
+    starts: dict[Path, int] = field(default_factory=dict)  # the number of each file's first row
     titles: dict[int, str] = field(default_factory=dict)
     separator: str | None = None
     empty: int = 0
     bare: int = 0
+    whole: int = 0
     layout: Layout | None = None
-    blocks: list[pl.DataFrame] = field(default_factory=list)
+    table: list[pl.DataFrame] = field(default_factory=list)
+    others: list[pl.Series] = field(default_factory=list)
+    ids: list[pl.Series] = field(default_factory=list)
+    contents: list[pl.Series] = field(default_factory=list)
 
     def read(self, files: Sequence[Path]) -> None:
         names: set[str] | None = None
@@ -65,33 +80,39 @@ class _Reader:
         self.separator = self.config.columns.history_separator
         for path in files:
             here, block, texts = set(names_of(path) or ()), [], []
+            self.starts[path] = number
             for row, fields in enumerate(records(path, self._wanted), start=1):
                 here |= fields.keys()
                 try:
                     text = self._layout(path, fields).text(fields)
-                    block.append(
-                        (
-                            number,
-                            *self._interaction(fields, text, number),
-                            hash(tuple(text.values()) if COMPLETION in text else str(text)),
-                        )
-                    )
+                    interaction = self._interaction(fields, text)
+                    row_id = str(number - self.first + 1)
+                    if self.config.columns.row is not None:
+                        row_id = as_id(_required(fields, self.config.columns.row), self.config.columns.row)
                 except RowFault as fault:
-                    raise DataError(f"{path}: row {row:,} {fault.cause}", fault.remedy) from None
+                    raise DataError(f"{path}: {place_of(path, row)} {fault.cause}", fault.remedy) from None
                 self.empty += LABELS not in text and not learnt_text(text)
-                texts.append({ROW: number, ROW_ID: block[-1][1], **text})
+                content = tuple(text.values()) if COMPLETION in text else str(text)
+                block.append((number, *(interaction or _NO_INTERACTION), hash((repr(interaction), content))))
+                texts.append({ROW: number, ROW_ID: row_id, **text})
                 number += 1
                 if len(block) == BLOCK:
                     self._flush(path, block, texts)
                     block, texts = [], []
             self._flush(path, block, texts)
-            if names is not None and here != names:
+            if names and here and here != names:
                 odd = sorted(here ^ names)[0]
                 raise DataError(
                     f"{path}: its fields are not those of {files[0].name}: '{odd}' is in one of the two alone",
                     "Write all parts with the same fields; name rows of another kind in files of their own.",
                 )
-            names = here
+            names = here or names
+
+    def place(self, number: int) -> str:
+        """In words which row of which file it is."""
+        path = max((path for path in self.starts if self.starts[path] <= number), key=self.starts.__getitem__)
+        place = place_of(path, number - self.starts[path] + 1)
+        return f"{place} of {path.name}" if len(self.starts) > 1 else place
 
     def _wanted(self, names: Any) -> list[str]:
         """Of the names of a file's columns those that are read."""
@@ -111,28 +132,23 @@ class _Reader:
             )
         return self.layout
 
-    def _interaction(self, fields: Mapping[str, Any], text: Text, number: int) -> tuple[Any, ...]:
-        """row_id, user_id, history, target, timestamp, interaction."""
-        columns = self.config.columns
-        row_id = str(number - self.first + 1) if columns.row is None else _id(fields, columns.row)
+    def _interaction(self, fields: Mapping[str, Any], text: Text) -> tuple[Any, ...] | None:
+        """user_id, history, target, timestamp, interaction; None: of no interaction."""
+        columns, items = self.config.columns, list[int]()
         if columns.target is None or columns.history is None:
-            learnt = learnt_text(text)
-            digest = hashlib.blake2b(learnt.encode(errors="replace"), digest_size=8).hexdigest()
+            digest = hashlib.blake2b(learnt_text(text).encode(errors="replace"), digest_size=8).hexdigest()
             target = self.vocabulary.items.of(digest, "completion")
-            if LABELS not in text:
-                self.titles.setdefault(target, learnt[:TITLE_KEPT])
-            time = None if columns.timestamp is None else _required(fields, columns.timestamp)
-            return row_id, None, [], target, time, None
-        history, target = value_of(fields, columns.history), value_of(fields, columns.target)
-        if is_blank(target) and is_blank(history):
-            return row_id, None, None, None, None, None
-        items = self._history(history, columns.history)
-        target = self.vocabulary.items.of(_required(fields, columns.target), columns.target)
-        if not items:
-            self.bare += 1
-            return row_id, None, None, None, None, None
-        if self.config.items is None and LABELS not in text:
-            self.titles.setdefault(target, learnt_text(text)[:TITLE_KEPT])
+        else:
+            history, aim = value_of(fields, columns.history), value_of(fields, columns.target)
+            if is_blank(aim) and is_blank(history):
+                return None
+            items = self._history(history, fields, columns.history)
+            target = self.vocabulary.items.of(_required(fields, columns.target), columns.target)
+            if not items:
+                self.bare += 1
+                return None
+        if self.config.items is None and LABELS not in text and target not in self.titles:
+            self.titles[target] = learnt_text(text)[:TITLE_KEPT]
         user, interaction = (
             None if name is None else codes.of(_required(fields, name), name)
             for name, codes in (
@@ -141,11 +157,13 @@ class _Reader:
             )
         )
         time = None if columns.timestamp is None else _required(fields, columns.timestamp)
-        return row_id, user, items, target, time, interaction
+        return user, items, target, time, interaction
 
-    def _history(self, value: Any, name: str) -> list[int]:
+    def _history(self, value: Any, fields: Mapping[str, Any], name: str) -> list[int]:
         if isinstance(value, str):
             value = self._items_of(value.strip())
+        if value is None:
+            raise absent(fields, name, "history in ")
         if not isinstance(value, list | tuple):
             raise RowFault(f"has no history in '{name}'", "Fill it in, or name the right field in data.columns.")
         return [self.vocabulary.items.of(item, name) for item in value]
@@ -156,29 +174,32 @@ class _Reader:
         if self.separator is None:
             self.separator = next((mark for mark in SEPARATORS if mark in text), None)
         items = text.split(self.separator) if self.separator else [text]
+        self.whole += len(items) == 1
         return [item.strip() for item in items if item.strip()]
 
     def _flush(self, path: Path, block: list[tuple[Any, ...]], texts: list[dict[str, Any]]) -> None:
         if not block:
             return
-        names = (ROW, ROW_ID, USER, HISTORY, TARGET, TIMESTAMP, INTERACTION, CONTENT)
+        names = (ROW, USER, HISTORY, TARGET, TIMESTAMP, INTERACTION, CONTENT)
         columns = dict(zip(names, map(list, zip(*block, strict=True)), strict=True))
         times = columns.pop(TIMESTAMP)
         schema = dict.fromkeys(columns, pl.Int32()) | {
             ROW: pl.Int64(),
-            ROW_ID: pl.String(),
             HISTORY: pl.List(pl.Int32),
             CONTENT: pl.Int64(),
         }
         try:
             series = pl.Series(TIMESTAMP, times, strict=not any(isinstance(time, float) for time in times))
         except (TypeError, pl.exceptions.PolarsError) as error:
-            raise DataError(
-                f"{path}: column '{self.config.columns.timestamp}' holds times of several types",
-                "Write all of them as numbers, or all as text.",
-            ) from error
-        self.blocks.append(pl.DataFrame(columns, schema=schema).with_columns(series))
-        self.write(pl.DataFrame(texts, schema={ROW: pl.Int64, ROW_ID: pl.String, **SCHEMA}))
+            raise _times_of_several_types(path, self.config) from error
+        table = pl.DataFrame(columns, schema=schema).with_columns(series)
+        about = pl.col(TARGET).is_not_null()
+        self.contents.append(table[CONTENT])
+        self.others.append(table.filter(~about)[ROW])
+        self.table.append(table.filter(about).drop(CONTENT))
+        block_texts = pl.DataFrame(texts, schema={ROW: pl.Int64, ROW_ID: pl.String, **SCHEMA})
+        self.ids.append(block_texts[ROW_ID].hash())
+        self.write(block_texts)
 
 
 def read_rows(
@@ -200,20 +221,31 @@ def read_rows(
     files = tuple(files_of_rows(locations, setting=setting))
     reader = _Reader(config, write, first, vocabulary)
     reader.read(files)
-    if not reader.blocks:
+    if not reader.table:
         raise DataError(f"{files[0]}: there is no row in it", "Write it again.")
-    try:
-        table = pl.concat(reader.blocks, how="vertical_relaxed")
-    except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"{files[0]}: column '{config.columns.timestamp}' holds times of several types",
-            "Write all of them as numbers, or all as text.",
-        ) from error
     if config.columns.row is not None:
-        _refuse_repeats(table, files[0], config.columns.row)
-    if config.columns.timestamp is not None and table[TARGET].count():
-        table = _with_times(table, files[0], config.columns.timestamp)
-    return Rows(files, table, reader.titles, reader.empty, reader.bare, reader.separator)
+        _refuse_repeats(reader, config.columns.row)
+    try:
+        table = pl.concat(reader.table, how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise _times_of_several_types(files[0], config) from error
+    if config.columns.timestamp is not None and len(table):
+        numbers = table[ROW]
+        column = Column(files[0], config.columns.timestamp, table[TIMESTAMP], text=False)
+        column = replace(column, place=lambda row: reader.place(int(numbers[row])))
+        table = table.with_columns(values.timestamps(column).alias(TIMESTAMP))
+    contents = pl.concat(reader.contents)
+    return Rows(
+        files,
+        table,
+        pl.concat(reader.others),
+        reader.titles,
+        equal=len(contents) - contents.n_unique(),
+        empty=reader.empty,
+        bare=reader.bare,
+        whole=reader.whole,
+        separator=reader.separator,
+    )
 
 
 def files_of_rows(locations: Path | Sequence[Path], *, setting: str = "data.rows") -> list[Path]:
@@ -270,11 +302,6 @@ def _texts(config: DataConfig) -> dict[str, Any]:
     }
 
 
-def _content(text: Text) -> int:
-    """A number that equal texts share."""
-    return hash(tuple(text.values()) if COMPLETION in text else str(text))
-
-
 def _roots(name: str) -> Iterator[str]:
     """The name, and that of the field within which it may be."""
     yield name
@@ -284,29 +311,28 @@ def _roots(name: str) -> Iterator[str]:
 def _required(fields: Mapping[str, Any], name: str) -> Any:
     value = value_of(fields, name)
     if is_blank(value):
-        raise RowFault(f"has no '{name}'", "Fill it in, or name the right field in data.columns.")
+        raise absent(fields, name)
     return value
 
 
-def _id(fields: Mapping[str, Any], name: str) -> str:
-    return as_id(_required(fields, name), name)
+def _refuse_repeats(reader: _Reader, name: str) -> None:
+    """Raise DataError for rows that share an id. Ids are told by their hashes, and read again where two are alike."""
+    hashes = pl.DataFrame({ROW_ID: pl.concat(reader.ids)}).with_row_index(ROW, offset=reader.first)
+    alike = hashes.filter(pl.col(ROW_ID).is_duplicated())
+    if not len(alike):
+        return
+    first, second = alike.filter(pl.col(ROW_ID) == alike[ROW_ID][0])[ROW][:2]
+    path, start = next((path, start) for path, start in reversed(reader.starts.items()) if start <= first)
+    row = next(islice(records(path), first - start, None))
+    raise DataError(
+        f"{path}: '{name}' {str(value_of(row, name))!r} is the id of {reader.place(first)} and of"
+        f" {reader.place(second)}; {alike[ROW_ID].n_unique():,} ids repeat",
+        "Give each row an id of its own, or set data.columns.row to null to have them numbered.",
+    )
 
 
-def _refuse_repeats(table: pl.DataFrame, path: Path, name: str) -> None:
-    repeated = table.filter(pl.col(ROW_ID).is_duplicated())
-    if len(repeated):
-        first = repeated.filter(pl.col(ROW_ID) == repeated[ROW_ID][0])[ROW]
-        rows = " and ".join(f"{row - table[ROW][0] + 1:,}" for row in first[:2])
-        raise DataError(
-            f"{path}: '{name}' {repeated[ROW_ID][0]!r} is the id of rows {rows}; {repeated[ROW_ID].n_unique():,} ids"
-            " repeat",
-            "Give each row an id of its own, or set data.columns.row to null to have them numbered.",
-        )
-
-
-def _with_times(table: pl.DataFrame, path: Path, name: str) -> pl.DataFrame:
-    about = table.filter(pl.col(TARGET).is_not_null())
-    times = values.timestamps(Column(path, name, about[TIMESTAMP], text=False))
-    return table.drop(TIMESTAMP).join(
-        about.select(ROW, times.alias(TIMESTAMP)), on=ROW, how="left", maintain_order="left"
+def _times_of_several_types(path: Path, config: DataConfig) -> DataError:
+    return DataError(
+        f"{path}: column '{config.columns.timestamp}' holds times of several types",
+        "Write all of them as numbers, or all as text.",
     )

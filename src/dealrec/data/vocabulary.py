@@ -1,6 +1,7 @@
 """Ids of items, users and interactions as numbers, so that each is kept once however many rows name it."""
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from dealrec.data.readers.layouts import RowFault
@@ -38,7 +39,7 @@ class Vocabulary:
 
 def as_id(value: Any, name: str) -> str:
     """An id as text: of 7, 7.0 and "7" alike. name: of the field, for the RowFault where it is none."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | Decimal) and value == value // 1:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or is_blank(value):
         raise RowFault(f"has no id in '{name}', but {value!r:.40}", "Write ids as whole numbers or text.")

@@ -126,6 +126,8 @@ def _form(config: Config, to: str, form: str | None) -> Form | None:
         remedy = f"Choose --to {' or --to '.join(OF_ROWS)}." if of_rows else f"Choose --to {', --to '.join(STACKS)}."
         raise ConfigError(f"The run is over {about}, so there is no export to {to}", remedy)
     if of_rows:
+        if form is not None:
+            raise ConfigError(f"Rows of your own are written as they stand, so --to {to} has no form", "Drop --form.")
         return None
     if form is not None and form not in FORMS:
         raise ConfigError(f"There is no form {form!r}", f"There are: {', '.join(FORMS)}.")

@@ -16,7 +16,7 @@ from dealrec.config import Config
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError, DataError
 from dealrec.stages import text_encoder
-from dealrec.stages.methods import method, reads_pool, signals_of
+from dealrec.stages.methods import method, pool_method, reads_pool, require_times, signals_of
 from dealrec.stages.recommenders import kinds
 from dealrec.stages.validation_draw import require_validation
 
@@ -31,6 +31,11 @@ def check_feasible(config: Config, run_dir: Path) -> list[str]:
     if config.scorer() is not config and reads_pool(signals_of(config)):
         warnings += kinds.kind(config.scorer()).check(config.scorer(), run_dir)
     check_processes(config)
+    if config.data.format == "rows" and not kinds.kind(config.scorer()).TEXT:
+        warnings.append(
+            f"recommender {config.scorer().recommender!r} reads the ids of items: its signals are of the interactions,"
+            " not of what the rows say"
+        )
     return warnings
 
 
@@ -42,6 +47,12 @@ def check_data(config: Config, run_dir: Path) -> None:
     _check_trackers(config)
     n = len(read_table(run_dir / "data" / "samples-train.parquet"))
     if n == 0:
+        if config.data.format == "rows":
+            raise ConfigError(
+                f"No row of data.rows is later than the earliest {config.data.warm_share:g} that data.warm_share sets"
+                " apart, so there is nothing to select from",
+                "Lower it.",
+            )
         raise ConfigError(
             "No user has two training interactions, the last of them after the warm start, so there is no sample",
             "Check data.split, data.warm_share and filters.",
@@ -50,11 +61,20 @@ def check_data(config: Config, run_dir: Path) -> None:
         _check_final(config)
     elif config.data.format != "rows" or config.data.test_rows is not None:
         _check_test(run_dir)
+    require_times(config, method(config.select.method))
+    if reads_pool(signals_of(config)):
+        require_times(config, pool_method(config))
     needless = [] if config.data.has_interactions else sorted({*OF_SURROGATE, HISTORY_LENGTH} & signals_of(config))
     if needless:
         raise ConfigError(
             f"select.method {config.select.method!r} reads {needless[0]}, and data.columns names no history and target",
             "Name them, or choose a method of signals of the recommender, such as loss-drop: dealrec methods.",
+        )
+    if not config.data.has_interactions and not kinds.kind(config.scorer()).TEXT:
+        raise ConfigError(
+            f"recommender {config.scorer().recommender!r} reads the ids of items, and data.columns names no history and"
+            " target",
+            "Name them, or choose recommender: bigrec.",
         )
     valid = len(read_table(run_dir / "data" / "samples-valid.parquet"))
     if INFLUENCE in signals_of(config) and config.influence.risk == "valid" and not valid:

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dealrec.columns import OF_RECOMMENDER
+from dealrec.columns import OF_RECOMMENDER, TIMESTAMP
 from dealrec.config import Config
 from dealrec.config.arms import arms
 from dealrec.engine.python_files import imported_files
@@ -71,6 +71,15 @@ def signals_of(config: Config) -> frozenset[str]:
 def pool_method(config: Config) -> "Method":
     """The method that draws the pool; of a pool of all samples random, which needs no signals."""
     return method("random" if config.pool.size == 1.0 and isinstance(config.pool.size, float) else config.pool.method)
+
+
+def require_times(config: Config, by: "Method") -> None:
+    """Raise ConfigError for a method that reads times where there are none that users share."""
+    if TIMESTAMP in by.signals and (config.data.columns.timestamp is None or config.data.format == "dealrec"):
+        raise ConfigError(
+            f"{by.name} needs times that can be compared between users, and there are none",
+            "Name their column in data.columns.timestamp, or choose another method.",
+        )
 
 
 def reads_pool(signals: Iterable[str]) -> bool:

@@ -29,7 +29,7 @@ def run(context: Context) -> None:
     for part, locations in named.items():
         if locations is not None:
             setting = "data.rows" if part == "train" else f"data.{part}_rows"
-            first = sum(len(rows.table) for rows in read.values())
+            first = sum(map(len, read.values()))
             with context.progress.bar(f"data: reading {setting}"):
                 read[part] = read_rows(
                     settings, locations, setting=setting, write=write, vocabulary=vocabulary, first=first
@@ -39,13 +39,19 @@ def run(context: Context) -> None:
         part: row_samples.samples_of_rows(rows.table, single=not settings.has_interactions)
         for part, rows in read.items()
     }
-    if not len(samples["train"]):
-        mapped = settings.columns
-        raise DataError(
-            f"No row of data.rows has '{mapped.history}' and '{mapped.target}', so none is of an interaction",
-            "Name the fields in data.columns.history and data.columns.target, or neither of them.",
-        )
+    for part, table in samples.items():
+        if not len(table):
+            mapped, setting = settings.columns, "data.rows" if part == "train" else f"data.{part}_rows"
+            raise DataError(
+                f"No row of {setting} has '{mapped.history}' and '{mapped.target}', so none is of an interaction",
+                "Name the fields in data.columns.history and data.columns.target, or neither of them.",
+            )
     if "valid" not in samples:
+        if len(samples["train"]) < 2:
+            raise DataError(
+                "The rows of data.rows are of one interaction, and data.valid_rows is null: none is left to aim at",
+                "Name rows to aim at in data.valid_rows, or check what data.columns names.",
+            )
         samples["train"], samples["valid"] = row_samples.split_rows(
             samples["train"], share=settings.valid_share, seed=context.config.seed
         )
@@ -68,12 +74,12 @@ def run(context: Context) -> None:
         write_table(context.out / f"samples-{part}.parquet", table, key=SAMPLE)
     write_table(context.out / "items.parquet", items, key=ITEM_INDEX)
     pl.scan_parquet(shards, glob=False).sink_parquet(context.out / ROWS_FILE.rpartition("/")[2])
-    train = read["train"].table
-    other = train.filter(pl.col(TARGET).is_null()).select(ROW, ROW_ID)
-    write_table(context.out / OTHER_ROWS_FILE.rpartition("/")[2], other, key=ROW)
+    others = read["train"].others
+    ids = pl.scan_parquet(shards, glob=False).select(ROW, ROW_ID).join(pl.LazyFrame({ROW: others}), on=ROW, how="semi")
+    ids.sort(ROW).sink_parquet(context.out / OTHER_ROWS_FILE.rpartition("/")[2])
     context.facts |= {
-        "rows": len(train),
-        "other_rows": len(other),
+        "rows": len(read["train"]),
+        "other_rows": len(others),
         "items": len(items),
         "training_users": samples["train"][USER].n_unique(),
         **{f"{part}_interactions": len(getattr(parts, part)) for part in ("train", "valid", "test")},
@@ -82,13 +88,12 @@ def run(context: Context) -> None:
 
 
 def _warn_of(context: Context, setting: str, rows: Rows) -> None:
-    count, columns = f"of {len(rows.table):,} rows in {setting}", context.config.data.columns
-    other, equal = rows.table[TARGET].null_count(), row_samples.equal_rows(rows.table)
+    count, columns = f"of {len(rows):,} rows in {setting}", context.config.data.columns
     fate = {"pass": "are exported whole", "drop": "are left out"}[context.config.data.other_rows]
     bare = f" ({rows.bare:,} of them with a target and an empty history)" if rows.bare else ""
     for number, words in (
-        (other, f"are of no interaction{bare}: they {fate} (data.other_rows)"),
-        (equal, "say what an earlier one says"),
+        (len(rows.others), f"are of no interaction{bare}: they {fate} (data.other_rows)"),
+        (rows.equal, "say what an earlier one says"),
         (rows.empty, "have nothing to write but the end of the text"),
     ):
         if number:
@@ -97,6 +102,18 @@ def _warn_of(context: Context, setting: str, rows: Rows) -> None:
         context.warn(
             f"the histories in {setting} are texts, separated by {rows.separator!r} (data.columns.history_separator)"
         )
+    if rows.whole == len(rows.table) > 1:
+        context.warn(
+            f"every history in {setting} is a text that is one item: if it holds several, set"
+            " data.columns.history_separator"
+        )
+    if columns.interaction and context.config.data.has_interactions:
+        mixed = row_samples.mixed_interactions(rows.table)
+        if mixed:
+            context.warn(
+                f"{mixed:,} interactions in {setting} have rows that differ in user, history, target or time: what the"
+                f" first row says counts (data.columns.interaction is '{columns.interaction}')"
+            )
     if not context.config.data.has_interactions and setting == "data.rows":
         context.warn(
             "data.columns names no history and no target, so rows are selected by signals of the LLM alone; there is no"

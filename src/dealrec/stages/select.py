@@ -19,14 +19,13 @@ from dealrec.columns import (
     SCORE,
     STRATUM,
     SURROGATE_STATE,
-    TIMESTAMP,
 )
 from dealrec.config import Config
 from dealrec.config.arms import RANDOM, SEEDS, SELECTED, Arm, arms, selected_arms
 from dealrec.engine.run_directory import read_table, write_table
 from dealrec.errors import ConfigError, DealrecError
 from dealrec.stages.context import Context, Stage
-from dealrec.stages.methods import method, method_files, reads_pool, signals_of
+from dealrec.stages.methods import method, method_files, reads_pool, require_times, signals_of
 from dealrec.stages.signals import DATA_FILES, data_signals, files_of, signal_table, valid_table
 
 if TYPE_CHECKING:
@@ -116,12 +115,7 @@ class Selector:
         return scores.join(selected.select(SAMPLE, *extra), on=SAMPLE, how="left").select(selected.columns)
 
     def _table(self, by: "Method", arm: Arm) -> pl.DataFrame:
-        data = self.context.config.data
-        if TIMESTAMP in by.signals and (data.columns.timestamp is None or data.format == "dealrec"):
-            raise ConfigError(
-                f"{by.name} needs times that can be compared between users, and there are none",
-                "Name their column in data.columns.timestamp, or choose another method.",
-            )
+        require_times(self.context.config, by)
         candidates = self.samples
         if by.of_validation:
             candidates = self.valid

@@ -40,6 +40,14 @@ class RowFault(Exception):
         self.cause, self.remedy = cause, remedy
 
 
+def absent(row: Mapping[str, Any], name: str, what: str = "") -> RowFault:
+    """The fault of a row without a value in a field; where no such field is in it, with those that are."""
+    fault = f"has no {what}'{name}'"
+    if name in row or name.partition(".")[0] in row:
+        return RowFault(fault, "Fill it in, or name the right field in data.columns.")
+    return RowFault(f"{fault}; it has: {', '.join(row)}", "Name the right field in data.columns.")
+
+
 _ABSENT = object()
 
 
@@ -116,7 +124,7 @@ def layout_of(
 
 def _tokens(ids: str, labels: str) -> Layout:
     def text(row: Mapping[str, Any]) -> Text:
-        sides = {INPUT_IDS: _numbers(row, ids), LABELS: _numbers(row, labels)}
+        sides = {INPUT_IDS: _tokens_in(row, ids), LABELS: _tokens_in(row, labels, mask=IGNORED)}
         if len(sides[INPUT_IDS]) != len(sides[LABELS]):
             raise RowFault(
                 f"has {len(sides[INPUT_IDS]):,} {ids} and {len(sides[LABELS]):,} {labels}", "Write one label a token."
@@ -131,11 +139,15 @@ def _tokens(ids: str, labels: str) -> Layout:
     return Layout("tokens", (ids, labels), text)
 
 
-def _numbers(row: Mapping[str, Any], name: str) -> list[int]:
+def _tokens_in(row: Mapping[str, Any], name: str, *, mask: int | None = None) -> list[int]:
+    """mask: the number that stands where there is none."""
     value = _given(row, name)
     value = parsed(value) if isinstance(value, str) else value
     if not isinstance(value, list) or not all(type(number) is int for number in value):
         raise RowFault(f"has no list of whole numbers in '{name}'", "Write the tokens there, or name the right field.")
+    odd = next((number for number in value if not 0 <= number < 2**31 and number != mask), None)
+    if odd is not None:
+        raise RowFault(f"has {odd} in '{name}', which is no token", "Mend it.")
     return value
 
 
@@ -270,7 +282,7 @@ def _string(row: Mapping[str, Any], name: str) -> str:
 def _given(row: Mapping[str, Any], name: str) -> Any:
     value = field(row, name)
     if value is None:
-        raise RowFault(f"has no '{name}'", "Fill it in, or name the right field in data.columns.")
+        raise absent(row, name)
     return value
 
 

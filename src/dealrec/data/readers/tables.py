@@ -27,7 +27,8 @@ _PROBE = 1000  # rows by which the size of a table in memory is estimated
 class Column:
     """One column of a file; `text` when the format knows no types, so that 7 may be a number or a name.
 
-    separator: what separates several values in one text, where the format says that they are several.
+    separator: what separates several values in one text, where the format says that they are several. place: in words,
+    which row of the user's one of `values` is; None: they are all of the rows, in their order.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Column:
     values: pl.Series
     text: bool
     separator: str | None = None
+    place: Callable[[int], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,11 +141,13 @@ def refuse(column: Column, mask: pl.Series, *, fault: str, remedy: str) -> None:
     rows = mask.fill_null(False).arg_true()
     if len(rows) == 0:
         return
-    value = repr(column.values[int(rows[0])])
+    first = int(rows[0])
+    place = f"data row {first + 1:,}" if column.place is None else column.place(first)
+    value = repr(column.values[first])
     value = value if len(value) <= 80 else value[:77] + "..."
     raise DataError(
         f"{column.path}: column '{column.name}' {fault} in {len(rows):,} of {len(mask):,} rows;"
-        f" the first is {value} in data row {int(rows[0]) + 1:,}",
+        f" the first is {value} in {place}",
         remedy,
     )
 

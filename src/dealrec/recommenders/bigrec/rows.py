@@ -19,7 +19,8 @@ def encode_row(tokenizer: Any, row: Mapping[str, Any], *, limit: int | None, lon
     Prompt and completion are tokenised one by one, with what the tokenizer puts before a text and the end of sequence
     after it; labels are on the completion and the end. Messages go through the chat template of the tokenizer; labels
     are on what it writes for the turns that are learnt. input_ids and labels stay as they are. longer: cut takes the
-    end away, as trainers do, or of a row that would lose every label its beginning; refuse is DataError.
+    end away, as trainers do, or of a row that would lose every label all but what leads to the last; refuse is
+    DataError.
     """
     encoded = _encoded(tokenizer, row)
     length = len(encoded.input_ids)
@@ -31,8 +32,9 @@ def encode_row(tokenizer: Any, row: Mapping[str, Any], *, limit: int | None, lon
             " positions",
             "Shorten it, or set llm.rows.longer to cut.",
         )
+    last = max(place for place, label in enumerate(encoded.labels) if label != IGNORED)
     learnt = any(label != IGNORED for label in encoded.labels[1:limit])
-    part = slice(0, limit) if learnt else slice(length - limit, length)
+    part = slice(0, limit) if learnt else slice(max(0, last + 1 - limit), last + 1)
     return EncodedRow(Encoded(encoded.input_ids[part], encoded.labels[part]), cut=True)
 
 
