@@ -6,6 +6,8 @@ line and exits with status 2. Anything else is a fault of ours and exits with st
 
 from collections.abc import Sequence
 
+from dealrec.formats import harmless
+
 
 def first_line(error: BaseException) -> str:
     """What an error of another's says, in a line: the first, and the second where the first announces it."""
@@ -14,12 +16,16 @@ def first_line(error: BaseException) -> str:
 
 
 class DealrecError(Exception):
-    """Base of the errors that a user can mend."""
+    """Base of the errors that a user can mend.
+
+    They name what stands in files and settings, so what a terminal would act on is escaped; one_line: line ends too.
+    """
+
+    one_line = False
 
     def __init__(self, cause: str, remedy: str) -> None:
-        super().__init__(cause, remedy)
-        self.cause = cause
-        self.remedy = remedy
+        self.cause, self.remedy = (harmless(text, one_line=self.one_line) for text in (cause, remedy))
+        super().__init__(self.cause, self.remedy)
 
     def __str__(self) -> str:
         return f"{self.cause.rstrip('.')}. {self.remedy}"
@@ -28,13 +34,19 @@ class DealrecError(Exception):
 class ConfigError(DealrecError):
     """A setting is unknown, of the wrong type or outside its range."""
 
+    one_line = True
+
 
 class DataError(DealrecError):
     """An input file is missing, unreadable, or does not hold what the settings promise."""
 
+    one_line = True
+
 
 class ModelError(DealrecError):
     """A model cannot be loaded, or cannot be used for what was asked."""
+
+    one_line = True
 
 
 class NotConverged(DealrecError):
@@ -58,3 +70,5 @@ class NonFinite(DealrecError):
 
 class RunDirectoryError(DealrecError):
     """The run directory is in use, incomplete, or cannot be written to."""
+
+    one_line = True

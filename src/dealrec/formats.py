@@ -1,6 +1,7 @@
 """Numbers and texts as people read them, in the terminal and in the report."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -120,6 +121,29 @@ def listed(names: Sequence[str]) -> str:
     ('a', 'a, b and c')
     """
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+# Control characters but for the tab and the line end, what turns text round or is not seen, and halves of characters.
+_HARMFUL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def harmless(text: str, *, one_line: bool = False) -> str:
+    r"""The text with an escape for each character that a terminal would act on and not show; one_line: line ends too.
+
+    >>> harmless("a\x1b[2Jb\u202ec"), harmless("a\nb", one_line=True)
+    ('a\\x1b[2Jb\\u202ec', 'a\\nb')
+    """
+    text = text.replace("\n", "\\n") if one_line else text
+    return _HARMFUL.sub(lambda match: escaped(match[0]), text)
+
+
+def escaped(char: str) -> str:
+    """A character by its number, as Python and YAML write it between quotes."""
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def cut(text: str, width: int) -> str:

@@ -94,7 +94,7 @@ def test_a_missing_id_in_the_items_table(tmp_path: Path) -> None:
         (TIMESTAMP, [True, False], ["Boolean"]),
         ("rating", [True, False], ["Boolean"]),
         ("rating", [1.0, float("nan")], ["NaN or infinite", "data row 2"]),
-        ("split", [0, 1], ["Int64", "'0'"]),
+        ("split", [0, 1], ["Int64", "is 0 in"]),
     ],
 )
 def test_a_bad_typed_value(tmp_path: Path, column: str, values: Any, says: list[str]) -> None:

@@ -1,6 +1,7 @@
 """What of the device goes into a run: its fingerprints, its memory, its determinism, and models that go in time."""
 
 import gc
+import hashlib
 import json
 import os
 import pickle
@@ -171,7 +172,7 @@ def test_each_rank_takes_its_own_device_before_anything_is_loaded(
     monkeypatch.setattr(torch.cuda, "set_device", order.append)
     monkeypatch.setattr(launching, "end_unless", lambda _wanted: None)
     monkeypatch.setattr(pickle, "loads", lambda _job: (context, lambda *_: order.append("job"), tmp_path))
-    monkeypatch.setattr(sys, "argv", ["launching", str(tmp_path), "0"])
+    monkeypatch.setattr(sys, "argv", ["launching", str(tmp_path), "0", hashlib.sha256(b"").hexdigest()])
     (tmp_path / launching.JOB).touch()
     launching.main()
     assert order == [*([torch.device("cuda", 3)] if count else []), "job"]

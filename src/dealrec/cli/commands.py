@@ -27,6 +27,7 @@ from dealrec.cli.options import (
     Until,
 )
 from dealrec.cli.running import demo_config, run_pipeline
+from dealrec.cli.terminal import say
 from dealrec.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -177,9 +178,9 @@ def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = 
         print_json({"facts": facts, "warnings": warnings})
         return
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     typer.echo("\n".join(f"{name.replace('_', ' ')}: {value:,}" for name, value in facts.items()))
-    typer.echo(f"The config is valid; next: dealrec run {shlex.quote(str(config))} --run-dir runs/NAME --dry-run")
+    say(f"The config is valid; next: dealrec run {shlex.quote(str(config))} --run-dir runs/NAME --dry-run")
 
 
 @app.command()
@@ -302,7 +303,7 @@ def export(
 
     exported = write(run_dir, to=to, out=out, arm=arm, form=form, licence=license_, force=force)
     for note in exported.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     show_export(exported, as_json=as_json)
 
 

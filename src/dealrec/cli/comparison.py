@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from dealrec.cli.json_output import print_json
 from dealrec.cli.tables import console, show_estimates, table_of
@@ -28,7 +27,7 @@ def show_comparison(outcome: Outcome, *, json: bool) -> None:
     for arm in results.arms:
         loss = arm.differences[LOSS]
         table.add_row(
-            Text(shown(arm)),
+            shown(arm),
             f"{arm.size:,}",
             amount(arm.equivalent.point, arm.size),
             interval(arm.equivalent, arm.size),
@@ -41,14 +40,14 @@ def show_comparison(outcome: Outcome, *, json: bool) -> None:
     console().print(table)
     console().print(_curve(outcome))
     if results.headline:
-        console().print(Text(sentence(results.headline, results)))
+        console().print(sentence(results.headline, results))
     for words in sentences(list(outcome.rates)):
-        console().print(Text(words))
+        console().print(words)
     if note := curve_note(results):
-        console().print(Text(note))
+        console().print(note)
     for arm_name, reason in outcome.failures.items():
-        console().print(Text(f"{arm_name} selected nothing: {reason}"))
-    console().print(Text(f"Page: {outcome.page}; a row a cell: {outcome.run_dir / 'comparison.parquet'}"))
+        console().print(f"{arm_name} selected nothing: {reason}")
+    console().print(f"Page: {outcome.page}; a row a cell: {outcome.run_dir / 'comparison.parquet'}")
 
 
 def _curve(outcome: Outcome) -> Table:
@@ -90,6 +89,6 @@ def show_methods(*, as_json: bool) -> None:
     table = table_of("method", "signals", "options", "what it is")
     for method in METHODS.values():
         options = ", ".join(f"{name}={value}" for name, value in method.options.items())
-        table.add_row(method.name, ", ".join(method.signals), options, Text(method.summary))
+        table.add_row(method.name, ", ".join(method.signals), options, method.summary)
     console().print(table)
-    console().print(Text("One of your own is a Python file: select.method: my_method.py (docs/guides/baseline.md)."))
+    console().print("One of your own is a Python file: select.method: my_method.py (docs/guides/baseline.md).")

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from dealrec.cli.json_output import print_json
+from dealrec.cli.terminal import say
 from dealrec.drafting.draft import Draft
 
 
@@ -22,25 +21,25 @@ def show_init(draft: Draft, out: Path, *, as_json: bool) -> None:
         print_json({**facts, "notes": draft.notes})
         return
     for note in draft.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     values = {guess.key: guess.value for guess in draft.guesses}
     if "layout" in figures:
         rows = values["data.rows"]
         name = f"{rows[0]} and {len(rows) - 1:,} more" if isinstance(rows, list) else rows
-        print(f"training rows: {name} ({figures['layout']}; {figures['looked_at']:,} rows looked at)")
+        say(f"training rows: {name} ({figures['layout']}; {figures['looked_at']:,} rows looked at)")
         for key, value in values.items():
             if key.startswith("data.columns.") or key in ("data.valid_rows", "data.test_rows"):
-                print(f"{key.removeprefix('data.')}: {value}")
-        print(f"Wrote {out}; next: {command}")
+                say(f"{key.removeprefix('data.')}: {value}")
+        say(f"Wrote {out}; next: {command}")
         return
-    print(f"interactions: {values['data.interactions']} ({_interactions(figures)})")
-    print(f"items: {values['data.items']} ({figures['listed_items']:,} rows)")
+    say(f"interactions: {values['data.interactions']} ({_interactions(figures)})")
+    say(f"items: {values['data.items']} ({figures['listed_items']:,} rows)")
     for key, value in values.items():
         if key.startswith("data.columns.") or key == "data.split":
-            print(f"{key.removeprefix('data.')}: {'none' if value is None else value}")
+            say(f"{key.removeprefix('data.')}: {'none' if value is None else value}")
     if figures["samples"]:
-        print(", ".join(f"{part} samples: {number:,}" for part, number in figures["samples"].items()))
-    print(f"Wrote {out}; next: {command}")
+        say(", ".join(f"{part} samples: {number:,}" for part, number in figures["samples"].items()))
+    say(f"Wrote {out}; next: {command}")
 
 
 def _interactions(figures: Mapping[str, Any]) -> str:

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dealrec.cli.console import PlainConsole
+from dealrec.formats import harmless
+
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -14,7 +17,7 @@ class TerminalProgress:
     """Shows what a run does; see `dealrec.engine.stage.Progress`."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or PlainConsole(stderr=True)
 
     def say(self, message: str) -> None:
         """Print a line."""
@@ -26,14 +29,19 @@ class TerminalProgress:
         """While open, a bar; the function that it yields advances it by one."""
         if self.console.is_terminal:
             with _bar(self.console, with_total=total is not None) as progress:
-                task = progress.add_task(label, total=total)
+                task = progress.add_task(harmless(label), total=total)
                 yield lambda: progress.advance(task)
         else:
             yield _lines(self.console, label, total)
 
 
 def _bar(console: Console, *, with_total: bool) -> Progress:
-    columns = [TextColumn("  {task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn()]
+    columns = [
+        TextColumn("  {task.description}", markup=False),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    ]
     if with_total:
         columns += [TextColumn("left"), TimeRemainingColumn()]
     return Progress(*columns, console=console, transient=True)

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 import typer
 
+from dealrec.cli.terminal import say
+from dealrec.formats import harmless
+
 _WHAT = {
     "user": "the users",
     "item": "the items",
@@ -30,13 +33,13 @@ def ask(role: str, file: str, columns: Sequence[str]) -> str:
 
     Raises KeyboardInterrupt on Ctrl-C, and on Ctrl-D.
     """
-    text = f"Which column of {file} holds {_WHAT[role]}? There are {', '.join(columns)}"
+    text = harmless(f"Which column of {file} holds {_WHAT[role]}? There are {', '.join(columns)}")
     while True:
         with _interruptible():
             answer = typer.prompt(text, default=columns[0], err=True)
         if answer in columns:
             return str(answer)
-        typer.echo(f"There is no {answer!r} among them.", err=True)
+        say(f"There is no {answer!r} among them.", err=True)
 
 
 @contextmanager

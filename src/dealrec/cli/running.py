@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import typer
+from dealrec.cli.terminal import say
 
 if TYPE_CHECKING:
     from dealrec.config import Config
@@ -32,7 +32,7 @@ def run_pipeline(config: "Config", run_dir: Path, *, until: str, dry: bool, as_j
 
         estimates = estimate(config, run_dir, until=until, progress=TerminalProgress())
         for warning in estimates.warnings:
-            typer.echo(f"warning: {warning}", err=True)
+            say(f"warning: {warning}", err=True)
         show_estimates(estimates, run_dir, as_json=as_json)
         return
     outcomes = run_stages(config, run_dir, stages_until(config, until), progress=TerminalProgress())

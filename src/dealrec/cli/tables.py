@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from dealrec.cli.console import PlainConsole
 from dealrec.cli.json_output import print_json
+from dealrec.cli.terminal import say
 from dealrec.columns import HISTORY, INFLUENCE, ITEM, OVERALL, RANK, REASON, SAMPLE, STRATUM, TARGET, TITLE
 from dealrec.config import Config
 from dealrec.engine.manifest import Manifest
@@ -147,7 +147,7 @@ def _show_selection(console: Console, run_dir: Path, outcomes: Sequence[Outcome]
     for row in rows.iter_rows(named=True):
         shown = " -> ".join(cut(titles[item], TITLE_WIDTH) for item in (*row[HISTORY][-1:], row[TARGET]))
         scores = (f"{row[name]:.2e}" if name == INFLUENCE else number(row[name]) for name in signals)
-        table.add_row(str(row[RANK]), Text(shown), *scores, f"{row[OVERALL]:.3f}", Text(_reason(row, strata)))
+        table.add_row(str(row[RANK]), shown, *scores, f"{row[OVERALL]:.3f}", _reason(row, strata))
     console.print(table)
 
 
@@ -222,13 +222,13 @@ def show_export(exported: "Exported", *, as_json: bool) -> None:
         print_json(asdict(exported))
         return
     if exported.form is None:
-        print(f"{exported.samples:,} {exported.stack} of arm {exported.arm}:")
+        say(f"{exported.samples:,} {exported.stack} of arm {exported.arm}:")
     else:
-        print(f"{exported.samples:,} samples of arm {exported.arm} for {exported.stack}, as {exported.form}:")
+        say(f"{exported.samples:,} samples of arm {exported.arm} for {exported.stack}, as {exported.form}:")
     for name in exported.files:
-        print(exported.folder / name)
+        say(exported.folder / name)
     if exported.train is not None:
-        print(f"Train with: cd {shlex.quote(str(exported.folder))} && {exported.train}")
+        say(f"Train with: cd {shlex.quote(str(exported.folder))} && {exported.train}")
 
 
 def show_report(path: Path, warnings: "Sequence[Note]", *, as_json: bool) -> None:
@@ -240,8 +240,8 @@ def show_report(path: Path, warnings: "Sequence[Note]", *, as_json: bool) -> Non
 
         for note in warnings:
             if note.name == LEFT_OUT:
-                print(f"warning: {note.text} {note.remedy}", file=sys.stderr)
-        print(path)
+                say(f"warning: {note.text} {note.remedy}", err=True)
+        say(path)
 
 
 def show_comparison(figures: dict[str, Any], *, as_json: bool) -> None:
@@ -249,7 +249,7 @@ def show_comparison(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(figures)
     else:
-        print(figures["page"])
+        say(figures["page"])
 
 
 def _prediction(row: dict[str, Any], risk: str) -> tuple[str, str]:
@@ -287,8 +287,8 @@ def _cost_cells(manifest: Manifest | None) -> tuple[str, str, str]:
 
 def console() -> Console:
     """Of stdout; where that is no terminal wide enough for the tables."""
-    shown = Console(highlight=False, markup=False, emoji=False)
-    return shown if shown.is_terminal else Console(highlight=False, markup=False, emoji=False, width=140)
+    shown = PlainConsole()
+    return shown if shown.is_terminal else PlainConsole(width=140)
 
 
 def table_of(*headers: str, title: str | None = None) -> Table:

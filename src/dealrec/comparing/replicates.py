@@ -1,11 +1,13 @@
 """The settings of each replicate: those of the run, with an arm for every method, budget and size of Random's curve."""
 
+import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from dealrec.config import ArmConfig, Config
 from dealrec.config.arms import RANDOM, SELECTED
-from dealrec.config.selection import Budget
+from dealrec.config.selection import Budget, is_arm_name
 
 
 def replicate_config(config: Config, number: int) -> Config:
@@ -54,7 +56,12 @@ def _name(arm: ArmConfig, budget: Budget | None) -> str:
     """Of the arm's folder: its method, options and, where it is not that of the run, budget."""
     options = "".join(f"-{key}-{value}" for key, value in sorted(arm.options.items()))
     of = arm.budget if budget is None else budget
-    return f"{label(arm.method)}{options}" + ("" if of is None else f"@{of}")
+    name = f"{label(arm.method)}{options}" + ("" if of is None else f"@{of}")
+    if is_arm_name(name):
+        return name
+    digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()[:8]  # what is left out may tell two arms apart
+    plain = re.sub(r"[^\w .,@=-]", "", name)[:80]
+    return f"arm {plain}-{digest}"
 
 
 def _multiple(budget: Budget, times: float) -> Budget | None:

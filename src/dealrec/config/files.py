@@ -8,15 +8,16 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from dealrec.config.documents import parse_yaml
 from dealrec.config.selection import ArmConfig
 from dealrec.config.settings import Config
 from dealrec.config.solvers import FOLDER_OR_ID
 from dealrec.errors import ConfigError
+from dealrec.formats import escaped
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
@@ -31,21 +32,15 @@ def load(path: Path, overrides: Sequence[str] = (), *, base: Path | None = None)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"There is no config file {path}", "Write one with: dealrec init") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"The config file {path} cannot be read ({error})", "Give a YAML file in UTF-8.") from None
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML{_place(error)}", "Compare it with: dealrec config") from None
+        raw = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} {error}", "Compare it with: dealrec config") from None
     if not isinstance(raw, dict | None):
         raise ConfigError(f"{path} holds a {type(raw).__name__}, not keys", "Compare it with: dealrec config")
     return parse(raw or {}, base=base or path.parent, overrides=overrides)
-
-
-def _place(error: yaml.YAMLError) -> str:
-    """What YAML stumbled over, and where."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    return f" at line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else f": {error}"
 
 
 def parse(raw: Mapping[str, Any], *, base: Path, overrides: Sequence[str] = ()) -> Config:
@@ -117,14 +112,22 @@ def _path_settings() -> dict[str, bool]:
 
 def overridden(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of nested mappings with `key.sub=value` set; ConfigError for what is not of that form."""
-    merged: dict[str, Any] = json.loads(json.dumps(raw, default=str))
+    try:
+        merged: dict[str, Any] = json.loads(json.dumps(raw, default=str))
+    except (TypeError, ValueError, RecursionError) as error:  # as numbers of thousands of digits
+        raise ConfigError(f"The settings cannot be read: {error}", "Compare them with: dealrec config") from None
     for override in overrides:
         _set(merged, override)
     return merged
 
 
 def _resolve(path: Path, base: Path) -> Path:
-    return (base / _expanded(path)).resolve()
+    try:
+        whole = (base / _expanded(path)).resolve()
+        whole.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a null in it, not UTF-8, links in a circle
+        raise ConfigError(f"{str(path)[:100]!a} is no path: {error}", "Give one that the system can take.") from None
+    return whole
 
 
 def _expanded(path: Path) -> Path:
@@ -166,9 +169,9 @@ def _set(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r} is not of the form key=value", "For example: --set select.budget=1024")
     raw, last = section_of(raw, key.strip())
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"The value of {override!r} is not valid YAML", "Quote it.") from None
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"The value of {override!r:.200} {error}", "Quote it.") from None
     if value == "" and text.strip() in ("|", ">"):  # to YAML the mark of an empty block
         value = text.strip()
     paths = _path_settings()
@@ -306,12 +309,7 @@ def printable(text: str) -> str:
     >>> printable("a\x85b")
     'a\\x85b'
     """
-    return "".join(char if char.isprintable() and char != "\ufeff" else _escape(char) for char in text)
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return "".join(char if char.isprintable() and char != "\ufeff" else escaped(char) for char in text)
 
 
 def choices(annotation: Any) -> tuple[str, ...]:

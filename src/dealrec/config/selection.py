@@ -1,8 +1,9 @@
 """The settings of signals, of the pool of candidates and of selection."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from dealrec.config.solvers import FOLDER_OR_ID, Section
 
@@ -107,6 +108,20 @@ class ArmConfig(Section):
     )
 
 
+# What arms are called is what their folders are called. The rest are the run's own.
+_NAME = re.compile(r"\w[\w .,@=-]{0,99}")
+_OWN = re.compile(r"base|candidates|strata|selected(-\d+)?|random-\d+")
+
+
+def is_arm_name(name: str) -> bool:
+    """Whether an arm may be called so: its folder lies where the others do, and is none of theirs.
+
+    >>> [is_arm_name(name) for name in ("wide", "loss-drop@0.1", "../up", "random-0", "a\\u202eb")]
+    [True, True, False, False, False]
+    """
+    return _NAME.fullmatch(name) is not None and _OWN.fullmatch(name) is None
+
+
 class SelectConfig(Section):
     """Selection of the samples that are worth fine-tuning on."""
 
@@ -137,6 +152,17 @@ class SelectConfig(Section):
     )
     random_arms: int = Field(1, ge=0, description="Random selections of the same size to compare with.")
     arms: dict[str, ArmConfig] = Field({}, description="Further selections to compare with, by name.")
+
+    @field_validator("arms")
+    @classmethod
+    def _named_as_folders(cls, arms: dict[str, ArmConfig]) -> dict[str, ArmConfig]:
+        for name in arms:
+            if not is_arm_name(name):
+                raise ValueError(
+                    f"no arm can be called {name[:100]!r}: letters, digits and - _ . , @ = within, at most 100 of them,"
+                    " and none of the run's own names such as base, selected and random-0"
+                )
+        return arms
 
     @model_validator(mode="before")
     @classmethod

@@ -14,6 +14,7 @@ import polars as pl
 from dealrec.columns import COMPLETION, HISTORY, LABELS, ROW, ROW_ID, TARGET, TIMESTAMP, USER
 from dealrec.config import DataConfig
 from dealrec.data import values
+from dealrec.data.readers.faults import reading
 from dealrec.data.readers.layouts import SCHEMA, Layout, RowFault, Text, absent, layout_of, learnt_text, parsed
 from dealrec.data.readers.layouts import field as value_of
 from dealrec.data.readers.records import names_of, place_of, record_files, records
@@ -21,7 +22,7 @@ from dealrec.data.readers.tables import Column, read_table
 from dealrec.data.row_samples import CONTENT, INTERACTION
 from dealrec.data.titles import item_table
 from dealrec.data.vocabulary import Vocabulary, as_id, is_blank
-from dealrec.errors import DataError
+from dealrec.errors import DataError, first_line
 
 BLOCK = 10_000  # rows whose texts are in memory at a time
 _NO_INTERACTION = (None,) * 5
@@ -190,14 +191,14 @@ class _Reader:
         }
         try:
             series = pl.Series(TIMESTAMP, times, strict=not any(isinstance(time, float) for time in times))
-        except (TypeError, pl.exceptions.PolarsError) as error:
+        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
             raise _times_of_several_types(path, self.config) from error
         table = pl.DataFrame(columns, schema=schema).with_columns(series)
         about = pl.col(TARGET).is_not_null()
         self.contents.append(table[CONTENT])
         self.others.append(table.filter(~about)[ROW])
         self.table.append(table.filter(about).drop(CONTENT))
-        block_texts = pl.DataFrame(texts, schema={ROW: pl.Int64, ROW_ID: pl.String, **SCHEMA})
+        block_texts = _table(path, texts)
         self.ids.append(block_texts[ROW_ID].hash())
         self.write(block_texts)
 
@@ -274,9 +275,10 @@ def with_item_ids(
         items = item_table(kept, names, warn=lambda _: None)
     else:
         table = read_table(config.items)
-        table_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
+        with reading(config.items):
+            table_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
+            title = values.titles(table.column(config.columns.title, setting="data.columns.title"))
         kept, table_items = values.reconcile(read, table_ids)
-        title = values.titles(table.column(config.columns.title, setting="data.columns.title"))
         items = item_table(table_items, title, warn=warn)
     numbers = pl.int_range(len(kept), dtype=pl.Int32, eager=True)
     mapped = [
@@ -288,6 +290,18 @@ def with_item_ids(
         ids = values.ids(Column(location, str(config.columns.user), users, text=True)).values
         mapped.append(pl.lit(ids).gather(pl.col(USER)).alias(USER))
     return {name: part.with_columns(mapped) for name, part in parts.items()}, items
+
+
+def _table(path: Path, texts: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Texts of rows as a table. Raises DataError for what none can hold: half a character, a number beyond 64 bits."""
+    try:
+        return pl.DataFrame(texts, schema={ROW: pl.Int64, ROW_ID: pl.String, **SCHEMA})
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        if len(texts) > 1:
+            for text in texts:
+                _table(path, [text])
+        what = f"the row of id {texts[0][ROW_ID]!r:.40} cannot be held: {first_line(error)}"
+        raise DataError(f"{path}: {what}", "Mend it, or leave it out.") from error
 
 
 def _texts(config: DataConfig) -> dict[str, Any]:
@@ -304,8 +318,7 @@ def _texts(config: DataConfig) -> dict[str, Any]:
 
 def _roots(name: str) -> Iterator[str]:
     """The name, and that of the field within which it may be."""
-    yield name
-    yield name.partition(".")[0]
+    yield from (name, name.partition(".")[0])
 
 
 def _required(fields: Mapping[str, Any], name: str) -> Any:
@@ -332,7 +345,5 @@ def _refuse_repeats(reader: _Reader, name: str) -> None:
 
 
 def _times_of_several_types(path: Path, config: DataConfig) -> DataError:
-    return DataError(
-        f"{path}: column '{config.columns.timestamp}' holds times of several types",
-        "Write all of them as numbers, or all as text.",
-    )
+    fault = f"{path}: column '{config.columns.timestamp}' holds times of several types"
+    return DataError(fault, "Write all of them as numbers, or all as text.")

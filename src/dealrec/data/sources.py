@@ -13,6 +13,7 @@ from dealrec import columns
 from dealrec.config import DataConfig
 from dealrec.data import values
 from dealrec.data.categories import categories, warn_of_categories
+from dealrec.data.readers.faults import reading
 from dealrec.data.readers.parts import files_of
 from dealrec.data.readers.release import read_release, release_files
 from dealrec.data.readers.tables import Column, Table, only, read_recbole, read_table
@@ -61,12 +62,14 @@ def read(config: DataConfig, *, warn: Callable[[str], None]) -> Source:
         mapped = config.columns
         log_columns = (mapped.user, mapped.item, mapped.timestamp, mapped.rating, mapped.split)
         table = _open(config.interactions, config, log_columns, ending=".inter", warn=warn)
-        log_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
-        interactions = _interactions(table, config, warn=warn)
+        with reading(config.interactions):
+            log_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
+            interactions = _interactions(table, config, warn=warn)
     title_columns = (config.columns.item, config.columns.title, config.columns.category)
     table = _open(cast("Path", config.items), config, title_columns, ending=".item", warn=warn)
-    table_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
-    title = values.titles(table.column(config.columns.title, setting="data.columns.title"))
+    with reading(table.path):
+        table_ids = values.ids(table.column(config.columns.item, setting="data.columns.item"))
+        title = values.titles(table.column(config.columns.title, setting="data.columns.title"))
     log_items, table_items = values.reconcile(log_ids, table_ids)
     interactions = interactions.with_columns(log_items.alias(columns.ITEM))
     repeats = interactions.height - interactions.select(columns.USER, columns.ITEM).n_unique()
@@ -76,7 +79,8 @@ def read(config: DataConfig, *, warn: Callable[[str], None]) -> Source:
             " where that is a test item, evaluate.exclude_seen makes it a miss: set it to false if people do come back"
         )
     items = item_table(table_items, title, warn=warn)
-    return Source(interactions, items, _categories(table, table_items, config, warn=warn))
+    with reading(table.path):
+        return Source(interactions, items, _categories(table, table_items, config, warn=warn))
 
 
 def _open(

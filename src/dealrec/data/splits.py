@@ -12,6 +12,7 @@ from typing import Literal
 import polars as pl
 
 from dealrec.columns import ITEM, ITEM_INDEX, POSITION, RATING, SPLIT, TIMESTAMP, TITLE, TRAIN_COUNT, USER
+from dealrec.data.titles import clean
 from dealrec.errors import DataError
 
 Way = Literal["time", "column", "leave-last-out"]  # to split
@@ -214,7 +215,8 @@ def catalogue(items: pl.DataFrame, train: pl.DataFrame, *, restrict: bool) -> pl
     [(1, 3, 'Three', 0), (2, 5, 'Five', 2), (3, 9, '9', 1)]
     """
     counts = train.group_by(ITEM).agg(pl.len().cast(pl.Int64).alias(TRAIN_COUNT))
-    absent = absent_items(items, train).with_columns(pl.col(ITEM).cast(pl.String).alias(TITLE))
+    absent = absent_items(items, train)
+    absent = absent.with_columns(clean(absent[ITEM].cast(pl.String)).alias(TITLE))
     table = pl.concat([items.select(ITEM, TITLE), absent]).join(counts, on=ITEM, how="left")
     table = table.with_columns(pl.col(TRAIN_COUNT).fill_null(0))
     if restrict:

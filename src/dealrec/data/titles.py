@@ -63,9 +63,8 @@ def item_table(ids: pl.Series, titles: pl.Series, *, warn: Callable[[str], None]
     blank = missing(title)
     words = title.filter(blank & (title != "").fill_null(False))
     note = f", {len(words):,} of them with a word for it such as {words[0]!r}" if len(words) else ""
-    items = items.with_columns(title.alias(columns.TITLE)).with_columns(
-        pl.when(~blank).then(pl.col(columns.TITLE)).otherwise(pl.col(columns.ITEM).cast(pl.String)).alias(columns.TITLE)
-    )
+    names = clean(items[columns.ITEM].cast(pl.String))
+    items = items.with_columns(title.zip_with(~blank, names).alias(columns.TITLE))
     count = f"of {items.height:,} items"
     for number, message in (
         (raw.height - items.height, f"of {raw.height:,} rows of the items table repeat an item id; the first is kept"),

@@ -9,7 +9,7 @@ from typing import NoReturn
 import polars as pl
 
 from dealrec import columns
-from dealrec.data.readers.tables import Column, refuse
+from dealrec.data.readers.tables import Column, refuse, shown
 from dealrec.errors import DataError
 
 TRAIN, VALID, TEST = "train", "valid", "test"
@@ -231,6 +231,6 @@ def wrong_type(column: Column, meaning: str, remedy: str) -> NoReturn:
     """Raise DataError for a column whose type cannot hold values of that meaning."""
     raise DataError(
         f"{column.path}: column '{column.name}' has the type {column.values.dtype}, which holds no {meaning};"
-        f" the first value is {str(column.values[0])[:80]!r} in data row 1",
+        f" the first value is {shown(column.values, 0)} in data row 1",
         remedy,
     )

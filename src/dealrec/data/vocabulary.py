@@ -43,7 +43,10 @@ def as_id(value: Any, name: str) -> str:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or is_blank(value):
         raise RowFault(f"has no id in '{name}', but {value!r:.40}", "Write ids as whole numbers or text.")
-    return str(value)
+    try:
+        return str(value).encode().decode()
+    except ValueError:  # half a character, or thousands of digits
+        raise RowFault(f"has an id in '{name}' that is no text", "Write ids as whole numbers or text.") from None
 
 
 def is_blank(value: Any) -> bool:

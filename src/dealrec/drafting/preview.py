@@ -10,9 +10,10 @@ from typing import TypeVar
 import polars as pl
 
 from dealrec.data import values
+from dealrec.data.readers.faults import reading
 from dealrec.data.readers.kinds import header_fault
 from dealrec.data.readers.release import read_release, release_files
-from dealrec.data.readers.tables import Column, Table, read_recbole, read_table
+from dealrec.data.readers.tables import Column, Table, read_recbole, read_table, shown
 from dealrec.errors import DataError
 
 RECBOLE = (".inter", ".item")
@@ -83,7 +84,8 @@ def preview(path: Path) -> Preview:
     height, whole = table.frame.height, table.share == 1.0
     rows = round(height / table.share)
     seen = f"all {height:,} rows" if whole else f"{height:,} of about {rows:,} rows"
-    columns = {column.name: column for cells in table.frame if (column := profile(table, cells))}
+    with reading(path):
+        columns = {column.name: column for cells in table.frame if (column := profile(table, cells))}
     return Preview(path, path.name, kind, table, columns, rows, whole, seen)
 
 
@@ -134,7 +136,7 @@ def profile(table: Table, cells: pl.Series) -> Profile | None:
         times=times,
         moments=None if times is None else _moments(times),
         wordy=share(column, _WORDY),
-        example=str(column.values[0])[:40],
+        example=shown(column.values, 0).strip("'\"")[:40],
     )
 
 

@@ -1,5 +1,6 @@
 """One training in several processes, a device each, started by `accelerate launch`."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -36,10 +37,11 @@ def on_devices(context: Context, job: Job, out: Path, *, processes: int) -> None
         return
     kind = compute_device().type
     with TemporaryDirectory() as folder:
-        (Path(folder) / JOB).write_bytes(pickle.dumps((replace(context, progress=Silent()), job, out)))
+        content = pickle.dumps((replace(context, progress=Silent()), job, out))
+        (Path(folder) / JOB).write_bytes(content)
         command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
         command += ["--num_machines", "1", "--main_process_port", "0", "--multi_gpu"]  # port 0: any that is free
-        command += ["--module", "dealrec.engine.launching", folder, str(os.getpid())]
+        command += ["--module", "dealrec.engine.launching", folder, str(os.getpid()), _digest(content)]
         # With --cpu, accelerate would start a single process; several CPUs it is told so.
         on_cpus = {"ACCELERATE_USE_CPU": "true"} if kind == "cpu" else {}
         environment = {**os.environ, PROCESS_COUNT: str(processes), **on_cpus}
@@ -93,7 +95,10 @@ def main() -> None:
         )
     if (device := compute_device()).type == "cuda":  # or what names no GPU would be put on the first by all
         torch.cuda.set_device(device)
-    context, job, out = pickle.loads((folder / JOB).read_bytes())  # written a moment ago, by on_devices
+    content = (folder / JOB).read_bytes()
+    if _digest(content) != sys.argv[3]:  # the one pickle that is opened is the one that on_devices wrote a moment ago
+        raise RuntimeError(f"{folder / JOB} is not what the process that started this one wrote")
+    context, job, out = pickle.loads(content)
     meter = Meter()
     try:
         with reproducible():
@@ -105,6 +110,10 @@ def main() -> None:
     (folder / OUTCOME.format(os.environ["RANK"])).write_text(json.dumps({"facts": context.facts, "peak": peak}))
     if torch.distributed.is_initialized():  # its threads now and then abort a process that ends with them
         torch.distributed.destroy_process_group()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _lives(process: int) -> bool:

@@ -1,7 +1,8 @@
 """What a model's or an adapter's folder must hold, read without loading it: JSON, lengths and safetensors headers."""
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from dealrec.errors import ModelError, first_line
 NEVER_READ = {".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".md"}  # weights in other formats, prose
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-TOKENIZER = "tokenizer.json"
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 VOCABULARIES = (TOKENIZER, "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 READ_JSON = (
-    *(CONFIG, INDEX, "generation_config.json", TOKENIZER, "tokenizer_config.json"),
+    *(CONFIG, INDEX, "generation_config.json", TOKENIZER, TOKENIZER_CONFIG),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json"),
 )
 TEXTS = {".model", ".txt", ".tiktoken", ".jinja", ".py"}
@@ -95,6 +96,24 @@ def _unreachable(name: str, setting: str, error: Exception) -> ModelError:
     )
 
 
+def refuse_own_code(settings: Mapping[str, Any], name: object) -> None:
+    """Raise ModelError for a model that asks for code of its own to be run, a kernel of the hub for attention too.
+
+    settings: what stands in its config.json or tokenizer_config.json; name: of that file, or of the model.
+    """
+    auto_map, attention = settings.get("auto_map"), settings.get("attn_implementation")
+    if auto_map:
+        raise ModelError(
+            f"{name} asks for code of its own (auto_map), and dealrec runs none of a model: trust_remote_code is off",
+            "Take a model whose architecture transformers has; if it has this one, too, delete auto_map there.",
+        )
+    if isinstance(attention, str) and "/" in attention:
+        raise ModelError(
+            f"{name} asks for a kernel of the hub, {attention!r}, and dealrec runs no code of a model",
+            "Delete attn_implementation there.",
+        )
+
+
 def check_adapter_directory(folder: Path) -> None:
     """Raise ModelError unless the folder holds a PEFT adapter with safetensors weights, whole."""
     if not (folder / ADAPTER_CONFIG).is_file() and (folder / CONFIG).is_file():
@@ -136,7 +155,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is empty", COPY_AGAIN)
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON: {error}", COPY_AGAIN) from None
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds no JSON object", COPY_AGAIN)
@@ -159,7 +178,7 @@ def read_shapes(path: Path) -> Shapes:
         tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
         shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
         end = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise _truncated(path, "its header cannot be read") from None
     if size != end:
         raise _truncated(path, f"it has {size:,} bytes, and its header means {end:,}")
@@ -181,6 +200,9 @@ def _require_whole(folder: Path, *, setting: str) -> None:
             if setting == "llm.model"
             else f"{remedy}.",
         )
+    for name in (CONFIG, TOKENIZER_CONFIG):
+        if (folder / name).is_file():
+            refuse_own_code(read_json(folder / name), folder / name)
     if (folder / CONFIG).is_file() and not isinstance(read_json(folder / CONFIG).get("model_type"), str):
         raise ModelError(
             f"{folder / CONFIG} names no model_type, so that nobody knows what model it is",
@@ -238,8 +260,8 @@ def encoder_modules(folder: Path) -> list[Path] | None:
         return None
     try:
         entries = json.loads(listing.read_text("utf-8"))
-        modules = [(str(entry["type"]), folder / entry["path"]) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        modules = [(str(entry["type"]), _within(folder, entry["path"], listing)) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{listing} cannot be read: {error!r}", "Save the encoder again.") from None
     for kind, path in modules:
         if not kind.startswith("sentence_transformers."):
@@ -272,7 +294,15 @@ def _weights(folder: Path) -> list[Path]:
     names = read_json(folder / INDEX).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise ModelError(f"{folder / INDEX} names no files (weight_map)", COPY_AGAIN)
-    return [folder / name for name in sorted(set(names.values()))]
+    return [_within(folder, name, folder / INDEX) for name in sorted(set(names.values()))]
+
+
+def _within(folder: Path, name: str, listing: Path) -> Path:
+    """The path of a file that a listing of the folder names. Raises ModelError for one that is elsewhere."""
+    path = Path(os.path.normpath(folder / name))
+    if not path.is_relative_to(folder):
+        raise ModelError(f"{listing} names {name!r}, which is not in the folder", COPY_AGAIN)
+    return path
 
 
 def _first_bytes(path: Path, length: int = len(POINTER)) -> bytes:

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from dealrec.data.readers.faults import not_utf8
+from dealrec.data.readers.faults import not_utf8, unreadable
+from dealrec.errors import DataError
 
 SIZE = 2**20
+LONGEST_LINE = 2**28  # bytes: what a stray quote mark joins, or a file without line ends, would fill the memory
+MOST_PACKED = 200  # times its size that a packed file may hold, beyond a gigabyte: tables come to some ten
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -40,7 +43,11 @@ class Text:
                     chunk = self._without_mark(chunk)
                 size += len(chunk)
                 buffer += chunk
+                if gzipped:
+                    require_sane(self.path, size)
                 end = _end(buffer, quoted=quoted, escaped=escaped) if len(buffer) >= SIZE else 0
+                if not end and len(buffer) > LONGEST_LINE:
+                    raise too_long(self.path)
                 if end:
                     yield _plain(buffer[:end], escaped=escaped)
                     buffer = buffer[end:]
@@ -66,12 +73,41 @@ class Text:
             yield from (line.removesuffix(b"\r") for line in block.removesuffix(b"\n").split(b"\n"))
 
 
+def require_sane(path: Path, size: int) -> None:
+    """Raise DataError for a packed file that unpacks to far more than tables do. size: what it came to so far."""
+    if size > max(2**30, MOST_PACKED * path.stat().st_size):
+        raise unreadable(
+            path,
+            f"it unpacks to more than {MOST_PACKED} times its size, as no table does",
+            "Unpack it, and look at it.",
+        )
+
+
+def too_long(path: Path) -> DataError:
+    """The error for a line, or a row in quotes, that goes on and on."""
+    return unreadable(
+        path,
+        f"a row of it is longer than {LONGEST_LINE // 2**20} MiB",
+        "End each row with a line end, and close quotes.",
+    )
+
+
 def _end(text: bytes, *, quoted: bool, escaped: bool) -> int:
-    """Where the last whole line ends."""
-    end = text.rfind(b"\n") + 1
-    while quoted and end and (text.count(b'"', 0, end) - escaped * text.count(b'\\"', 0, end)) % 2:
-        end = text.rfind(b"\n", 0, end - 1) + 1
-    return end
+    """Where the last whole line ends: after a line end that no quote marks enclose."""
+    if not quoted:
+        return text.rfind(b"\n") + 1
+    inside = (text.count(b'"') - escaped * text.count(b'\\"')) % 2 == 1
+    stop = end = len(text)  # the marks before `stop` are still to be looked at, the line ends before `end`
+    while True:
+        mark = text.rfind(b'"', 0, stop)
+        if mark > 0 and escaped and text[mark - 1 : mark] == b"\\":
+            stop = mark - 1
+            continue
+        if not inside and (line_end := text.rfind(b"\n", mark + 1, end)) >= 0:
+            return line_end + 1
+        if mark < 0:
+            return 0
+        inside, stop, end = not inside, mark, mark
 
 
 def _plain(block: bytes, *, escaped: bool) -> bytes:

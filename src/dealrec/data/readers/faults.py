@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import shlex
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -49,6 +51,15 @@ def read_error(path: Path, error: BaseException) -> DataError:
     return unreadable(path, reason, "Write it again.")
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise DataError, which names the file, for whatever a library gives up on while it reads it or its values."""
+    try:
+        yield
+    except READ_ERRORS as error:
+        raise read_error(path, error) from error
+
+
 def require_file(path: Path) -> None:
     """Raise DataError unless `path` is a file with something in it."""
     try:
@@ -58,6 +69,8 @@ def require_file(path: Path) -> None:
         raise DataError(f"{str(path)!a}: the name of the file is not UTF-8", "Rename it.") from error
     except PermissionError as error:
         raise read_error(path, error) from error
+    except ValueError as error:  # a null in it
+        raise DataError(f"{str(path)!a}: the system has no files of that name", "Check data.interactions.") from error
     except OSError as error:
         raise DataError(f"{path}: no such file", "Check data.interactions and data.items.") from error
     if not path.is_file():

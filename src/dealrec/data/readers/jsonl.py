@@ -13,7 +13,7 @@ from polars.selectors import by_name  # a column may be called *, which would be
 
 from dealrec.data.readers.blocks import Text
 from dealrec.data.readers.faults import conversion_command, not_utf8, unreadable
-from dealrec.errors import DataError
+from dealrec.errors import DataError, first_line
 
 Keep = Callable[[pl.Schema], list[str]]  # the columns that are read, of all those that there are
 
@@ -113,7 +113,10 @@ def _line_by_line(text: Text, block: bytes, offset: int) -> pl.DataFrame:
     try:
         return pl.read_ndjson("\n".join(rows).encode(), infer_schema_length=None)
     except pl.exceptions.PolarsError:  # a column of objects here and numbers there
-        return pl.DataFrame([json.loads(row) for row in rows], infer_schema_length=None, strict=False)
+        try:
+            return pl.DataFrame([json.loads(row) for row in rows], infer_schema_length=None, strict=False)
+        except (TypeError, ValueError, OverflowError) as error:  # such as numbers beyond 128 bits
+            raise unreadable(text.path, first_line(error), "Write values that a table can hold.") from error
 
 
 def json_object(text: Text, line: bytes, number: int, block: bytes) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def json_object(text: Text, line: bytes, number: int, block: bytes) -> dict[str,
         raise not_utf8(text.path, place) from error
     try:
         value = _decoded(text, content, place)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _fault(text, content, place, block, error) from error
     except _RepeatedName as error:
         raise unreadable(text.path, f"{place} names '{error}' twice in one object", "Leave one of them.") from None
@@ -149,7 +152,7 @@ def _constant(text: Text, name: str, place: str) -> None:
         raise unreadable(text.path, f"{place} holds {name}, which is no JSON", "Write a number or null in its place.")
 
 
-def _fault(text: Text, line: str, place: str, block: bytes, error: ValueError) -> DataError:
+def _fault(text: Text, line: str, place: str, block: bytes, error: ValueError | RecursionError) -> DataError:
     if isinstance(_parse(ast.literal_eval, line), dict):
         return unreadable(
             text.path,

@@ -170,17 +170,27 @@ def _asked(instruction: str, output: str) -> Layout:
 
     def text(row: Mapping[str, Any]) -> Text:
         asked, answered = (_string(row, name) for name in (instruction, output))
-        asked = "\n".join(part for part in (asked, row.get("input") or "") if part)
+        further = _string(row, "input") if row.get("input") else ""
+        asked = "\n".join(part for part in (asked, further) if part)
         past, system = row.get("history"), row.get("system")
         past = parsed(past) if isinstance(past, str) else past
         if not system and not (isinstance(past, list) and past and all(isinstance(turn, list) for turn in past)):
             return {PROMPT: asked, COMPLETION: answered}
         turns = _one_turn("system", system) if system else []
-        for question, answer in past or []:
+        for question, answer in _exchanges(past):
             turns += [*_one_turn("user", question), *_one_turn(ASSISTANT, answer)]
         return _conversation_of([*turns, *_one_turn("user", asked)], _one_turn(ASSISTANT, answered), output)
 
     return Layout("instruction and answer", (instruction, output, "input", "system", "history"), text)
+
+
+def _exchanges(past: Any) -> list[list[Any]]:
+    """What was asked and answered before, as pairs; of anything else in that field nothing."""
+    if not isinstance(past, list) or not all(isinstance(turn, list) for turn in past):
+        return []
+    if any(len(turn) != 2 for turn in past):
+        raise RowFault("has a turn in 'history' that is no question with its answer", "Write pairs there.")
+    return past
 
 
 def _reward(prompt: str, reward: str) -> Layout:

@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import re
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -18,15 +17,8 @@ from typing import IO, Any, cast
 import polars as pl
 from polars.selectors import by_name
 
-from dealrec.data.readers.blocks import Text
-from dealrec.data.readers.faults import (
-    READ_ERRORS,
-    conversion_command,
-    not_utf8,
-    read_error,
-    require_content,
-    unreadable,
-)
+from dealrec.data.readers.blocks import LONGEST_LINE, Text, require_sane, too_long
+from dealrec.data.readers.faults import conversion_command, not_utf8, reading, require_content, unreadable
 from dealrec.data.readers.jsonl import document_fault, json_object
 from dealrec.data.readers.kinds import separator_fault, unknown_kind
 from dealrec.data.readers.parts import table_files
@@ -38,6 +30,7 @@ Keep = Callable[[Collection[str]], Collection[str]]  # the fields that are read,
 LINES, DOCUMENT, TABLE = (".jsonl", ".ndjson"), (".json",), {".csv": ",", ".tsv": "\t"}
 PARQUET = ".parquet"
 ENDINGS = (*(f"{ending}{packed}" for ending in (*LINES, *DOCUMENT, *TABLE) for packed in ("", ".gz")), PARQUET)
+LARGEST_DOCUMENT = 2**31  # bytes of a JSON document, unpacked
 _BLOCK = 8192  # rows of a Parquet file that are in memory at a time
 _ONE_LINE_END = "import sys; [print(line, end='') for line in sys.stdin]"
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -114,23 +107,23 @@ def raw_records(path: Path) -> Iterator[tuple[int, bytes]]:
 
     Of a CSV its header comes first; rows of a JSON document come without the commas. Blank lines are no rows.
     """
-    with _faults(path), opened(path) as file:
+    with reading(path), opened(path) as file:
         head = file.read(4)
         if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise not_utf8(path, "it begins as UTF-16 does", encoding="utf-16")
         file.seek(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
         if separator_of(path) is not None:
-            yield from _quoted(path, file)
+            yield from _quoted(path, _lines(path, file))
         elif is_document(file):
-            yield from _elements(path, file.read())
+            yield from _elements(path, _whole(path, file))
         else:
-            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+            yield from ((number, line) for number, line in enumerate(_lines(path, file), start=1) if line.strip())
 
 
 def count_rows(path: Path, *, most: int) -> int:
     """How many rows there are in a file, as far as `most`."""
     if ending(path) == PARQUET:
-        with _faults(path):
+        with reading(path):
             return min(most, _height(path))
     header = separator_of(path) is not None
     return max(0, sum(1 for _ in islice(raw_records(path), most + header)) - header)
@@ -141,7 +134,7 @@ def _height(path: Path) -> int:
 
 
 def _parquet_records(path: Path, keep: Keep) -> Iterator[Fields]:
-    with _faults(path):
+    with reading(path):
         rows = _height(path)
         columns = keep(pl.read_parquet(path, n_rows=0, glob=False).schema)
         for start in range(0, rows, _BLOCK):
@@ -152,7 +145,7 @@ def _parquet_records(path: Path, keep: Keep) -> Iterator[Fields]:
 def names_of(path: Path) -> list[str] | None:
     """The names of a file's fields, where one place of it says so; None of JSON, where each row does."""
     if ending(path) == PARQUET:
-        with _faults(path):
+        with reading(path):
             return list(pl.read_parquet(path, n_rows=0, glob=False).schema)
     return _header(path, raw_records(path)) if separator_of(path) is not None else None
 
@@ -195,18 +188,44 @@ def _cells(path: Path, record: bytes, place: str) -> list[str]:
         raise unreadable(path, f"{place} is no {ending(path)[1:].upper()} ({error})", "Mend that row.") from error
 
 
+def _lines(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of an opened file, none of them endless."""
+    packed = path.name.lower().endswith(".gz")
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise too_long(path)
+        if packed:
+            require_sane(path, file.tell())
+        yield line
+
+
+def _whole(path: Path, file: IO[bytes]) -> bytes:
+    """All that is left of an opened file."""
+    content = file.read(LARGEST_DOCUMENT + 1)
+    if len(content) > LARGEST_DOCUMENT:
+        raise unreadable(
+            path,
+            f"one JSON document of more than {LARGEST_DOCUMENT // 2**30} GiB, which has to be read at once",
+            "Write one object a line, as JSON Lines.",
+        )
+    return content
+
+
 def _quoted(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Lines, joined where a line end is within quotes."""
-    record, open_, first = b"", False, 1
+    pieces, size, open_, first = list[bytes](), 0, False, 1
     for number, line in enumerate(lines, start=1):
         first = first if open_ else number
-        record += line
+        pieces.append(line)
+        size += len(line)
         open_ ^= line.count(b'"') % 2 == 1
+        if size > LONGEST_LINE:
+            raise too_long(path)
         if not open_:
-            if record.strip():
+            if (record := b"".join(pieces)).strip():
                 yield first, record
-            record = b""
-    if record:
+            pieces, size = [], 0
+    if pieces:
         fault = f"the row on line {first:,} has a quotation mark that is never closed"
         raise unreadable(path, fault, "Mend that row.")
 
@@ -226,7 +245,7 @@ def _elements(path: Path, content: bytes) -> Iterator[tuple[int, bytes]]:
         number, line, counted = number + 1, line + text.count("\n", counted, place), place
         try:
             _, end = decoder.raw_decode(text, place)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise unreadable(path, f"{_place(number, line)} is no JSON ({error})", "Mend it.") from error
         yield line, text[place:end].encode()
         mark = text[(end := _next(text, end)) : end + 1]
@@ -258,11 +277,3 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, unpacked."""
     with path.open("rb") as raw:
         yield cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.name.lower().endswith(".gz") else raw
-
-
-@contextmanager
-def _faults(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (gzip.BadGzipFile, EOFError, zlib.error, *READ_ERRORS) as error:
-        raise read_error(path, error) from error

@@ -13,7 +13,7 @@ from polars.selectors import by_name  # a column may be called *, which would be
 
 from dealrec.data.readers.blocks import Text
 from dealrec.data.readers.delimited import read_delimited
-from dealrec.data.readers.faults import READ_ERRORS, read_error, require_content, unreadable
+from dealrec.data.readers.faults import reading, require_content, unreadable
 from dealrec.data.readers.jsonl import Keep, read_jsonl
 from dealrec.data.readers.kinds import header_fault, unknown_kind
 from dealrec.data.readers.parts import sibling_note, table_files
@@ -143,24 +143,30 @@ def refuse(column: Column, mask: pl.Series, *, fault: str, remedy: str) -> None:
         return
     first = int(rows[0])
     place = f"data row {first + 1:,}" if column.place is None else column.place(first)
-    value = repr(column.values[first])
-    value = value if len(value) <= 80 else value[:77] + "..."
     raise DataError(
         f"{column.path}: column '{column.name}' {fault} in {len(rows):,} of {len(mask):,} rows;"
-        f" the first is {value} in {place}",
+        f" the first is {shown(column.values, first)} in {place}",
         remedy,
     )
 
 
+def shown(values: pl.Series, row: int) -> str:
+    """A value as an error names it, cut; where it is none, such as a date of the year 300,000, its type."""
+    try:
+        value = values[row]
+        value = repr(value.to_list() if isinstance(value, pl.Series) else value)
+    except (pl.exceptions.PanicException, ValueError, OverflowError):
+        return f"a {values.dtype} out of range"
+    return value if len(value) <= 80 else value[:77] + "..."
+
+
 def _read(path: Path, reader: Reader, keep: Keep, limit: int | None) -> Table:
     require_content(path)
-    try:
-        return reader(path, keep, limit)
-    except pl.exceptions.NoDataError as error:
-        raise DataError(f"{path}: the file is empty", "Write it again.") from error
-    # A damaged Parquet file can make the reader panic, which is no Exception.
-    except READ_ERRORS as error:
-        raise read_error(path, error) from error
+    with reading(path):  # a damaged Parquet file can make the reader panic, which is no Exception
+        try:
+            return reader(path, keep, limit)
+        except pl.exceptions.NoDataError as error:
+            raise DataError(f"{path}: the file is empty", "Write it again.") from error
 
 
 def _text(path: Path, limit: int | None) -> Text:

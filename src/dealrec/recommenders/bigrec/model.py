@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from dealrec.devices import compute_device, resolved_dtype
 from dealrec.errors import ModelError, first_line
-from dealrec.recommenders.files import ADAPTER_WEIGHTS, check_directory, read_shapes
+from dealrec.recommenders.files import ADAPTER_WEIGHTS, check_directory, read_shapes, refuse_own_code
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16"]
 Quantization: TypeAlias = Literal["8bit", "4bit"]
@@ -71,6 +71,7 @@ def load_model(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             revision=revision,
+            trust_remote_code=False,  # None: transformers would ask whether to run it
             dtype=weights_dtype,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
@@ -90,7 +91,8 @@ def load_model(
 def _read_config(name: str, revision: str | None) -> Any:
     """What config.json says. Raises ModelError for what does not read from the left to the right alone."""
     with _load_errors(name):
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    refuse_own_code(config.to_dict(), name)
     masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
     if config.is_encoder_decoder or masked:
         kind = "an encoder-decoder" if config.is_encoder_decoder else "an encoder"
@@ -119,7 +121,7 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
     if Path(name).is_absolute():
         check_directory(Path(name))
     with _load_errors(name):
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of {name!r} has no end-of-sequence token", "Choose another LLM.")
     if tokenizer.pad_token_id is None:
@@ -249,7 +251,7 @@ def usual_targets_of(name: str, *, revision: str | None = None) -> list[str]:
     """`usual_targets` of an LLM of which no more than config.json is read."""
     config = _read_config(name, revision)
     with _load_errors(name), _without_report(), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return usual_targets(model)
 
 

@@ -19,7 +19,14 @@ from transformers.utils import logging as transformers_logging
 from dealrec.columns import ITEM, Id
 from dealrec.devices import compute_device
 from dealrec.errors import ModelError, first_line
-from dealrec.recommenders.files import encoder_modules
+from dealrec.recommenders.files import (
+    CONFIG,
+    TOKENIZER_CONFIG,
+    encoder_files,
+    encoder_modules,
+    read_json,
+    refuse_own_code,
+)
 from dealrec.recommenders.tiger.semantic_ids import SemanticIds
 from dealrec.recommenders.tiger.training import Checkpoint, Epoch
 
@@ -43,9 +50,16 @@ def load_text_encoder(name: str, *, revision: str | None = None, warn: Callable[
         if not folder.is_dir():
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=ENCODER_FILES))
         modules = encoder_modules(folder)
-        options = {"dtype": torch.float32, "use_safetensors": True}
-        device = str(compute_device())
-        encoder = SentenceTransformer(str(folder), device=device, model_kwargs=options, local_files_only=True)
+        for path in encoder_files(folder):
+            if path.name in (CONFIG, TOKENIZER_CONFIG):
+                refuse_own_code(read_json(path), path)
+        encoder = SentenceTransformer(
+            str(folder),
+            device=str(compute_device()),
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+            local_files_only=True,
+            trust_remote_code=False,
+        )
     if modules is None:
         encoder.max_seq_length = min(MAX_TOKENS, encoder.max_seq_length or MAX_TOKENS)
         warn(
