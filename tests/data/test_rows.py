@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import pytest
@@ -232,7 +232,7 @@ def test_a_field_that_is_misspelt_is_named_with_those_that_there_are(tmp_path: P
     path = lines(tmp_path / "a.jsonl", [ROW])
     for name in ("prompt", "history", "target", "user", "timestamp"):
         with pytest.raises(DataError, match=r"row 1 has no .*'x\.y'; it has: id, prompt, completion, user, .*\. Name"):
-            read(path, **{name: "x.y"})
+            read(path, **cast("dict[str, Any]", {name: "x.y"}))
 
 
 def test_a_part_without_rows_is_left_out(tmp_path: Path) -> None:

@@ -325,7 +325,7 @@ def typed_at_the_question(command: list[str], typed: str, cwd: Path) -> tuple[in
         while True:
             if select.select([terminal], [], [], PAUSE)[0]:
                 shown += os.read(terminal, 4096)
-            elif b"]: " in shown:
+            elif b"]: " in shown and b"interrupted" not in shown:
                 os.write(terminal, typed.encode())
     except OSError:  # the other end is closed
         pass
