@@ -146,7 +146,10 @@ def test_an_adapter_comes_back_with_its_rows(tiny_llm: Path, tmp_path: Path) -> 
 
 
 def config_of(folder: Path, model: Path, /, **sections: Any) -> Config:
-    content: dict[str, Any] = {"recommender": "sid", "data": {"split": "time", "warm_share": 0.5, "samples_per_user": 2}}
+    content: dict[str, Any] = {
+        "recommender": "sid",
+        "data": {"split": "time", "warm_share": 0.5, "samples_per_user": 2},
+    }
     path = write_small_config(folder, model, **content)
     written = yaml.safe_load(path.read_text())
     written["warmstart"] = {"epochs": 1, "learning_rate": 0.01}
