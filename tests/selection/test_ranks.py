@@ -1,6 +1,9 @@
 """Sums of ranks."""
 
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import rankdata
 
 from dealrec.selection import mean_rank
 
@@ -14,3 +17,10 @@ def test_ties_share_their_mean_rank() -> None:
 def test_only_the_order_counts() -> None:
     scores = torch.tensor([3.0, -1.0, 2.0])
     assert torch.equal(mean_rank(scores), mean_rank(scores.exp() * 1000))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from([-1e300, -1.5, -0.0, 0.0, 5e-324, 2.0, 2.0000000000000004, 1e300]), min_size=1))
+def test_ranks_are_those_of_scipy(scores: list[float]) -> None:
+    wanted = [rank / len(scores) for rank in rankdata(scores)]
+    assert mean_rank(torch.tensor(scores, dtype=torch.float64)).tolist() == wanted

@@ -34,7 +34,7 @@ def quota_sample(scores: Tensor, groups: Tensor, shares: Mapping[int, float], bu
     names, group_of = groups[order].unique(return_inverse=True)
     caps = torch.tensor([max(least, math.ceil(budget * shares.get(name, 0.0) - 1e-9)) for name in names.tolist()])
     rounds = (_place_in_group(group_of) + 1 - caps[group_of]).clamp_min(0)  # that caps are raised until one is reached
-    last = int(rounds.sort().values[count - 1])
+    last = int(rounds.kthvalue(count).values)
     return order[rounds <= last][:count]
 
 

@@ -1,8 +1,8 @@
 """Ranks of scores, to add up scores of different scales."""
 
 import numpy as np
+import polars as pl
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from dealrec.selection.scores import require_finite
@@ -16,5 +16,5 @@ def mean_rank(*scores: Tensor) -> Tensor:
     """
     for number, score in enumerate(scores):
         require_finite(score, f"score {number + 1}")
-    ranks = [rankdata(score.double().numpy()) / max(1, len(score)) for score in scores]
+    ranks = [pl.Series(score.double().numpy()).rank("average").to_numpy() / max(1, len(score)) for score in scores]
     return torch.from_numpy(np.mean(ranks, axis=0))
