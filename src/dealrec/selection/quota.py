@@ -76,8 +76,9 @@ def banded_quota_sample(
     ends = (budget * of_bands.cumsum(0) / total).round().long()
     taken = torch.zeros(len(scores), dtype=torch.bool)
     for band, count in enumerate(ends.diff(prepend=ends.new_zeros(1)).tolist()):
-        rows = (band_of[group_of] == band).nonzero().flatten()
-        within = {name: part / of_bands[band].item() for name, part in shares.items()} if count else {}
+        rows, of_band = (band_of[group_of] == band).nonzero().flatten(), band_of == band
+        parts = share[of_band] / of_bands[band] if count else share[of_band]
+        within = dict(zip(names[of_band].tolist(), parts.tolist(), strict=True))
         taken[rows[quota_sample(scores[rows], groups[rows], within, count, least=0)]] = True
     rest = (~taken).nonzero().flatten()
     taken[rest[quota_sample(scores[rest], groups[rest], shares, budget - int(taken.sum()), least=0)]] = True
