@@ -1,7 +1,8 @@
 # make demo: what selected samples are worth, on MovieLens-100K; then one run with an LLM.
 # make test: lint, types and all tests.  make quick: without the slow tests.
 # make test-exports: with the stacks.
-# make test-versions: quick tests with each Python that there is.  make package: what is published, and the demo with it;
+# make test-versions: quick tests with each Python that there is.  make test-latest: what works with models, with the newest
+# releases of transformers and of what goes with it.  make package: what is published, and the demo with it;
 # DEMO_ARGS='--set select.budget=8 ...' makes it a smaller one.  make docs: the documentation, into site/, with its references
 # written anew; make docs-serve: shown while it is edited.
 # make gpu: on a machine with a CUDA GPU, whether it computes what a CPU does, and how fast; MODEL an LLM's folder, OUT the JSON.
@@ -31,7 +32,12 @@ VERSIONS ?= .venv
 PYTHONS ?= python3.11 python3.12 python3.13
 VERSION_TESTS ?= tests/cli/test_commands.py tests/api tests/test_packaging.py tests/data tests/selection tests/exporting/test_exports.py
 
-.PHONY: demo test quick test-exports test-versions package docs docs-serve reference families gpu lint types format env clean
+# The environment and the packages of test-latest, taken as new as the index has them, and what it runs.
+LATEST ?= .venv-latest
+LATEST_PACKAGES ?= transformers peft accelerate tokenizers safetensors sentence-transformers
+LATEST_TESTS ?= tests/families tests/recommenders tests/finetuning tests/effort tests/stages/test_recommenders.py tests/exporting/test_exports.py
+
+.PHONY: demo test quick test-exports test-versions test-latest package docs docs-serve reference families gpu lint types format env clean
 
 env: $(STAMP)
 
@@ -72,6 +78,12 @@ test-versions:
 	    && $(VERSIONS)-$$version/bin/python -m pytest $(VERSION_TESTS) || exit 1; \
 	done
 
+test-latest:
+	$(MAKE) --no-print-directory env VENV=$(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $(LATEST_PACKAGES) torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(LATEST)/bin/python -m pip list 2>/dev/null | grep -E "^($$(echo $(LATEST_PACKAGES) torch | tr ' ' '|')) "
+	$(LATEST)/bin/python -m pytest --numprocesses logical --maxprocesses 4 $(LATEST_TESTS)
+
 package:
 	PYTHON="$(PYTHON)" DEMO_ARGS="$(DEMO_ARGS)" .ci/package
 
@@ -103,4 +115,4 @@ format: env
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VERSIONS)-3.* $(STACKS) runs build dist site
+	rm -rf $(VENV) $(VERSIONS)-3.* $(LATEST) $(STACKS) runs build dist site

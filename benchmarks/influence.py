@@ -36,9 +36,9 @@ from dealrec.influence.hvp import mean_gradient
 from dealrec.surrogate import (
     Batches,
     LossName,
+    Negatives,
     SASRec,
     Units,
-    draw_negatives,
     make_units,
     per_sample_loss,
     plan,
@@ -67,7 +67,7 @@ def main() -> None:
     torch.manual_seed(0)
     items, units = games_units(options.games) if options.games else (17_332, drawn_units(options.units, 17_332))
     model = SASRec(items, max_length=LENGTH).eval()
-    negatives = draw_negatives(units, n_items=items, per_position=1, seed=0)
+    negatives = Negatives(items, 1, 0)
     result: dict[str, Any] = {
         "units": len(units),
         "items": items,
@@ -85,7 +85,7 @@ def main() -> None:
         options.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def scoring(model: SASRec, units: Units, negatives: Tensor, *, prefix: str, loop: int) -> dict[str, float]:
+def scoring(model: SASRec, units: Units, negatives: Negatives, *, prefix: str, loop: int) -> dict[str, float]:
     """Scores of all units against the loops and against a forward pass."""
     model.eval()
     batches = Batches(units, negatives, plan_by_positions(units, positions=POSITIONS))
@@ -115,7 +115,7 @@ def scoring(model: SASRec, units: Units, negatives: Tensor, *, prefix: str, loop
 
 def default_loss(model: SASRec, units: Units) -> dict[str, float]:
     """Scores under sampled softmax, which is the default, against a forward pass with the same loss."""
-    negatives = draw_negatives(units, n_items=model.n_items, per_position=DEFAULT_NEGATIVES, seed=0)
+    negatives = Negatives(model.n_items, DEFAULT_NEGATIVES, 0)
     batches = Batches(units, negatives, plan_by_positions(units, positions=POSITIONS))
     loss, costs = per_sample_loss(model, loss="sampled-softmax"), {}
     forward = timed(lambda: plain_forward(model, batches, loss="sampled-softmax"))
@@ -128,7 +128,14 @@ def default_loss(model: SASRec, units: Units) -> dict[str, float]:
 
 
 def looped(
-    model: SASRec, units: Units, negatives: Tensor, some: list[int], vector: dict[str, Tensor], *, pad: bool, loss: Loss
+    model: SASRec,
+    units: Units,
+    negatives: Negatives,
+    some: list[int],
+    vector: dict[str, Tensor],
+    *,
+    pad: bool,
+    loss: Loss,
 ) -> Tensor:
     """A backward pass a unit, its gradient times the vector."""
     parameters = dict(model.named_parameters())
@@ -160,7 +167,7 @@ def padded(inputs: Batch) -> Batch:
     return {name: functional.pad(value, sides[name]) for name, value in inputs.items()}
 
 
-def epochs(model: SASRec, units: Units, negatives: Tensor) -> dict[str, float]:
+def epochs(model: SASRec, units: Units, negatives: Negatives) -> dict[str, float]:
     """An epoch of training in batches of like length, against one padded to 50."""
 
     def epoch(units: Units, *, pad: bool, loss: Loss) -> None:
@@ -182,7 +189,7 @@ def growth(model: SASRec, items: int) -> dict[str, float]:
     costs = {}
     for n in (4_000, 40_000):
         units = drawn_units(n, items)
-        negatives = draw_negatives(units, n_items=items, per_position=1, seed=0)
+        negatives = Negatives(items, 1, 0)
         batches = Batches(units, negatives, plan_by_positions(units, positions=POSITIONS))
         loss = per_sample_loss(model)
         params = {name: value.detach() for name, value in model.named_parameters() if name.startswith("layers.1.")}

@@ -38,7 +38,7 @@ from dealrec.stages import fidelity
 from dealrec.stages.pipeline import FIDELITY_STAGES
 from dealrec.stages.retrain import drawn_subset, kept_epochs, members
 from dealrec.stages.surrogate import batches, new_model, training_settings, units
-from dealrec.surrogate import draw_negatives, per_sample_loss, plan, train
+from dealrec.surrogate import Negatives, per_sample_loss, plan, train
 from dealrec.surrogate.units import batch as batch_of
 
 SHARE, SETTINGS = (
@@ -128,8 +128,7 @@ class Replay:
         generator, self.steps = torch.Generator().manual_seed(seed + 7), []
         there = surrogates.train_units
         for epoch in range(last):
-            options = {"n_items": self.model.n_items, "per_position": self.settings.negatives}
-            negatives = draw_negatives(there, **options, seed=seed * 1009 + epoch)
+            negatives = Negatives(self.model.n_items, self.settings.negatives, seed * 1009 + epoch)
             for index in plan(there, batch_size=self.settings.batch_size, generator=generator):
                 self.steps.append((index, batch_of(there, negatives, index)))
 

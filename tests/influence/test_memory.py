@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dealrec.influence.hvp import Params
 from dealrec.influence.memory import batch_memory
-from dealrec.surrogate import Batches, SASRec, draw_negatives, make_units, per_sample_loss, plan_by_positions
+from dealrec.surrogate import Batches, Negatives, SASRec, make_units, per_sample_loss, plan_by_positions
 
 MIB = 2**20
 
@@ -29,7 +29,7 @@ def test_it_grows_with_the_positions_and_not_with_the_number_of_units() -> None:
 
     def needed(units: int, positions: int) -> int:
         made = make_units([[1 + (i + j) % 100 for j in range(9)] for i in range(units)], whole=True)
-        negatives = draw_negatives(made, n_items=100, per_position=4, seed=0)
+        negatives = Negatives(100, 4, 0)
         batches = Batches(made, negatives, plan_by_positions(made, positions=positions))
         return batch_memory(loss, {name: value.detach() for name, value in params.items()}, batches.largest())
 

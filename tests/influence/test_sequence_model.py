@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dealrec.influence import CG, directional_scores, influence_scores
 from dealrec.influence.hvp import Vector, hessian_vector, mean_gradient
-from dealrec.surrogate import Batches, SASRec, Units, draw_negatives, make_units, per_sample_loss, plan, unit_losses
+from dealrec.surrogate import Batches, Negatives, SASRec, Units, make_units, per_sample_loss, plan, unit_losses
 from dealrec.surrogate.units import Batch, batch
 
 N_ITEMS = 9
@@ -27,15 +27,15 @@ def drawn_model(*, seed: int = 0, dim: int = 4, layers: int = 1) -> SASRec:
 
 
 def batches_of(units: Units, *, size: int) -> Batches:
-    negatives = draw_negatives(units, n_items=N_ITEMS, per_position=2, seed=5)
+    negatives = Negatives(N_ITEMS, 2, 5)
     return Batches(units, negatives, plan(units, batch_size=size))
 
 
-def one_by_one(units: Units, negatives: Tensor) -> Iterator[Batch]:
+def one_by_one(units: Units, negatives: Negatives) -> Iterator[Batch]:
     return (batch(units, negatives, torch.tensor([i])) for i in range(len(units)))
 
 
-def slow_directional_scores(model: SASRec, units: Units, negatives: Tensor, vector: Vector) -> Tensor:
+def slow_directional_scores(model: SASRec, units: Units, negatives: Negatives, vector: Vector) -> Tensor:
     """One sample, one backward pass, one inner product at a time."""
     model.eval()
     parameters = dict(model.named_parameters())
@@ -121,7 +121,7 @@ def test_the_mean_gradient_matches_a_backward_pass() -> None:
         torch.testing.assert_close(got[name], value.grad, rtol=1e-6, atol=1e-8)
 
 
-def scores_of(units: Units, negatives: Tensor, order: list[Tensor], valid: Batches) -> Tensor:
+def scores_of(units: Units, negatives: Negatives, order: list[Tensor], valid: Batches) -> Tensor:
     model = drawn_model(layers=2)
     batches = Batches(units, negatives, order)
     solver = CG(damping=1.0, tol=1e-10)
@@ -134,7 +134,7 @@ def scores_of(units: Units, negatives: Tensor, order: list[Tensor], valid: Batch
 def test_scores_do_not_depend_on_batching_or_order() -> None:
     units = make_units([[1, 2, 3, 4, 5], [6, 7], [3, 1, 4], [2, 2, 8, 1], [9, 1], [5, 4, 3, 2, 1, 6]], whole=True)
     valid = batches_of(make_units([[1, 3, 5], [2, 4]], whole=False), size=2)
-    negatives = draw_negatives(units, n_items=N_ITEMS, per_position=2, seed=5)
+    negatives = Negatives(N_ITEMS, 2, 5)
     reference = scores_of(units, negatives, [torch.arange(6)], valid)
     for order in (
         plan(units, batch_size=1),

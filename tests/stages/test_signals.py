@@ -125,7 +125,7 @@ def test_alignment_is_the_product_of_gradients_of_all_target_tokens(selected: Pa
 
 
 def test_the_surrogate_s_loss_is_that_of_the_target_alone(selected: Path, tmp_path: Path) -> None:
-    from dealrec.surrogate import draw_negatives
+    from dealrec.surrogate import Negatives
     from dealrec.surrogate.losses import unit_losses
     from dealrec.surrogate.units import batch
 
@@ -133,7 +133,7 @@ def test_the_surrogate_s_loss_is_that_of_the_target_alone(selected: Path, tmp_pa
     model = surrogate.trained(context)
     losses = surrogate_loss.target_losses(context, model)
     units = surrogate.units(context, "train", whole=False)
-    negatives = draw_negatives(units, n_items=model.n_items, per_position=64, seed=context.config.seed)
+    negatives = Negatives(model.n_items, 64, context.config.seed)
     with torch.no_grad():
         alone = [
             float(unit_losses(model, batch(units, negatives, torch.tensor([i])), loss="sampled-softmax"))

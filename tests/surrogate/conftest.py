@@ -11,11 +11,11 @@ from dealrec.surrogate import (
     Batches,
     BERT4Rec,
     GRU4Rec,
+    Negatives,
     SASRec,
     Surrogate,
     Units,
     draw_cloze,
-    draw_negatives,
     make_units,
     plan,
 )
@@ -59,11 +59,31 @@ def batches_of(
     model: Surrogate, units: Units, *, size: int = 3, per_position: int = 2, order: list[Tensor] | None = None
 ) -> Batches:
     """Batches with negatives, and hidden items where the model fills them in, drawn for the units alone."""
-    negatives = draw_negatives(units, n_items=model.n_items, per_position=per_position, seed=5)
+    negatives = Negatives(model.n_items, per_position, 5)
     cloze = None
     if model.hidden_item is not None:
         cloze = draw_cloze(units, index=model.hidden_item, share=0.4, seed=5)
     return Batches(units, negatives, plan(units, batch_size=size) if order is None else order, cloze)
+
+
+def drawn_for(units: Units, negatives: Negatives) -> Tensor:
+    """The negatives of every position of every unit: [total, N]."""
+    rows = torch.repeat_interleave(torch.arange(len(units)), units.lengths)
+    return negatives.of(units, rows, torch.arange(len(units.items)) - units.offsets[rows])
+
+
+class Given(Negatives):
+    """In the place of drawn negatives one for each place among the items of all units: [total]."""
+
+    at: tuple[Tensor, Units]
+
+    def __init__(self, items: Tensor, units: Units) -> None:
+        super().__init__(0, 1, 0)
+        object.__setattr__(self, "at", (items, units))
+
+    def of(self, units: Units, rows: Tensor, positions: Tensor) -> Tensor:
+        items, everyone = self.at
+        return items[everyone.offsets[units.keys[rows]] + positions].unsqueeze(1)
 
 
 def padded(sequences: Sequence[Sequence[int]], *, extra: int = 0) -> tuple[Tensor, Tensor]:

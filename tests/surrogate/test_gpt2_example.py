@@ -38,10 +38,10 @@ def loaded() -> Surrogate:
 
 @pytest.fixture(scope="module")
 def trained() -> Surrogate:
-    """The example, trained on steps upwards until it has begun to learn them; in float64."""
+    """The example, trained on steps upwards until it has learnt them; in float64."""
     model, units = loaded(), make_units(UPWARDS, whole=True)
     assert mean_ndcg(model, units, k=10) < 0.7
-    train(model, units, None, learning_rate=0.01, batch_size=12, negatives=2, max_epochs=4, patience=4, seed=0)
+    train(model, units, None, learning_rate=0.01, batch_size=12, negatives=2, max_epochs=20, patience=20, seed=0)
     assert mean_ndcg(model, units, k=10) > 0.85
     return model.double().eval()
 

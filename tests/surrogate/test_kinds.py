@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dealrec.surrogate import MF, Cloze, GRU4Rec, Surrogate, make_units, unit_losses
+from dealrec.surrogate import MF, Cloze, GRU4Rec, Negatives, Surrogate, make_units, unit_losses
 from dealrec.surrogate.gru4rec import GRU
 from dealrec.surrogate.units import batch
 from tests.surrogate.conftest import MAX_LENGTH, N_ITEMS, drawn, every_causal_kind, every_kind, padded
@@ -104,7 +104,7 @@ def test_a_hidden_items_state_sees_later_items_but_not_what_was_hidden() -> None
     model = drawn("bert4rec")
     units = make_units([[3, 1, 4, 2], [3, 7, 4, 2], [3, 7, 5, 2]], whole=True)
     hidden = torch.tensor([0, 1, 0, 1], dtype=torch.bool).repeat(3)  # the second item and the target
-    made = batch(units, torch.ones(12, 1, dtype=torch.int64), torch.arange(3), cloze=Cloze(hidden, N_ITEMS + 1))
+    made = batch(units, Negatives(N_ITEMS, 1, 0), torch.arange(3), cloze=Cloze(hidden, N_ITEMS + 1))
     states, losses = model(made["items"]), unit_losses(model, made)
     torch.testing.assert_close(states[0], states[1])  # differs in the hidden item alone
     assert abs(float(losses[0] - losses[1])) > 1e-3

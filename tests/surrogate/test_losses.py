@@ -9,10 +9,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dealrec.surrogate import LossName, Surrogate, make_units, per_sample_loss, unit_losses
+from dealrec.surrogate import LossName, Negatives, Surrogate, make_units, per_sample_loss, unit_losses
 from dealrec.surrogate.losses import unit_errors
 from dealrec.surrogate.units import batch
-from tests.surrogate.conftest import LOSSES, MAX_LENGTH, N_ITEMS, batches_of, drawn, every_kind, every_loss, some_units
+from tests.surrogate.conftest import (
+    LOSSES,
+    MAX_LENGTH,
+    N_ITEMS,
+    batches_of,
+    drawn,
+    drawn_for,
+    every_kind,
+    every_loss,
+    some_units,
+)
 
 SEQUENCES = st.lists(st.lists(st.integers(1, N_ITEMS), min_size=2, max_size=MAX_LENGTH), min_size=1, max_size=4)
 
@@ -78,13 +88,14 @@ def test_losses_and_errors_match_plain_python(
     model, units = drawn(kind), make_units(sequences, whole=whole)
     order = [torch.arange(len(units))]
     batches = batches_of(model, units, per_position=per_position, order=order)
+    negatives = drawn_for(units, batches.negatives)
     expected, errors = [], []
     for sequence, start in zip(sequences, units.offsets.tolist(), strict=False):
         places = slice(start, start + len(sequence))
         hidden = [place == len(sequence) - 1 or (whole and place > 0) for place in range(len(sequence))]
         if batches.cloze is not None:
             hidden = batches.cloze.hidden[places].tolist()
-        rest = (model, sequence, batches.negatives[places].tolist(), hidden)
+        rest = (model, sequence, negatives[places].tolist(), hidden)
         expected.append(slow_loss(*rest, loss=loss))
         errors.append(slow_loss(*rest, loss=loss, measure=position_error))
     got = unit_losses(model, batches[0], loss=loss)
@@ -101,10 +112,10 @@ def test_every_loss_is_tested() -> None:
 @torch.no_grad()
 def test_negatives_of_positions_that_do_not_count_and_of_padding_count_nothing(loss: LossName) -> None:
     model, units = drawn("sasrec"), make_units([[1, 2, 3, 4], [5, 6]], whole=False)
-    one, other = torch.full((6, 1), 7), torch.full((6, 1), 7)
-    other[[0, 1, 2, 4]] = 8  # all but the targets'
-    losses = [unit_losses(model, batch(units, drawn, torch.arange(2)), loss=loss) for drawn in (one, other)]
-    assert torch.equal(*losses)
+    made = batch(units, Negatives(N_ITEMS, 1, 0), torch.arange(2))
+    other = {**made, "negatives": torch.where(made["weights"].unsqueeze(2) > 0, made["negatives"], 8)}
+    assert torch.equal(unit_losses(model, made, loss=loss), unit_losses(model, other, loss=loss))
+    assert not torch.equal(made["negatives"], other["negatives"])
 
 
 @torch.no_grad()

@@ -55,13 +55,13 @@ def slopes(model: Surrogate, loss: PerSampleLoss, made: Batch, directions: Tenso
 
 def copied_units(model: Surrogate) -> Batches:
     """Each sequence many times over, with the same negatives and hidden items: a draw of labels for each copy."""
-    units = make_units(SEQUENCES * COPIES, whole=True)
     few = batches_of(model, make_units(SEQUENCES, whole=True))
+    units = few.units.take(torch.arange(len(SEQUENCES)).repeat(COPIES))  # with their keys, so with their negatives
     cloze = None
     if few.cloze is not None:
         hidden = torch.tensor([0, 1, 0, 1, 0, 1, 1, 0, 1], dtype=torch.bool)
         cloze = Cloze(hidden.repeat(COPIES), few.cloze.index)
-    return Batches(units, few.negatives.repeat(COPIES, 1), [torch.arange(len(units))], cloze)
+    return Batches(units, few.negatives, [torch.arange(len(units))], cloze)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 
 from dealrec.surrogate import BERT4Rec, SASRec, make_units, unit_losses
 from dealrec.surrogate.units import batch
+from tests.surrogate.conftest import Given
 
 N_ITEMS = 11
 
@@ -39,7 +40,7 @@ def trained_targets(*, whole: bool) -> set[int]:
     """Items of the unit whose embedding has a gradient, in a model where only targets can have one."""
     model = drawn_model(layers=0)
     units = make_units([[1, 2, 3, 4]], whole=whole)
-    made = batch(units, torch.full((4, 1), 9), torch.tensor([0]))
+    made = batch(units, Given(torch.full((4,), 9), units), torch.tensor([0]))
     states = model(made["items"]).detach()
     model.forward = lambda _: states  # type: ignore[method-assign, assignment]
     unit_losses(model, made).sum().backward()

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dealrec.surrogate import Batches, Cloze, Units, draw_cloze, draw_negatives, make_units, plan, plan_by_positions
+from dealrec.surrogate import Batches, Cloze, Negatives, Units, draw_cloze, make_units, plan, plan_by_positions
 from dealrec.surrogate.units import batch
+from tests.surrogate.conftest import Given, drawn_for
 
 N_ITEMS = 20
 SEQUENCES = st.lists(st.lists(st.integers(1, N_ITEMS), min_size=2, max_size=8), min_size=1, max_size=12)
@@ -33,7 +34,7 @@ def test_no_units_have_no_batches() -> None:
     assert plan(units, batch_size=4) == []
     assert plan(units, batch_size=4, generator=torch.Generator()) == []
     assert plan_by_positions(units, positions=4) == []
-    assert draw_negatives(units, n_items=5, per_position=2, seed=0).shape == (0, 2)
+    assert drawn_for(units, Negatives(5, 2, 0)).shape == (0, 2)
 
 
 @settings(deadline=None, derandomize=True)
@@ -78,7 +79,7 @@ def test_a_plan_repeats_itself_given_the_seed() -> None:
 @given(sequences=SEQUENCES, seed=st.integers(0, 100))
 def test_negatives_are_items_that_the_unit_does_not_hold(sequences: list[list[int]], seed: int) -> None:
     units = make_units(sequences, whole=True)
-    drawn = draw_negatives(units, n_items=N_ITEMS, per_position=3, seed=seed)
+    drawn = drawn_for(units, Negatives(N_ITEMS, 3, seed))
     assert drawn.shape == (len(units.items), 3)
     assert 1 <= int(drawn.min()) <= int(drawn.max()) <= N_ITEMS
     for sequence, start, end in zip(sequences, units.offsets.tolist(), units.offsets[1:].tolist(), strict=False):
@@ -87,7 +88,7 @@ def test_negatives_are_items_that_the_unit_does_not_hold(sequences: list[list[in
 
 def test_negatives_are_drawn_from_all_other_items_alike() -> None:
     units = make_units([[1, 2, 3]] * 1000, whole=True)
-    counts = torch.bincount(draw_negatives(units, n_items=8, per_position=2, seed=0).flatten(), minlength=9)
+    counts = torch.bincount(drawn_for(units, Negatives(8, 2, 0)).flatten(), minlength=9)
     assert counts[:4].tolist() == [0, 0, 0, 0]
     assert bool((counts[4:] - 1200).abs().max() < 150)  # 6000 / 5, five deviations either side
 
@@ -95,19 +96,42 @@ def test_negatives_are_drawn_from_all_other_items_alike() -> None:
 def test_negatives_follow_from_the_seed_alone() -> None:
     units = make_units([[1, 2, 3], [4, 5], [6, 7, 8, 9]], whole=True)
     before = torch.random.get_rng_state()
-    first = draw_negatives(units, n_items=N_ITEMS, per_position=4, seed=3)
-    assert torch.equal(first, draw_negatives(units, n_items=N_ITEMS, per_position=4, seed=3))
-    assert not torch.equal(first, draw_negatives(units, n_items=N_ITEMS, per_position=4, seed=4))
+    first = drawn_for(units, Negatives(N_ITEMS, 4, 3))
+    assert torch.equal(first, drawn_for(units, Negatives(N_ITEMS, 4, 3)))
+    assert not torch.equal(first, drawn_for(units, Negatives(N_ITEMS, 4, 4)))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_a_user_who_holds_the_whole_catalogue_still_gets_negatives() -> None:
-    drawn = draw_negatives(make_units([[1, 2, 3]], whole=True), n_items=3, per_position=2, seed=0)
+    drawn = drawn_for(make_units([[1, 2, 3]], whole=True), Negatives(3, 2, 0))
     assert 1 <= int(drawn.min()) <= int(drawn.max()) <= 3
 
 
+@settings(deadline=None, derandomize=True)
+@given(sequences=SEQUENCES, seed=st.integers(0, 2**62), keep=st.sets(st.integers(0, 11), min_size=1))
+def test_a_unit_s_negatives_are_its_own_whatever_the_batch_and_whoever_else_is_there(
+    sequences: list[list[int]], seed: int, keep: set[int]
+) -> None:
+    units, negatives = make_units(sequences, whole=True), Negatives(N_ITEMS, 3, seed)
+    everyone = drawn_for(units, negatives)
+    kept = torch.tensor(sorted(place for place in keep if place < len(units)), dtype=torch.int64)
+    fewer = units.take(kept)
+    parts = [everyone[units.offsets[i] : units.offsets[i + 1]] for i in kept.tolist()]
+    assert torch.equal(drawn_for(fewer, negatives), torch.cat([everyone[:0], *parts]))
+    for number in range(len(fewer)):
+        alone = batch(fewer, negatives, torch.tensor([number]))["negatives"][0]
+        assert torch.equal(alone, parts[number][1:])  # the first item is no target
+
+
+def test_a_large_seed_and_many_units_draw_each_position_anew() -> None:
+    units = make_units([[1, 2]] * 500, whole=True)
+    drawn = drawn_for(units, Negatives(10**6, 4, 2**63 - 1))
+    assert len(drawn.flatten().unique()) > 3980  # of 4,000: about 8 meet by chance
+    assert 0.48 < float(drawn.double().mean()) / 10**6 < 0.52
+
+
 def made(units: Units, index: list[int], *, cloze: Cloze | None = None) -> dict[str, list[object]]:
-    numbered = torch.arange(100, 100 + len(units.items)).unsqueeze(1)  # stands for negatives: 100 + place
+    numbered = Given(torch.arange(100, 100 + len(units.items)), units)  # stands for negatives: 100 + place
     return {name: value.tolist() for name, value in batch(units, numbered, torch.tensor(index), cloze=cloze).items()}
 
 
@@ -123,6 +147,7 @@ def test_a_batch_of_last_positions_by_hand() -> None:
     got = made(make_units([[3, 1, 2], [5, 4]], whole=False), [0, 1])
     assert got["items"] == [[3, 1], [5, 0]]
     assert got["weights"] == [[0.0, 1.0], [1.0, 0.0]]
+    assert got["negatives"] == [[[0], [102]], [[104], [0]]]  # where nothing is asked nothing is drawn
 
 
 def test_a_cloze_batch_by_hand() -> None:
@@ -130,7 +155,7 @@ def test_a_cloze_batch_by_hand() -> None:
     got = made(make_units([[3, 1, 2], [5, 4]], whole=True), [1, 0], cloze=Cloze(hidden, 21))
     assert got["items"] == [[5, 21, 0], [21, 1, 21]]
     assert got["targets"] == [[5, 4, 0], [3, 1, 2]]  # of their own positions
-    assert got["negatives"] == [[[103], [104], [0]], [[100], [101], [102]]]
+    assert got["negatives"] == [[[0], [104], [0]], [[100], [0], [102]]]
     assert got["weights"] == [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]
 
 
@@ -169,7 +194,7 @@ def test_a_cloze_follows_from_the_seed_alone() -> None:
 
 def test_cloze_batches_hide_the_same_items_however_they_are_batched() -> None:
     units = make_units([[3, 1, 2, 9], [5, 4], [7, 8, 9]], whole=True)
-    negatives = draw_negatives(units, n_items=N_ITEMS, per_position=2, seed=0)
+    negatives = Negatives(N_ITEMS, 2, 0)
     batches = Batches(units, negatives, plan(units, batch_size=3), draw_cloze(units, index=21, share=0.5, seed=1))
     (together,) = list(batches)
     for row, unit in enumerate(batches.order[0].tolist()):
@@ -182,7 +207,7 @@ def test_cloze_batches_hide_the_same_items_however_they_are_batched() -> None:
 
 def test_batches_can_be_iterated_again() -> None:
     units = make_units([[3, 1, 2], [5, 4], [7, 8, 9, 1]], whole=True)
-    batches = Batches(units, draw_negatives(units, n_items=N_ITEMS, per_position=2, seed=0), plan(units, batch_size=2))
+    batches = Batches(units, Negatives(N_ITEMS, 2, 0), plan(units, batch_size=2))
     first, second = list(batches), list(batches)
     assert len(batches) == len(first) == 2
     for one, other in zip(first, second, strict=True):

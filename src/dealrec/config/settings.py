@@ -50,6 +50,9 @@ class SurrogateConfig(Section):
     batch_size: int = Field(256, ge=1, description="Units (training sequences) per step.")
     max_epochs: int = Field(200, ge=1, description="Epochs at most.")
     patience: int = Field(10, ge=1, description="Epochs without a better validation NDCG@10 before training ends.")
+    validation_samples: int = Field(
+        10_000, ge=1, description="Validation samples, at most, that are ranked after each epoch, drawn at random."
+    )
 
     @model_validator(mode="after")
     def _heads_divide_dim(self) -> Self:

@@ -37,6 +37,14 @@ class Catalogue:
         return [[*(index[item] for item in history), index[target]] for history, target in pairs(samples)]
 
 
+def indexed(items: pl.DataFrame, samples: pl.DataFrame) -> pl.Series:
+    """`Catalogue.sequences` as a Series of lists, nothing of which is held in Python. items: as for `Catalogue.of`."""
+    ids, indices = items[ITEM], items[ITEM_INDEX]
+    history = pl.col(HISTORY).list.eval(pl.element().replace_strict(ids, indices, return_dtype=pl.Int64))
+    target = pl.col(TARGET).replace_strict(ids, indices, return_dtype=pl.Int64)
+    return samples.select(pl.concat_list(history, target).alias(ITEM))[ITEM]
+
+
 def pairs(samples: pl.DataFrame) -> Iterator[tuple[list[Id], Id]]:
     """History and target of each sample, in the order of the rows."""
     return zip(samples[HISTORY].to_list(), samples[TARGET].to_list(), strict=True)

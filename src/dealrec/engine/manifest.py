@@ -155,13 +155,15 @@ def output_files(folder: Path) -> list[Path]:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries on which results can depend."""
-    versions = {}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+    return {name: _installed(name) for name in LIBRARIES}
+
+
+@functools.cache  # its metadata would be parsed again for each stage
+def _installed(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def thread_count() -> int:

@@ -53,15 +53,29 @@ def plan_batches(
     >>> plan_batches([3, 9, 4, 4], batch_size=3)
     [[1, 2, 3], [0]]
     """
-    ties = torch.randperm(len(lengths), generator=generator).tolist() if generator else range(len(lengths))
-    batches: list[list[int]] = []
-    for index in sorted(ties, key=lambda i: -lengths[i]):
-        batch = batches[-1] if batches else []
+    plan = plan_indices(
+        torch.tensor(lengths, dtype=torch.int64), batch_tokens=batch_tokens, batch_size=batch_size, generator=generator
+    )
+    return [batch.tolist() for batch in plan]
+
+
+def plan_indices(
+    lengths: Tensor,
+    *,
+    batch_tokens: float = math.inf,
+    batch_size: float = math.inf,
+    generator: torch.Generator | None = None,
+) -> list[Tensor]:
+    """`plan_batches` of lengths [n], as tensors: nothing is done for each sequence in Python."""
+    ties = torch.randperm(len(lengths), generator=generator) if generator else torch.arange(len(lengths))
+    order = ties[lengths[ties].argsort(descending=True, stable=True)]
+    batches, begin = [], 0
+    while begin < len(order):
         # The first of a batch is its longest, so it sets the padded length of all.
-        if batch and len(batch) < batch_size and lengths[batch[0]] * (len(batch) + 1) <= batch_tokens:
-            batch.append(index)
-        else:
-            batches.append([index])
+        fitting = batch_tokens // max(1, int(lengths[order[begin]]))
+        end = begin + int(max(1, min(batch_size, fitting, len(order))))
+        batches.append(order[begin:end])
+        begin = end
     if generator:
         batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
     return batches

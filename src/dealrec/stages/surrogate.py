@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from dealrec.columns import EPOCH, HISTORY, PARTS, SAMPLE, TARGET, TRAIN_LOSS, VALID_MRR, VALID_NDCG, Part
+from dealrec.columns import EPOCH, HISTORY, ITEM, PARTS, SAMPLE, TARGET, TRAIN_LOSS, VALID_MRR, VALID_NDCG, Part
 from dealrec.config import Config, SurrogateConfig
 from dealrec.config.arms import SEEDS, replicate_seed
-from dealrec.data.catalogue import Catalogue
+from dealrec.data.catalogue import indexed
 from dealrec.data.row_samples import isolated
 from dealrec.devices import compute_device, fingerprint_parts
 from dealrec.engine.python_files import imported_files
@@ -67,21 +67,19 @@ def _training_units(context: Context) -> Units:
     """
     from dealrec.surrogate import make_units
 
-    if context.config.data.format == "rows":
-        samples = read_table(context.input("data/samples-train.parquet"))
-        sequences = Catalogue.of(read_table(context.input("data/items.parquet"))).sequences(samples)
-        alone = isolated(samples[HISTORY], samples[TARGET])
-        return make_units([each for each, out in zip(sequences, alone, strict=True) if not out], whole=False)
-    if not context.config.data.final:
+    config = context.config.data
+    if config.format != "rows" and not config.final:
         return units(context, "train")
     samples = read_table(context.input("data/samples-train.parquet"))
-    newest = set(read_table(context.input("data/samples-valid.parquet"))[SAMPLE])
-    sequences = Catalogue.of(read_table(context.input("data/items.parquet"))).sequences(samples)
-    whole = context.config.data.samples_per_user == 1
-    ends = {True: -1 if whole else 0, False: None}  # of a sequence with a newest target, and of others
-    older = [sequence[: ends[sample in newest]] for sample, sequence in zip(samples[SAMPLE], sequences, strict=True)]
-    older = [sequence for sequence in older if len(sequence) > 1]
-    if not older:
+    sequences = indexed(read_table(context.input("data/items.parquet")), samples)
+    if config.format == "rows":
+        return make_units(sequences.filter(~isolated(samples[HISTORY], samples[TARGET])), whole=False)
+    newest = pl.col(SAMPLE).is_in(read_table(context.input("data/samples-valid.parquet"))[SAMPLE].implode())
+    whole, length = config.samples_per_user == 1, pl.col(ITEM).list.len()
+    left = length - newest.cast(pl.UInt32) if whole else pl.when(newest).then(0).otherwise(length)
+    older = samples.select(SAMPLE, sequences.alias(ITEM)).select(pl.col(ITEM).list.head(left))[ITEM]
+    older = older.filter(older.list.len() > 1)
+    if not len(older):
         raise ConfigError(
             "No training sample is older than those that a final selection aims at", "Raise data.samples_per_user."
         )
@@ -95,10 +93,10 @@ def units(context: Context, part: Part, *, whole: bool | None = None) -> Units:
     """
     from dealrec.surrogate import make_units
 
-    catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
     samples = read_table(context.input(f"data/samples-{part}.parquet"))
+    sequences = indexed(read_table(context.input("data/items.parquet")), samples)
     trained_whole = part == "train" and context.config.data.whole_sequences
-    return make_units(catalogue.sequences(samples), whole=trained_whole if whole is None else whole)
+    return make_units(sequences, whole=trained_whole if whole is None else whole)
 
 
 def batches(
@@ -109,11 +107,12 @@ def batches(
     batch_size: units per batch, for steps over random batches; None: influence.batch_positions, for whole passes.
     whole: as for `units`.
     """
-    from dealrec.surrogate import Batches, draw_cloze, draw_negatives, plan, plan_by_positions
+    from dealrec.surrogate import Batches, Negatives, draw_cloze, plan, plan_by_positions
 
     part_units = units(context, part, whole=whole)
     settings, seed = context.config.surrogate, replicate_seed(context.config) + PARTS.index(part)
-    negatives = draw_negatives(part_units, n_items=model.n_items, per_position=settings.negatives, seed=seed)
+    count = 0 if settings.loss == "softmax" else settings.negatives
+    negatives = Negatives(model.n_items, count, seed)
     cloze = None
     if model.hidden_item is not None:
         cloze = draw_cloze(part_units, index=model.hidden_item, share=settings.hidden_share, seed=seed)
@@ -185,7 +184,7 @@ SCORING = (
 
 STAGE = Stage(
     "surrogate",
-    2,
+    3,
     run,
     ("data/samples-train.parquet", "data/items.parquet", "data/samples-valid.parquet"),
     (

@@ -10,7 +10,7 @@ from dealrec.influence import directional_scores
 from dealrec.influence.hvp import hessian_vector
 from dealrec.surrogate.losses import per_sample_loss
 from dealrec.surrogate.model import Surrogate
-from dealrec.surrogate.units import Batches, draw_cloze, draw_negatives, make_units, plan
+from dealrec.surrogate.units import Batches, Negatives, draw_cloze, make_units, plan
 
 
 def load_custom(path: Path, n_items: int, *, max_length: int) -> Surrogate:
@@ -44,7 +44,7 @@ def load_custom(path: Path, n_items: int, *, max_length: int) -> Surrogate:
 def _require_derivatives(model: Surrogate, path: Path) -> None:
     """Try on two short sequences what influence needs, so that a fused kernel is found before the training."""
     units = make_units([[1, 1, 1], [1, 1]], whole=True)
-    negatives = draw_negatives(units, n_items=model.n_items, per_position=1, seed=0)
+    negatives = Negatives(model.n_items, per_position=1, seed=0)
     cloze = draw_cloze(units, index=model.n_items + 1, share=0.0, seed=0) if model.cloze else None
     loss, order = per_sample_loss(model), Batches(units, negatives, plan(units, batch_size=2), cloze)
     params = {name: value.detach() for name, value in model.named_parameters()}

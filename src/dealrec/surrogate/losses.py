@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from dealrec.influence.hvp import Params, PerSampleLoss
 from dealrec.surrogate.model import Surrogate
-from dealrec.surrogate.units import Batch
+from dealrec.surrogate.units import Batch, uniform
 
 LossName = Literal["bce", "sampled-softmax", "softmax"]
 Labels = Callable[[Tensor], Tensor]  # logits -> labels drawn from the model's own distribution
@@ -64,15 +64,16 @@ def pseudo_unit_losses(model: Surrogate, batch: Batch, *, loss: LossName, seed: 
     weight squared. Labels follow from the seed and a position's place in the data, whatever the batch.
     """
     rows, columns, logits = _logits(model, batch, loss=loss)
-    uniform = _uniform(batch["places"][rows, columns], logits.shape[1] if loss == "bce" else 1, seed=seed)
-    uniform, scores = uniform.to(logits.dtype), logits.detach()
+    each = logits.shape[1] if loss == "bce" else 1
+    counters = batch["places"][rows, columns].unsqueeze(1) * each + torch.arange(each, device=logits.device)
+    drawn, scores = uniform(counters, seed=seed).to(logits.dtype), logits.detach()
     if loss == "bce":
-        labels = (uniform < scores.sigmoid()).to(logits.dtype)
+        labels = (drawn < scores.sigmoid()).to(logits.dtype)
         share = torch.full_like(scores[:1], 1 / (logits.shape[1] - 1))
         share[:, 0] = 1.0
         losses = ((functional.softplus(logits) - labels * logits) * share.sqrt()).sum(1)
     else:
-        classes = (scores.softmax(1).cumsum(1) < uniform).sum(1).clamp_max(logits.shape[1] - 1)
+        classes = (scores.softmax(1).cumsum(1) < drawn).sum(1).clamp_max(logits.shape[1] - 1)
         losses = logits.logsumexp(1) - logits.gather(1, classes.unsqueeze(1)).squeeze(1)
     weights = batch["weights"][rows, columns].to(losses.dtype).sqrt()
     return _sum_by_unit(losses * weights, rows, len(batch["items"]))
@@ -85,7 +86,8 @@ def _logits(model: Surrogate, batch: Batch, *, loss: LossName) -> tuple[Tensor, 
     vectors = model.item_vectors()
     if loss == "softmax":
         return rows, columns, states @ vectors[1 : model.n_items + 1].T
-    candidates = torch.cat([batch["targets"].unsqueeze(2), batch["negatives"]], dim=2)[rows, columns]  # [P, 1 + N]
+    chosen = [batch["targets"].unsqueeze(2)[rows, columns], batch["negatives"][rows, columns]]
+    candidates = torch.cat(chosen, dim=1)  # [P, 1 + N]
     candidate_vectors = functional.embedding(
         candidates, vectors
     )  # its backward adds up rows faster than that of indexing
@@ -94,16 +96,6 @@ def _logits(model: Surrogate, batch: Batch, *, loss: LossName) -> tuple[Tensor, 
         hits = functional.pad(candidates[:, 1:] == candidates[:, :1], (1, 0))
         logits = logits.masked_fill(hits, float("-inf"))
     return rows, columns, logits
-
-
-def _uniform(places: Tensor, each: int, *, seed: int) -> Tensor:
-    """Numbers in [0, 1) that follow from a place and the seed alone: [P, each], float64 (SplitMix64, Steele, 2014)."""
-    z = (places.unsqueeze(1) * each + torch.arange(each, device=places.device)) * 2 + 1
-    z = z * -7046029254386353131 + seed * 1_000_003  # 0x9E3779B97F4A7C15; products wrap around
-    z = (z ^ ((z >> 30) & (2**34 - 1))) * -4658895280553007687  # 0xBF58476D1CE4E5B9
-    z = (z ^ ((z >> 27) & (2**37 - 1))) * -7723592293110705685  # 0x94D049BB133111EB
-    z = z ^ ((z >> 31) & (2**33 - 1))
-    return ((z >> 11) & (2**53 - 1)).double() * 2.0**-53
 
 
 def _sum_by_unit(values: Tensor, rows: Tensor, units: int) -> Tensor:

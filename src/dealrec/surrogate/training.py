@@ -1,7 +1,7 @@
 """Training of the surrogate: the mean of the units' losses, the best epoch by validation NDCG kept."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor
 from dealrec.errors import NonFinite
 from dealrec.surrogate.losses import LossName, unit_losses
 from dealrec.surrogate.model import Surrogate
-from dealrec.surrogate.units import Units, batch, draw_cloze, draw_negatives, plan
+from dealrec.surrogate.units import Negatives, Units, batch, draw_cloze, plan
 
 NDCG_AT = 10
+SCORES = 2**26  # of items, at most, in a batch of ranks: 256 MiB
 
 
 @dataclass(frozen=True)
@@ -45,27 +46,32 @@ def train(
     seed: int,
     loss: LossName = "bce",
     hidden_share: float = 0.2,
+    validation_samples: int | None = None,
     watch: Callable[[range], Iterable[int]] = iter,
 ) -> list[Epoch]:
     """Train `model` in place with Adam and leave it at its best epoch; one Epoch for each that ran.
 
     valid: units whose last item is to be ranked; the epoch with the best NDCG@10 over the whole catalogue is
     kept (of equal ones that with the better mean reciprocal rank), and training ends after `patience` epochs
-    without a better one. None: all epochs, the last is kept. Negatives, order and dropout follow from `seed`.
+    without a better one; of more than `validation_samples` so many are drawn. None: all epochs, the last is kept.
+    Negatives, order and dropout follow from `seed`.
     Raises NonFinite if the loss diverges.
     """
     if not len(units):
         raise ValueError("there is no unit to train on")
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    generator = torch.Generator().manual_seed(seed)
+    generator, count = torch.Generator().manual_seed(seed), 0 if loss == "softmax" else negatives
+    if valid is not None and validation_samples is not None and len(valid) > validation_samples:
+        drawn = torch.randperm(len(valid), generator=torch.Generator().manual_seed(seed))
+        valid = valid.take(drawn[:validation_samples])
     history: list[Epoch] = []
     best, best_epoch, best_state = (-1.0, -1.0), 0, copy.deepcopy(model.state_dict())
     with torch.random.fork_rng():  # dropout draws from the global generator
         torch.manual_seed(seed)
         for number in watch(range(1, max_epochs + 1)):
             epoch_seed = (seed * 1_000_003 + number) % 2**63
-            epoch_negatives = draw_negatives(units, n_items=model.n_items, per_position=negatives, seed=epoch_seed)
+            epoch_negatives = Negatives(model.n_items, count, epoch_seed)
             cloze = None
             if model.hidden_item is not None:
                 cloze = draw_cloze(units, index=model.hidden_item, share=hidden_share, seed=epoch_seed)
@@ -97,33 +103,37 @@ def target_ranks(model: Surrogate, units: Units, *, batch_size: int = 256, exclu
 
     With exclude_seen items of the history are left out of the ranking, unless the target is among them. A tie
     counts half of the tied items as ahead, so that a constant score is neither best nor worst. Raises NonFinite
-    if the model gives a target no finite score: compared with NaN, nothing would be ahead of it.
+    if the model gives a target no finite score: compared with NaN, nothing would be ahead of it. A batch holds
+    batch_size units, of large catalogues fewer.
     """
     model.eval()
     device = next(model.parameters()).device
     ranks = torch.empty(len(units), dtype=torch.float64)
-    for index in plan(units, batch_size=batch_size):
-        items, lengths, target = _histories(units, index, device)
+    for index in plan(units, batch_size=max(1, min(batch_size, SCORES // model.n_items))):
+        items, lengths, target = (tensor.to(device) for tensor in _histories(units.take(index)))
         scores = model.scores(model.next_states(items, lengths))
-        target_scores = scores.gather(1, (target - 1).unsqueeze(1))
+        target_scores = scores.gather(1, target.unsqueeze(1) - 1)
         if not bool(torch.isfinite(target_scores).all()):
             raise NonFinite("surrogate: the model's scores are NaN or infinite", "Lower surrogate.learning_rate.")
-        scores = torch.cat([scores.new_full((len(index), 1), float("-inf")), scores], dim=1)  # column 0: padding
+        ahead, level = (scores > target_scores).sum(1), (scores >= target_scores).sum(1)
         if exclude_seen:
-            scores = scores.scatter(1, items, float("-inf"))
-        scores = scores.scatter(1, target.unsqueeze(1), target_scores)
-        ahead = (scores > target_scores).sum(1)
-        tied = (scores == target_scores).sum(1) - 1
-        ranks[index] = (1 + ahead + tied / 2).double().cpu()
+            seen = items.sort(1).values
+            other = (seen > 0) & (seen != target.unsqueeze(1))
+            other[:, 1:] &= seen[:, 1:] != seen[:, :-1]  # an item that is had twice counts once
+            theirs = scores.gather(1, (seen - 1).clamp_min(0))
+            ahead -= ((theirs > target_scores) & other).sum(1)
+            level -= ((theirs >= target_scores) & other).sum(1)
+        ranks[index] = (1 + (ahead + level - 1) / 2).double().cpu()
     return ranks
 
 
-def _histories(units: Units, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _histories(units: Units) -> tuple[Tensor, Tensor, Tensor]:
     """Padded histories [B, T], their lengths [B], and the targets [B]."""
-    rows: Sequence[Tensor] = [units.items[units.offsets[i] : units.offsets[i + 1]] for i in index.tolist()]
-    items = torch.nn.utils.rnn.pad_sequence([row[:-1] for row in rows], batch_first=True)
-    lengths = torch.tensor([len(row) - 1 for row in rows])
-    return items.to(device), lengths.to(device), torch.stack([row[-1] for row in rows]).to(device)
+    lengths = units.lengths - 1
+    columns = torch.arange(int(lengths.max()))
+    real = columns < lengths.unsqueeze(1)
+    place = torch.where(real, units.offsets[:-1].unsqueeze(1) + columns, 0)
+    return torch.where(real, units.items[place], 0), lengths, units.items[units.offsets[1:] - 1]
 
 
 def mean_ndcg(model: Surrogate, units: Units, *, k: int) -> float:

@@ -6,15 +6,18 @@ that of its last position. Nothing is trained on that is not a unit.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor
 
-from dealrec.sequences.batches import plan_batches
+from dealrec.sequences.batches import plan_indices
 
-Batch = dict[str, Tensor]  # items, targets, places [B, T]; negatives [B, T, N]; weights [B, T], rows sum to 1
+# items, targets, places [B, T]; negatives [B, T, N], of the positions with a weight; weights [B, T], rows sum to 1
+Batch = dict[str, Tensor]
+HELD = 2**25  # negatives, at most, of batches that are kept: 256 MiB
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Units:
 
     items: Tensor  # [total], int64
     offsets: Tensor  # [n + 1], int64
+    keys: Tensor  # [n], int64: what is drawn for a unit follows from its key
     whole: bool
 
     def __len__(self) -> int:
@@ -37,40 +41,75 @@ class Units:
         return self.offsets.diff()
 
     def take(self, index: Tensor) -> "Units":
-        """The units at `index`, in its order."""
-        parts = [self.items[self.offsets[i] : self.offsets[i + 1]] for i in index.tolist()]
-        offsets = torch.cat([self.offsets.new_zeros(1), self.lengths[index].cumsum(0)])
-        return Units(torch.cat(parts) if parts else self.items[:0], offsets, self.whole)
+        """The units at `index`, in its order; what is drawn for them stays what it is among all."""
+        lengths = self.lengths[index]
+        offsets = torch.cat([self.offsets.new_zeros(1), lengths.cumsum(0)])
+        place = torch.arange(int(offsets[-1])) + torch.repeat_interleave(self.offsets[index] - offsets[:-1], lengths)
+        return Units(self.items[place], offsets, self.keys[index], self.whole)
 
 
-def make_units(sequences: Sequence[Sequence[int]], *, whole: bool) -> Units:
-    """Units from sequences of at least two item indices, the target last."""
-    lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
+def make_units(sequences: pl.Series | Sequence[Sequence[int]], *, whole: bool) -> Units:
+    """Units from sequences of at least two item indices, the target last; a Series holds a list a row."""
+    lists = sequences if isinstance(sequences, pl.Series) else pl.Series(sequences, dtype=pl.List(pl.Int64))
+    lengths = lists.list.len().cast(pl.Int64).to_torch()
     if len(lengths) and int(lengths.min()) < 2:
         raise ValueError("a unit needs at least two items: one of history and the target")
-    items = torch.tensor([item for sequence in sequences for item in sequence], dtype=torch.int64)
-    return Units(items, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]), whole)
+    items = lists.explode().to_torch() if len(lists) else lengths
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    return Units(items, offsets, torch.arange(len(lengths)), whole)
 
 
-def draw_negatives(units: Units, *, n_items: int, per_position: int, seed: int) -> Tensor:
-    """Items that the unit does not hold, uniform over the catalogue: [total, per_position], item indices.
+def uniform(counters: Tensor, *, seed: int) -> Tensor:
+    """Numbers in [0, 1) that follow from a counter and the seed alone, float64 (SplitMix64, Steele et al., 2014)."""
+    z = (counters * 2 + 1) * -7046029254386353131  # 0x9E3779B97F4A7C15; products wrap around
+    z += (seed * 1_000_003 + 2**63) % 2**64 - 2**63
+    z ^= (z >> 30) & (2**34 - 1)
+    z *= -4658895280553007687  # 0xBF58476D1CE4E5B9
+    z ^= (z >> 27) & (2**37 - 1)
+    z *= -7723592293110705685  # 0x94D049BB133111EB
+    z ^= (z >> 31) & (2**33 - 1)
+    return ((z >> 11) & (2**53 - 1)).double() * 2.0**-53
 
-    Drawn for all units at once in their own order, so that they depend on the seed alone and not on any
-    batching. A user who holds nearly the whole catalogue may, after 20 tries, get an item they hold.
+
+@dataclass(frozen=True)
+class Negatives:
+    """Items that a unit does not hold, `per_position` for each of its positions, uniform over the catalogue.
+
+    They follow from the seed, the unit's key and the position alone: not from the batch that they are drawn in, nor
+    from which other units there are. Nothing is held: a batch's are drawn when it is made.
     """
-    generator = torch.Generator().manual_seed(seed)
-    owner = torch.repeat_interleave(torch.arange(len(units)), units.lengths)
-    unit_items = (owner * (n_items + 1) + units.items).unique()  # sorted keys
-    negatives = torch.randint(1, n_items + 1, (len(units.items), per_position), generator=generator)
-    for _ in range(20):
-        keys = owner.unsqueeze(1) * (n_items + 1) + negatives
-        place = torch.searchsorted(unit_items, keys).clamp_max(len(unit_items) - 1)
-        clash = unit_items[place] == keys
-        count = int(clash.sum())
-        if not count:
-            break
-        negatives[clash] = torch.randint(1, n_items + 1, (count,), generator=generator)
-    return negatives
+
+    n_items: int
+    per_position: int
+    seed: int
+
+    def of(self, units: Units, rows: Tensor, positions: Tensor) -> Tensor:
+        """[P, per_position] item indices, for `positions` [P], from 0, in the units at `rows` [P].
+
+        A user who holds nearly the whole catalogue may, after 20 tries, get an item they hold.
+        """
+        size, width = self.n_items + 1, self.per_position
+        owner = torch.repeat_interleave(torch.arange(len(units)), units.lengths)
+        held = (owner * size + units.items).unique()  # sorted
+        counters = (units.keys[rows] * 2**20 + positions).repeat_interleave(width) * width
+        counters += torch.arange(width).repeat(len(rows))
+        owners, drawn = rows.repeat_interleave(width) * size, self._drawn(counters, 0)
+        clash = _among(held, owners + drawn)
+        for attempt in range(1, 20):
+            if not len(clash):
+                break
+            drawn[clash] = self._drawn(counters[clash], attempt)
+            clash = clash[_among(held, owners[clash] + drawn[clash])]
+        return drawn.view(len(rows), width)
+
+    def _drawn(self, counters: Tensor, attempt: int) -> Tensor:
+        return (uniform(counters, seed=self.seed + attempt * 2**40) * self.n_items).long() + 1
+
+
+def _among(held: Tensor, keys: Tensor) -> Tensor:
+    """Where the keys are that are among those held, which are sorted: indices."""
+    place = torch.searchsorted(held, keys).clamp_max_(len(held) - 1)
+    return (held[place] == keys).nonzero().flatten()
 
 
 @dataclass(frozen=True)
@@ -98,10 +137,7 @@ def plan(units: Units, *, batch_size: int, generator: torch.Generator | None = N
     With a generator, units of one length and the batches themselves are shuffled; without, both are in a fixed order,
     the longest first.
     """
-    return [
-        torch.tensor(batch)
-        for batch in plan_batches(units.lengths.tolist(), batch_size=batch_size, generator=generator)
-    ]
+    return plan_indices(units.lengths, batch_size=batch_size, generator=generator)
 
 
 def plan_by_positions(units: Units, *, positions: int) -> list[Tensor]:
@@ -109,11 +145,11 @@ def plan_by_positions(units: Units, *, positions: int) -> list[Tensor]:
 
     A unit that is longer than that alone makes a batch of its own.
     """
-    return [torch.tensor(batch) for batch in plan_batches(units.lengths.tolist(), batch_tokens=positions)]
+    return plan_indices(units.lengths, batch_tokens=positions)
 
 
 def batch(
-    units: Units, negatives: Tensor, index: Tensor, *, cloze: Cloze | None = None, device: torch.device | None = None
+    units: Units, negatives: Negatives, index: Tensor, *, cloze: Cloze | None = None, device: torch.device | None = None
 ) -> Batch:
     """One padded batch of the units at `index`.
 
@@ -124,7 +160,8 @@ def batch(
     lengths = units.lengths[index] - int(cloze is None)
     columns = torch.arange(int(lengths.max()))
     real = columns < lengths.unsqueeze(1)  # [B, T]
-    place = torch.where(real, units.offsets[index].unsqueeze(1) + columns, 0)
+    first = units.offsets[index].unsqueeze(1)
+    place = torch.where(real, first + columns, 0)
     items = torch.where(real, units.items[place], 0)
     if cloze is None:
         targeted = real if units.whole else real & (columns == (lengths - 1).unsqueeze(1))
@@ -132,10 +169,12 @@ def batch(
     else:
         targeted = real & cloze.hidden[place]
         items = torch.where(targeted, cloze.index, items)
+    drawn = torch.zeros(*place.shape, negatives.per_position, dtype=torch.int64)
+    drawn[targeted] = negatives.of(units.take(index), targeted.nonzero()[:, 0], (place - first)[targeted])
     tensors = {
         "items": items,
         "targets": torch.where(real, units.items[place], 0),
-        "negatives": torch.where(real.unsqueeze(2), negatives[place], 0),
+        "negatives": drawn,
         "weights": targeted / targeted.sum(1, keepdim=True),
         "places": place,
     }
@@ -147,24 +186,32 @@ class Batches(Sequence[Batch]):
     """A re-iterable of batches: the same ones, in the same order, each time."""
 
     units: Units
-    negatives: Tensor
+    negatives: Negatives
     order: list[Tensor]
     cloze: Cloze | None = None
     device: torch.device | None = None
     after_each: Callable[[], None] = lambda: None
+    kept: dict[int, Batch] = field(default_factory=dict, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[Batch]:
-        for index in self.order:
-            yield self._batch(index)
+        for number in range(len(self.order)):
+            yield self._batch(number)
             self.after_each()
 
     def __getitem__(self, place: Any) -> Any:
         """The batch at an index, made when it is asked for."""
         self.after_each()
-        return self._batch(self.order[place])
+        return self._batch(place)
 
-    def _batch(self, index: Tensor) -> Batch:
-        return batch(self.units, self.negatives, index, cloze=self.cloze, device=self.device)
+    def _batch(self, number: int) -> Batch:
+        """Solvers go through all batches dozens of times: where they are few, each is made once."""
+        if number in self.kept:
+            return self.kept[number]
+        made = batch(self.units, self.negatives, self.order[number], cloze=self.cloze, device=self.device)
+        positions = len(self.units.items) if self.units.whole else len(self.units)
+        if positions * self.negatives.per_position <= HELD:
+            self.kept[number] = made
+        return made
 
     def watched(self, after_each: Callable[[], None]) -> "Batches":
         """The same batches, with a call after each: for showing progress."""
@@ -172,14 +219,15 @@ class Batches(Sequence[Batch]):
 
     def only(self, index: Tensor) -> "Batches":
         """One batch of the units at `index` alone, with what was drawn for them: for the risk of a group."""
-        return replace(self, order=[index])
+        return replace(self, order=[index], kept={})
 
     def __len__(self) -> int:
         return len(self.order)
 
     def largest(self) -> Batch:
         """The batch with the most positions, padding included: the one that takes the most memory."""
-        return self._batch(max(self.order, key=lambda index: len(index) * int(self.units.lengths[index].max())))
+        sizes = [len(index) * int(self.units.lengths[index].max()) for index in self.order]
+        return self._batch(sizes.index(max(sizes)))
 
     def restore_order(self, scores: Tensor) -> Tensor:
         """Scores in the order of the batches -> scores in the order of the units."""
