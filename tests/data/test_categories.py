@@ -139,6 +139,14 @@ def warnings_of(folder: Path, names: list[Any]) -> list[str]:
     return warnings
 
 
+def test_of_an_item_in_several_rows_the_first_categories_are_kept_wherever_they_are(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,1,1\n")
+    (tmp_path / "items.csv").write_text("item_id,title,genre\n1,A,\n2,B,NULL\n1,A,War\n1,A,Drama\n")
+    paths = {"interactions": tmp_path / "log.csv", "items": tmp_path / "items.csv"}
+    source = read(DataConfig(**paths, columns=Columns(category="genre")), warn=lambda _: None)
+    assert sorted(named(source)) == [(1, ["War"]), (2, [])]
+
+
 def test_very_many_categories_and_none_are_told(tmp_path: Path) -> None:
     assert warnings_of(tmp_path, [f"c{i}" for i in range(MANY)]) == []
     (many,) = warnings_of(tmp_path, [f"c{i}" for i in range(MANY + 1)])

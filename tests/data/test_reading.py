@@ -147,7 +147,12 @@ def test_what_polars_writes_is_read_as_it_was_or_refused(
         ("a.tsv", "id\té\n0\tx\n".encode("latin1"), ["not UTF-8", "in the header"]),
         ("a.csv.gz", gzip.compress("id,t\n1,é\n".encode("latin1"), mtime=0), ["gzip -dc", "iconv", "a-converted.csv"]),
         ("a.jsonl", '{"t": "x"}\n{"t": "é"}\n'.encode("latin1"), ["not UTF-8", "line 2", "iconv"]),
-        ("a.csv", "id,t\n1,x\n".encode("utf-16"), ["UTF-16", "iconv -f utf-16"]),
+        ("a.csv", "id,t\n1,x\n".encode("utf-16"), ["UTF-16", "iconv -f utf-16 "]),
+        ("a.csv", "id,t\n1,x\n".encode("utf-16-le"), ["UTF-16", "iconv -f utf-16le "]),
+        ("a.jsonl", '{"t": "é"}\n'.encode("utf-16-be"), ["UTF-16", "iconv -f utf-16be "]),
+        ("a.tsv", "id\tt\n1\tx\n".encode("utf-32"), ["UTF-32", "iconv -f utf-32 "]),
+        ("a.csv", b"id,t\r1,x\r", ["its lines end in CR alone", "python -c", "a-converted.csv"]),
+        ("a.jsonl.gz", gzip.compress(b'{"t": 1}\r{"t": 2}', mtime=0), ["CR alone", "gzip -dc", "a-converted.jsonl"]),
         ("a.csv", gzip.compress(b"id,t\n1,2\n", mtime=0), ["packed with gzip", ".gz"]),
         ("a.csv.gz", b"id,t\n1,2\n", ["not packed with gzip"]),
         ("a.csv.gz", gzip.compress(b"id,t\n1,2\n" * 99, mtime=0)[:-9], ["cannot be read", "cut or damaged", "again"]),
@@ -407,8 +412,10 @@ def test_missing_values_that_are_spelt_out(rows: Rows, tmp_path: Path, word: str
         ([1_700_000_000_000_000, 1_700_086_400_000, 1_700_000_002_000], ["than the milliseconds", "data row 1"]),
         ([1.7e9, 1.7e9, 1.7e12], ["another unit", "data row 3"]),
         (["1700000000", "1700000001", "1700086400000"], ["another unit", "data row 3"]),
-        ([1_700_000_000, 0, 1_700_000_001], ["before 1970 or after 2100", "data row 2"]),
-        ([-1, 1_700_000_000, 1_700_000_001], ["before 1970", "data row 1"]),
+        ([1_700_000_000, 0, 1_700_000_001], ["before 1980 or after 2100", "data row 2"]),
+        ([-1, 1_700_000_000, 1_700_000_001], ["before 1980", "data row 1"]),
+        ([1_700_000_000, 28_800, 1_700_000_001, 1_700_000_002], ["before 1980", "data row 2"]),  # 1970 in Shanghai
+        ([1_700_000_000_000, 1_700_000_000_001, 1_700_000_000_002, 20_240_531], ["before 1980", "data row 4"]),
         ([1_700_000_000, 9_999_999_999, 1_700_000_001], ["after 2100", "data row 2"]),
         (["NULL", "2024-05-31", "2024-06-01"], ["has no time", "data row 1"]),
     ],
@@ -420,7 +427,17 @@ def test_times_that_contradict_one_another(values: list[Any], says: list[str]) -
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("values", [[0, 1, 2], [5, 1_700_000_000], [1_700_000_000, 1_700_000_001], [-5, 0, 3], [0, 0]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0, 1, 2],
+        [5, 1_700_000_000],
+        [10**8, *range(4 * 10**8, 10**9, 10**8)],
+        [1_700_000_000, 1_700_000_001],
+        [-5, 0, 3],
+        [0, 0],
+    ],
+)
 def test_times_of_any_meaning_are_taken_as_they_are(values: list[int]) -> None:
     assert timestamps(Column(Path("log.csv"), "at", pl.Series(values), text=False)).to_list() == values
 

@@ -165,6 +165,7 @@ def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
         ("x.csv", b"a,b\n1,2\n1,2,3\n", r"row 2 \(line 3\) has 3 cells, and the header 2"),
         ("x.csv", b"a,a\n1,2\n", "two columns are called 'a'"),
         ("x.jsonl", "{}\n".encode("utf-16"), "begins as UTF-16"),
+        ("x.csv", "a,b\n1,2\n".encode("utf-16-le"), r"begins as UTF-16 .*iconv -f utf-16le "),
         ("x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999, mtime=0)[:-20], "cut or damaged"),
         ("x.jsonl", b'{"a": 1}\n[1]\n', "line 2 is no JSON object"),
         ("x.jsonl", b'{"a": 1}\n{"a": 1, "b": [{"c": 1, "c": 2}]}\n', "line 2 names 'c' twice"),

@@ -228,6 +228,27 @@ def test_a_fault_is_named_with_its_file_row_and_line(changed: dict[str, Any], sa
         read([one, other])
 
 
+@pytest.mark.parametrize("nothing", [None, "", " ", "NULL", "nan", "\\N", "<NA>"])
+def test_missing_values_that_are_spelt_out_are_missing(nothing: str | None, tmp_path: Path) -> None:
+    """A row without history and target is of no interaction; one that has the one alone is named."""
+    rows = read(lines(tmp_path / "a.jsonl", [ROW, ROW | {"id": "r2", "history": nothing, "target": nothing}]))
+    assert (rows.table["row_id"].to_list(), rows.rows.others.to_list()) == (["r1"], [1])
+    for name in ("id", "user", "target", "time"):
+        with pytest.raises(DataError, match=rf"row 2 has no '{name}'"):
+            read(lines(tmp_path / "a.jsonl", [ROW, ROW | {"id": "r2"} | {name: nothing}]))
+    with pytest.raises(DataError, match="row 2 has no id in 'history', but"):
+        read(lines(tmp_path / "a.jsonl", [ROW, ROW | {"id": "r2", "history": [1, nothing]}]))
+
+
+def test_numbers_of_which_some_are_missing_are_those_of_pandas(tmp_path: Path) -> None:
+    numbers = pl.DataFrame({"history": ["1|2", None], "target": [3.0, float("nan")], "time": [7.0, float("nan")]})
+    texts = pl.DataFrame({"id": ["r1", "r2"], "prompt": ["p", "p"], "completion": ["c", "c"], "user": [5.0, 6.0]})
+    pl.concat([texts, numbers], how="horizontal").write_parquet(tmp_path / "a.parquet")
+    rows = read(tmp_path / "a.parquet")
+    assert rows.table.select("row_id", "user_id", "history", "target").rows() == [("r1", "5", ["1", "2"], "3")]
+    assert rows.rows.others.to_list() == [1]
+
+
 def test_a_field_that_is_misspelt_is_named_with_those_that_there_are(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", [ROW])
     for name in ("prompt", "history", "target", "user", "timestamp"):

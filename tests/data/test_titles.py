@@ -37,3 +37,10 @@ def test_what_they_stand_for_is_cleaned_and_compared_as_any_title() -> None:
         "2 of 5 items have no title; the item id stands in for it",
         "2 of 5 items share their title with another item",
     ]
+
+
+def test_of_an_item_in_several_rows_the_first_title_is_kept_wherever_it_is() -> None:
+    """As in a log with titles in it, of which some rows have none."""
+    ids, titles = ["a", "b", "a", "c", "a", "b"], [None, "NULL", "Alien", " ", "Aliens", ""]
+    items = item_table(pl.Series(ids), pl.Series(titles), warn=lambda _: None)
+    assert items.rows() == [("a", "Alien"), ("b", "b"), ("c", "c")]

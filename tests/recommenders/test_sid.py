@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from dealrec.config import Config
 from dealrec.config.files import load
@@ -21,6 +22,7 @@ from dealrec.sequences import IGNORED, collate, sequence_losses
 from dealrec.stages.pipeline import stages_until
 from dealrec.stages.validation import check
 from tests.conftest import write_small_config
+from tests.recommenders.test_llm_checks import made as saved
 
 CODES = torch.tensor([[a, b] for a in range(4) for b in range(3)])
 TEMPLATE = "seen {history}; next "
@@ -191,7 +193,6 @@ def test_a_run_goes_all_the_way(full: bool, tmp_path: Path, tiny_llm: Path, text
     [
         ({"evaluate": {"log_rank": True}}, ConfigError, "log_rank is not measured"),
         ({"llm": {"quantization": "4bit"}}, ConfigError, "without llm.quantization"),
-        ({"sid": {"max_items": 2000}}, ConfigError, r"has [\d,]+ tokens, and the LLM 2,048 positions"),
         ({"sid": {"text_encoder": "/nowhere"}}, ModelError, "sid.text_encoder"),
     ],
 )
@@ -201,6 +202,31 @@ def test_what_cannot_work_is_refused_before_anything_is_computed(
     sections["sid"] = {"text_encoder": str(text_encoder), **sections.get("sid", {})}
     with pytest.raises(error, match=says):
         check(config_of(tmp_path, tiny_llm, **sections), warn=lambda _: None)
+
+
+def test_a_history_beyond_the_positions_is_refused_where_they_end_and_else_warned_of(
+    tmp_path: Path, tiny_llm: Path
+) -> None:
+    """Two tokens an item, and those of the template: of exactly as many as there are positions nothing is said."""
+    config = GPT2Config(vocab_size=258, n_embd=8, n_layer=1, n_head=2, n_positions=60, bos_token_id=0, eos_token_id=1)
+    gpt2 = saved(GPT2LMHeadModel, config, tmp_path / "gpt2", tiny_llm)
+    beside = len(TEMPLATE.replace("{history}", ""))
+    fits, warnings = (60 - beside) // 2 - 1, list[str]()
+    assert 60 - beside == 2 * (fits + 1)
+    for llm, most, positions in ((gpt2, fits, 60), (tiny_llm, (2048 - beside) // 2 - 1, 2048)):
+        for more in (0, 1):
+            sid = own_table(tmp_path) | {"template": TEMPLATE, "max_items": most + more}
+            run_config = config_of(tmp_path, llm, sid=sid)
+            if more and llm is gpt2:
+                with pytest.raises(
+                    ConfigError, match=r"The 62 tokens of sid\.max_items .*60 positions \(n_positions\)"
+                ):
+                    check(run_config, warn=warnings.append)
+            else:
+                check(run_config, warn=warnings.append)
+            told = [warning for warning in warnings if "sid.max_items" in warning]
+            assert len(told) == (more and llm is tiny_llm), positions
+    assert "2,050 tokens" in told[0]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from dealrec.config import Config
 from dealrec.config.files import load, parse
@@ -22,6 +23,7 @@ from dealrec.sequences import IGNORED, collate, sequence_losses
 from dealrec.stages.pipeline import results, stages_until
 from dealrec.stages.validation import check
 from tests.conftest import Cli, made_interactions, made_items
+from tests.recommenders.test_llm_checks import made as saved
 
 pytestmark = pytest.mark.slow  # whole runs, and what they left
 
@@ -384,6 +386,29 @@ def test_an_llm_that_cannot_read_the_rows_is_refused_before_anything_is_computed
     config = parse(settings(tiny_llm) | {"data": {"format": "rows", "rows": "train.jsonl"}}, base=tmp_path)
     with pytest.raises(ModelError, match=says):
         check(config, warn=lambda _: None)
+
+
+@pytest.mark.parametrize(("most", "said"), [(600, False), (601, True), (None, False)])
+def test_rows_beyond_learnt_positions_are_refused_before_anything_is_computed(
+    most: int | None, said: bool, tiny_llm: Path, tmp_path: Path
+) -> None:
+    learnt = GPT2Config(vocab_size=258, n_embd=8, n_layer=1, n_head=2, n_positions=600, bos_token_id=0, eos_token_id=1)
+    gpt2 = saved(GPT2LMHeadModel, learnt, tmp_path / "gpt2", tiny_llm)
+    write_lines(tmp_path / "train.jsonl", [{"prompt": "p", "completion": f"c{number}"} for number in range(40)])
+    data, warnings = {"format": "rows", "rows": "train.jsonl"}, list[str]()
+    content = settings(gpt2) | {"data": data, "llm": {"model": str(gpt2), "rows": {"max_tokens": most}}}
+    if said:
+        with pytest.raises(
+            ConfigError, match=r"llm\.rows\.max_tokens 601 is above the LLM's 600 positions.*set it to n"
+        ):
+            check(parse(content, base=tmp_path), warn=warnings.append)
+    else:
+        check(parse(content, base=tmp_path), warn=warnings.append)
+    content["llm"] = {"model": str(tiny_llm), "rows": {"max_tokens": 2049}}  # rotary ones go on
+    check(parse(content, base=tmp_path), warn=warnings.append)
+    assert [warning.partition(" (")[0] for warning in warnings if "positions" in warning] == [
+        "llm.rows.max_tokens 2,049 is above the LLM's 2,048 positions of training"
+    ]
 
 
 def test_conversations_go_through_the_template_of_the_llm(tiny_llm: Path, tmp_path: Path) -> None:

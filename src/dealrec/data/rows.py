@@ -162,7 +162,7 @@ class _Reader:
 
     def _history(self, value: Any, fields: Mapping[str, Any], name: str) -> list[int]:
         if isinstance(value, str):
-            value = self._items_of(value.strip())
+            value = [] if is_blank(value) else self._items_of(value.strip())
         if value is None:
             raise absent(fields, name, "history in ")
         if not isinstance(value, list | tuple):

@@ -106,6 +106,7 @@ def _categories(
     by_item = pl.DataFrame(
         {columns.ITEM: ids, columns.CATEGORY: categories(column, separator=names.category_separator)}
     )
+    by_item = by_item.sort(pl.col(columns.CATEGORY).list.len() == 0, maintain_order=True)  # rows without any last
     by_item = by_item.unique(columns.ITEM, keep="first", maintain_order=True)
     warn_of_categories(by_item[columns.CATEGORY], warn=warn)
     return by_item

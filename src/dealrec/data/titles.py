@@ -14,6 +14,7 @@ from dealrec.data.values import missing
 # Line breaks and other control characters, and the invisible ones that join, split or turn round the text.
 _CONTROL = r"[\p{Cc}\x{61C}\x{180E}\x{200B}-\x{200F}\x{2028}-\x{202E}\x{2060}-\x{206F}\x{FEFF}]"
 _LONG = 1000
+_UNTITLED = "untitled"
 # Those that end in a semicolon: browsers read some without, and would see one in "Salt&parsley".
 _ENTITY = r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"
 
@@ -51,11 +52,13 @@ def item_table(ids: pl.Series, titles: pl.Series, *, warn: Callable[[str], None]
     """Return item_id and title, one row for each id in file order; an untitled item has its id as title.
 
     Untitled is one whose title is blank or spells out that there is none, such as NULL.
-    Warns, with counts, of repeated ids (the first row is kept), titles with HTML entities, which are decoded, titles
+    Warns, with counts, of repeated ids (the first title is kept), titles with HTML entities, which are decoded, titles
     with control characters, items without a title, items that share a title, and titles over 1,000 characters.
     """
-    raw = pl.DataFrame({columns.ITEM: ids, columns.TITLE: titles})
-    items = raw.unique(columns.ITEM, keep="first", maintain_order=True)
+    raw = pl.DataFrame({columns.ITEM: ids, columns.TITLE: titles, _UNTITLED: missing(titles)})
+    any_title = pl.col(columns.TITLE).first()
+    first_title = pl.col(columns.TITLE).filter(~pl.col(_UNTITLED)).first()
+    items = raw.group_by(columns.ITEM, maintain_order=True).agg(pl.coalesce(first_title, any_title))
     decoded = decode_entities(items[columns.TITLE])
     escaped = (decoded != items[columns.TITLE]).fill_null(False)
     control = decoded.str.contains(_CONTROL).fill_null(False)
@@ -67,7 +70,10 @@ def item_table(ids: pl.Series, titles: pl.Series, *, warn: Callable[[str], None]
     items = items.with_columns(title.zip_with(~blank, names).alias(columns.TITLE))
     count = f"of {items.height:,} items"
     for number, message in (
-        (raw.height - items.height, f"of {raw.height:,} rows of the items table repeat an item id; the first is kept"),
+        (
+            raw.height - items.height,
+            f"of {raw.height:,} rows of the items table repeat an item id; the first title counts",
+        ),
         (escaped.sum(), f"{count} had HTML entities such as &amp; in the title; they are decoded"),
         (control.sum(), f"{count} had control characters or line breaks in the title; a space is put in their place"),
         (blank.sum(), f"{count} have no title{note}; the item id stands in for it"),

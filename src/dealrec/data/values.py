@@ -20,7 +20,7 @@ _ISO = (
     r"(?:[T ](?<minute>\d{2}:\d{2})(?<second>:\d{2}(?:\.\d{1,9})?)? ?(?<zone>Z|UTC|[+-]\d{2}(?::?\d{2})?)?)?$"
 )
 # How programs spell that there is no value: pandas, R, SQL, JSON, spreadsheets.
-_PLACEHOLDERS = (
+PLACEHOLDERS = (
     *("NA", "N/A", "n/a", "na", "<NA>", "#N/A", "#NA", "NaN", "nan", "-nan", "-NaN", "NaT", "NULL", "Null", "null"),
     *("(null)", "None", "none", "\\N", "undefined"),
 )
@@ -78,7 +78,7 @@ def missing(values: pl.Series) -> pl.Series:
     absent = values.is_null()
     if values.dtype == pl.String:
         text = values.str.strip_chars()
-        return absent | text.is_in(["", *_PLACEHOLDERS]).fill_null(True)
+        return absent | text.is_in(["", *PLACEHOLDERS]).fill_null(True)
     return absent | values.is_nan().fill_null(True) if values.dtype.is_float() else absent
 
 
@@ -104,7 +104,7 @@ def timestamps(column: Column, *, warn: Callable[[str], None] = lambda _: None) 
     """Read times: Int64 or Float64 as given; dates and ISO 8601 text as Int64 microseconds since 1970 (UTC).
 
     Raises DataError for a missing, infinite or unreadable time, for times of two units in one column, and for times
-    before 1970 or after 2100 among others, by which missing ones are often marked; warns of such dates.
+    before 1980 or after 2100 among others, by which missing ones are often marked; warns of such dates.
     """
     values, remedy = column.values, "Fill in the times, or remove these rows."
     refuse(column, values.is_null(), fault="has no time", remedy=remedy)
@@ -180,17 +180,19 @@ def _canonical(text: pl.Series) -> pl.Series | None:
 def _refuse_two_units(column: Column, times: pl.Series) -> None:
     """Raise DataError where all times are from 1980 to 2100 in one of the units, but not all in the same one.
 
-    Beside them those before 1970, such as 0 and -1, and after 2100 mark missing times.
+    Beside them those before 1970, such as 0 and -1, and after 2100 mark missing times; beside a large majority those
+    that are long before 1980 too, such as 19991231 and the 1970 of another time zone.
     """
     within = {unit: times.is_between(EARLIEST * per, LATEST * per) for unit, per in PER_SECOND.items()}
     main = max(within, key=lambda unit: int(within[unit].sum()))
     plausible = pl.DataFrame(within).select(pl.any_horizontal(pl.all())).to_series()
-    markers = ~plausible & ((times <= 0) | (times > LATEST * PER_SECOND[main]))
+    long_before = EARLIEST * PER_SECOND[main] // 10 if 4 * plausible.sum() >= 3 * len(times) else 0
+    markers = ~plausible & ((times <= long_before) | (times > LATEST * PER_SECOND[main]))
     if 2 * plausible.sum() < len(times) or not (plausible | markers).all():
         return
     fault = f"is in another unit of time than the {main} of the other rows"
     refuse(column, plausible & ~within[main], fault=fault, remedy="Bring all times to one unit.")
-    fault = "has a time before 1970 or after 2100, which may mark a missing one,"
+    fault = "has a time before 1980 or after 2100, which may mark a missing one,"
     refuse(column, markers, fault=fault, remedy="Fill in the times, or remove these rows.")
 
 

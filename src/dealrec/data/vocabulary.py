@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from dealrec.data.readers.layouts import RowFault
+from dealrec.data.values import PLACEHOLDERS
 
 
 @dataclass
@@ -50,5 +51,11 @@ def as_id(value: Any, name: str) -> str:
 
 
 def is_blank(value: Any) -> bool:
-    """Whether there is nothing: null, or text without a letter."""
-    return value is None or (isinstance(value, str) and not value.strip())
+    """Whether there is nothing, as in `values.missing`: null, NaN, blank text, or text that spells it out, as NULL.
+
+    >>> [is_blank(value) for value in (None, float("nan"), " ", "NULL ", 0, "0", [])]
+    [True, True, True, True, False, False, False]
+    """
+    if isinstance(value, str):
+        return value.strip() in ("", *PLACEHOLDERS)
+    return value is None or (isinstance(value, float | Decimal) and value != value)

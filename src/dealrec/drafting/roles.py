@@ -195,14 +195,10 @@ def _title(column: Profile, roles: Roles) -> Fit:
         fits = column.wordy >= 0.5 and column.distinct > ACTIONS
     else:
         fits = (name_score("title", column.name) >= 0.9 or column.wordy >= 0.5) and _tells_apart(column, item)
-        if roles.interactions is roles.items:  # an item has the same in all of its interactions
-            fits = fits and column.rows == item.rows and _pairs(column, item) <= 1.2 * item.distinct
+        if fits and roles.interactions is roles.items:  # an item has the same in all of its interactions
+            pairs = {"title": column.column.values, "item": item.column.values}
+            fits = column.rows == item.rows and pl.DataFrame(pairs).n_unique() <= 1.2 * item.distinct
     return column.distinct / column.rows + column.wordy - 0.5 + _NEVER * (not fits), f"such as {column.example!r}"
-
-
-def _pairs(column: Profile, item: Profile) -> int:
-    """How many pairs of values occur together; of columns without missing values."""
-    return pl.DataFrame({"column": column.column.values, "item": item.column.values}).n_unique()
 
 
 def _tells_apart(title: Profile, item: Profile) -> bool:

@@ -107,7 +107,7 @@ _FILES = ("interactions", "items", "rows", "valid_rows", "test_rows")  # what th
 
 STAGE = Stage(
     "data",
-    4,
+    5,
     run,
     settings=tuple(f"data.{name}" for name in DataConfig.model_fields if name not in _FILES),
     outside=lambda config: iter(sources.files(config.data)),

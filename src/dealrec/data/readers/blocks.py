@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import gzip
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from dealrec.data.readers.faults import not_utf8, unreadable
+from dealrec.data.readers.faults import line_ends_fault, require_utf8, unreadable
 from dealrec.errors import DataError
 
 SIZE = 2**20
 LONGEST_LINE = 2**28  # bytes: what a stray quote mark joins, or a file without line ends, would fill the memory
 MOST_PACKED = 200  # times its size that a packed file may hold, beyond a gigabyte: tables come to some ten
-_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass
@@ -40,7 +40,10 @@ class Text:
             file = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if gzipped else raw
             while chunk := file.read(SIZE if self.limit is None else min(SIZE, self.limit - size)):
                 if not size:
-                    chunk = self._without_mark(chunk)
+                    require_utf8(self.path, chunk)
+                    if b"\r" in chunk.strip() and b"\n" not in chunk.strip():
+                        raise line_ends_fault(self.path)
+                    chunk = chunk.removeprefix(BOM_UTF8)
                 size += len(chunk)
                 buffer += chunk
                 if gzipped:
@@ -56,11 +59,6 @@ class Text:
         buffer = buffer[: _end(buffer, quoted=quoted, escaped=escaped)] if cut else buffer
         if buffer:
             yield _plain(buffer, escaped=escaped)
-
-    def _without_mark(self, head: bytes) -> bytes:
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise not_utf8(self.path, "it begins as UTF-16 does", encoding="utf-16")
-        return head.removeprefix(_BOM)
 
     def head(self) -> str:
         """The first line with something in it, as far as it is UTF-8."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import shlex
 import zlib
@@ -31,6 +32,12 @@ _SIGNATURES = (
     (b"<!doctype html", "a web page", "Download the file itself."),
     (b"<html", "a web page", "Download the file itself."),
 )
+_ENCODINGS = {  # by their byte order marks
+    **dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-32"),
+    **dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"),
+}
+_HEAD = 64  # bytes
+_ONE_LINE_END = "import sys; [print(line, end='') for line in sys.stdin]"
 READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, zlib.error)
 
 
@@ -109,6 +116,22 @@ def not_utf8(path: Path, place: str, *, encoding: str = "latin1") -> DataError:
     if encoding == "latin1":
         remedy += " (or -f with the encoding that it was written in, such as cp1252, shift_jis or gb18030)"
     return unreadable(path, f"the text is not UTF-8 ({place})", remedy)
+
+
+def require_utf8(path: Path, head: bytes) -> None:
+    """Raise DataError for a text that begins as UTF-16 or UTF-32 does, with a byte order mark or without."""
+    encoding = next((name for mark, name in _ENCODINGS.items() if head.startswith(mark)), None)
+    zeros = [head[first:_HEAD:2].count(0) for first in (0, 1)]
+    if encoding is None and min(zeros) == 0 and 4 * max(zeros) > len(head[:_HEAD]):  # the letters of a header's names
+        encoding = "utf-16be" if zeros[0] else "utf-16le"
+    if encoding is not None:
+        raise not_utf8(path, f"it begins as {encoding[:6].upper()} does", encoding=encoding)
+
+
+def line_ends_fault(path: Path) -> DataError:
+    """The error for a text whose lines end in carriage returns."""
+    command = conversion_command(path, _ONE_LINE_END, ending=_bare_ending(path))
+    return unreadable(path, "its lines end in CR alone", f"Convert it: {command}")
 
 
 def conversion_command(path: Path, program: str, *, ending: str) -> str:

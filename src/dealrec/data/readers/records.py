@@ -18,7 +18,7 @@ import polars as pl
 from polars.selectors import by_name
 
 from dealrec.data.readers.blocks import LONGEST_LINE, Text, require_sane, too_long
-from dealrec.data.readers.faults import conversion_command, not_utf8, reading, require_content, unreadable
+from dealrec.data.readers.faults import line_ends_fault, not_utf8, reading, require_content, require_utf8, unreadable
 from dealrec.data.readers.jsonl import document_fault, json_object
 from dealrec.data.readers.kinds import separator_fault, unknown_kind
 from dealrec.data.readers.parts import table_files
@@ -32,7 +32,6 @@ PARQUET = ".parquet"
 ENDINGS = (*(f"{ending}{packed}" for ending in (*LINES, *DOCUMENT, *TABLE) for packed in ("", ".gz")), PARQUET)
 LARGEST_DOCUMENT = 2**31  # bytes of a JSON document, unpacked
 _BLOCK = 8192  # rows of a Parquet file that are in memory at a time
-_ONE_LINE_END = "import sys; [print(line, end='') for line in sys.stdin]"
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -108,9 +107,8 @@ def raw_records(path: Path) -> Iterator[tuple[int, bytes]]:
     Of a CSV its header comes first; rows of a JSON document come without the commas. Blank lines are no rows.
     """
     with reading(path), opened(path) as file:
-        head = file.read(4)
-        if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise not_utf8(path, "it begins as UTF-16 does", encoding="utf-16")
+        head = file.read(64)
+        require_utf8(path, head)
         file.seek(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
         if separator_of(path) is not None:
             yield from _quoted(path, _lines(path, file))
@@ -168,8 +166,7 @@ def _header(path: Path, raw: Iterator[tuple[int, bytes]]) -> list[str]:
     if not record:
         raise DataError(f"{path}: there is no row in it", "Write it again.")
     if re.search(rb"\r(?!\n)", record):
-        command = conversion_command(path, _ONE_LINE_END, ending=ending(path).removesuffix(".gz"))
-        raise unreadable(path, "its lines end in CR alone", f"Convert it: {command}")
+        raise line_ends_fault(path)
     names = _cells(path, record, "the header")
     if len(names) == 1 and (fault := separator_fault(path, record.decode().strip(), str(separator_of(path)))):
         raise fault

@@ -11,6 +11,7 @@ from dealrec.columns import Id
 from dealrec.errors import ConfigError, ModelError
 from dealrec.recommenders.bigrec.model import text_part
 from dealrec.recommenders.bigrec.prompts import Prompter
+from dealrec.recommenders.bigrec.rows import positions
 
 ENDS = 3  # tokens of a completion beside its title: the quotes and the end of sequence
 POSITION_TABLES = {"wpe", "embed_positions", "position_embeddings", "position_embedding"}  # names that models give them
@@ -53,26 +54,34 @@ def check_positions(model: Any, prompter: Prompter, *, one_item_tokens: int, max
 
     one_item_tokens: of the longest prompt that shows one item. max_new_tokens: that may be written after it.
     """
-    config = model.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    answer = max(prompter.max_title_tokens + ENDS, max_new_tokens)
-    if not isinstance(limit, int) or limit <= 0 or prompter.max_prompt_tokens + answer <= limit:
+    limit, answer = positions(model), max(prompter.max_title_tokens + ENDS, max_new_tokens)
+    if limit is None:
         return []
     title = f"max_title_tokens {prompter.max_title_tokens} + {ENDS} (quotes and end)"
     extra = title if prompter.max_title_tokens + ENDS >= max_new_tokens else f"evaluate.max_new_tokens {max_new_tokens}"
-    key = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
-    sizes = (
-        f"llm.prompt.max_prompt_tokens {prompter.max_prompt_tokens} + {extra} are above the LLM's {limit:,} positions"
-    )
     room = limit - answer
     remedy = f"Lower llm.prompt.max_prompt_tokens to {room}"
     if room < LEAST_PROMPT:
         remedy = "Lower llm.prompt.max_title_tokens and evaluate.max_new_tokens, or take an LLM with more positions"
     elif one_item_tokens > room:
         remedy += f" and shorten llm.prompt.template, with which a single item takes {one_item_tokens} tokens"
-    if not has_learnt_positions(model):
-        return [f"{sizes} of training ({key}); beyond them it reads badly. {remedy}, if prompts are so long."]
-    raise ConfigError(f"{sizes} ({key})", f"{remedy}.")
+    sizes = f"llm.prompt.max_prompt_tokens {prompter.max_prompt_tokens} + {extra} are"
+    return check_length(model, prompter.max_prompt_tokens + answer, sizes, remedy=remedy)
+
+
+def check_length(model: Any, tokens: int, sizes: str, *, remedy: str) -> list[str]:
+    """Warnings of so many tokens beyond the positions of training; a ConfigError where the LLM has no further ones.
+
+    sizes: in words, which settings come to so many tokens.
+    """
+    config, limit = model.config.get_text_config(), positions(model)
+    if limit is None or tokens <= limit:
+        return []
+    key = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
+    fault = f"{sizes} above the LLM's {limit:,} positions"
+    if has_learnt_positions(model):
+        raise ConfigError(f"{fault} ({key})", f"{remedy}.")
+    return [f"{fault} of training ({key}); beyond them it reads badly. {remedy}, if texts are so long."]
 
 
 def has_learnt_positions(model: Any) -> bool:

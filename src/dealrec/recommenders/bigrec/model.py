@@ -123,7 +123,10 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
     with _load_errors(name):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"The tokenizer of {name!r} has no end-of-sequence token", "Choose another LLM.")
+        raise ModelError(
+            f"The tokenizer of {name!r} has no end-of-sequence token",
+            "Name the one that the LLM was trained with in tokenizer_config.json (eos_token), or choose another LLM.",
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id
     return tokenizer

@@ -27,9 +27,7 @@ class SID:
         self.model, self.tokenizer, self.ids, self.items, self.max_items = model, tokenizer, ids, items, max_items
         self.row = {item: row for row, item in enumerate(items)}
         self.pad_id: int = tokenizer.pad_token_id
-        opening, _, ending = template.partition(PLACEHOLDER)
-        self._opening = encode_open(tokenizer, opening, closing=closing_length(tokenizer))
-        self._ending: list[int] = tokenizer.encode(ending, add_special_tokens=False) if ending else []
+        self._opening, self._ending = frame(tokenizer, template)
 
     def encode(self, history: Sequence[Id], target: Id) -> Encoded:
         """The prompt and the target's tokens; labels on these alone."""
@@ -68,3 +66,10 @@ class SID:
     @cached_property
     def _trie(self) -> Trie:
         return make_trie(self.ids, device=self.model.device)
+
+
+def frame(tokenizer: Any, template: str) -> tuple[list[int], list[int]]:
+    """The tokens of a prompt before those of the items and after them."""
+    opening, _, ending = template.partition(PLACEHOLDER)
+    after = tokenizer.encode(ending, add_special_tokens=False) if ending else []
+    return encode_open(tokenizer, opening, closing=closing_length(tokenizer)), after

@@ -143,12 +143,15 @@ def _check_rows(config: Config, run_dir: Path, tokenizer: Any, folder: Path) -> 
             f"The rows reach token {largest:,}, and the embeddings of {llm.model!r} have {rows:,} rows",
             "Give the LLM that they were tokenised for.",
         )
+    most = llm.rows.max_tokens or 0
+    sizes = f"llm.rows.max_tokens {most:,} is"
+    warnings = checks.check_length(model, most, sizes, remedy="Lower it, or set it to null")
     if llm.adapter is not None:
         attach_empty_adapter(model, llm.adapter)
-        return checks.compare_base(adapter_base(llm.adapter), name=llm.model)
-    if not config.finetune.full:
+        warnings += checks.compare_base(adapter_base(llm.adapter), name=llm.model)
+    elif not config.finetune.full:
         attach_lora(model, **llm.lora.model_dump(), seed=config.seed)
-    return []
+    return warnings
 
 
 def warm_start(context: Context) -> None:

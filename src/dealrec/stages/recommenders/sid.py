@@ -53,6 +53,7 @@ def check(config: Config, run_dir: Path) -> list[str]:
     from dealrec.recommenders.bigrec.model import attach_lora, load_model, load_tokenizer
     from dealrec.recommenders.files import check_model
     from dealrec.recommenders.sid import add_tokens, trained_rows
+    from dealrec.recommenders.sid.recommender import frame
 
     llm, sid = config.llm, config.sid
     for setting, given in (("llm.quantization", llm.quantization), ("llm.adapter", llm.adapter)):
@@ -75,14 +76,9 @@ def check(config: Config, run_dir: Path) -> list[str]:
     ids = add_tokens(model, tokenizer, texts, seed=None)
     if not config.finetune.full:
         attach_lora(model, **llm.lora.model_dump(), seed=config.seed, tokens=trained_rows(model, ids))
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    longest = len(tokenizer.encode(sid.template)) + (sid.max_items + 1) * len(texts[0])
-    if isinstance(limit, int) and 0 < limit < longest:
-        raise ConfigError(
-            f"A prompt of sid.max_items {sid.max_items} items has {longest:,} tokens, and the LLM {limit:,} positions",
-            "Lower sid.max_items.",
-        )
-    return []
+    longest = sum(map(len, frame(tokenizer, sid.template))) + (sid.max_items + 1) * len(texts[0])
+    sizes = f"The {longest:,} tokens of sid.max_items {sid.max_items:,} items and the next one are"
+    return checks.check_length(model, longest, sizes, remedy="Lower sid.max_items")
 
 
 def _own_texts(config: Config, items: pl.Series) -> list[list[str]]:
