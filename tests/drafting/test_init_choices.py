@@ -186,6 +186,30 @@ def test_a_split_that_was_said_is_the_one_that_is_counted_and_shown(cli: Cli, tm
     assert "train samples: 65" in text
 
 
+@pytest.mark.parametrize("said", [{}, {"min_rating": 3}, {"repeats": "first"}, {"k_core": 3, "min_rating": 2}], ids=str)
+def test_samples_are_counted_after_the_filters_that_were_said(
+    cli: Cli, tmp_path: Path, tiny_llm: Path, said: dict[str, Any]
+) -> None:
+    rows = [{"user": x["u"], "item": x["i"] // 4, "time": unix(x["at"]), "rating": x["r"]} for x in log()]
+    items = [{"item": i, "title": title(i)} for i in range(ITEMS // 4)]
+    files = save([*rows, *rows[::7]], tmp_path / "a.csv"), save(items, tmp_path / "b.csv")
+    overrides = [part for name, value in said.items() for part in ("--set", f"data.{name}={value}")]
+    shown, _ = drafted(cli, *files, "--llm", tiny_llm, "--out", tmp_path / "c.yaml", *overrides)
+    status, out, err = cli("validate", tmp_path / "c.yaml", "--json")
+    assert status == 0, err
+    facts = json.loads(out)["facts"]
+    assert shown["found"]["samples"] == {part: facts[f"{part}_samples"] for part in ("train", "valid", "test")}
+
+
+def test_filters_that_leave_nothing_are_told(cli: Cli, tmp_path: Path) -> None:
+    rows = [{**row, "rating": place % 5} for place, row in enumerate(TIMED)]
+    files = save(rows, tmp_path / "a.csv"), save(ITEM_ROWS, tmp_path / "b.csv")
+    shown, _ = drafted(cli, *files, "--out", tmp_path / "c.yaml", "--set", "data.min_rating=9")
+    assert [
+        note for note in shown["notes"] if note.startswith("`dealrec validate` will refuse this: no interaction is")
+    ]
+
+
 @pytest.mark.parametrize(
     "said", ["data.columns.user=group", "data.columns={user: group}", "data={columns: {user: group}, k_core: 2}"]
 )

@@ -64,9 +64,9 @@ def tuned(config: Config, run_dir: Path) -> list[Tuned]:
         if arm.learning_rate is not None:
             table = read_table(run_dir / FOLDER / "evaluate" / name / VALID)
             losses.setdefault(arm.budget, {})[arm.learning_rate] = float(table[LOSS].to_numpy().mean())
-    found = [Tuned(budget, of) for budget, of in losses.items()]
-    write_text(run_dir / RATES, json.dumps(as_json(found), indent=2) + "\n")
-    return found
+    rates = [Tuned(budget, of) for budget, of in losses.items()]
+    write_text(run_dir / RATES, json.dumps(as_json(rates), indent=2) + "\n")
+    return rates
 
 
 def as_json(rates: list[Tuned]) -> list[dict[str, object]]:

@@ -31,12 +31,12 @@ def facility_location(vectors: Tensor, budget: int, *, block: int = 1024, lazy: 
         return alone.argsort(descending=True, stable=True), alone
     known = alone.clone()
     computed = torch.zeros(len(vectors), dtype=torch.int64)  # after how many were taken
-    taken = torch.empty(count, dtype=torch.int64)
+    selection = torch.empty(count, dtype=torch.int64)
     for place in range(count):
         while computed[row := int(known.argmax())] < place:
             rows = torch.cat([torch.tensor([row]), known.topk(min(lazy, len(vectors) - place)).indices]).unique()
             known[rows], computed[rows] = gains(rows), place
-        taken[place] = row
-        nearest = torch.maximum(nearest, likeness(taken[place : place + 1])[0])
+        selection[place] = row
+        nearest = torch.maximum(nearest, likeness(selection[place : place + 1])[0])
         known[row] = -torch.inf
-    return taken, alone
+    return selection, alone

@@ -19,43 +19,43 @@ def transport_selection(cost: Tensor, budget: int, *, exchanges: int = 100, widt
     side that does make the transport cheaper is exchanged. Ends where none does. Raises ConfigError without POT.
     """
     count = min(budget, len(cost))
-    taken = _greedy(cost, count)
+    selection = _greedy(cost, count)
     if count == len(cost):
-        return taken
+        return selection
     values = cost.double().numpy()
-    best, inner, outer = _transport(values[taken.numpy()])
+    best, inner, outer = _transport(values[selection.numpy()])
     for _ in range(exchanges):
         potential = (values - outer).min(1)  # of each row, were it taken
-        outside = np.setdiff1d(np.arange(len(cost)), taken.numpy())
+        outside = np.setdiff1d(np.arange(len(cost)), selection.numpy())
         enter = outside[np.argsort(potential[outside], kind="stable")[:width]]
         leave = np.argsort(-inner, kind="stable")[:width]  # places among those that are taken
         promised = inner[leave][:, None] - potential[enter]
         for place in np.argsort(-promised, axis=None, kind="stable"):
             out, row = leave[place // len(enter)], enter[place % len(enter)]
             if promised.flat[place] <= 0:
-                return taken
-            tried = taken.clone()
-            tried[out] = int(row)
-            found = _transport(values[tried.numpy()])
-            if found[0] < best - 1e-12:
-                taken, (best, inner, outer) = tried, found
+                return selection
+            trial = selection.clone()
+            trial[out] = int(row)
+            plan = _transport(values[trial.numpy()])
+            if plan[0] < best - 1e-12:
+                selection, (best, inner, outer) = trial, plan
                 break
         else:
-            return taken
-    return taken
+            return selection
+    return selection
 
 
 def _greedy(cost: Tensor, count: int) -> Tensor:
     """Rows by how far each lowers the mean over columns of the least cost; ties to the lower row."""
-    taken = torch.empty(count, dtype=torch.int64)
+    selection = torch.empty(count, dtype=torch.int64)
     least = torch.full((cost.shape[1],), float(cost.max()), dtype=cost.dtype)
     open_rows = torch.ones(len(cost), dtype=torch.bool)
     for place in range(count):
         gains = torch.cat([(least - part).clamp_min(0).mean(1) for part in cost.split(1024)])
         row = int(gains.masked_fill(~open_rows, -1).argmax())
-        taken[place], open_rows[row] = row, False
+        selection[place], open_rows[row] = row, False
         least = torch.minimum(least, cost[row])
-    return taken
+    return selection
 
 
 def _transport(cost: Any) -> tuple[float, Any, Any]:

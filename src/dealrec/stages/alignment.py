@@ -54,9 +54,9 @@ def _alignments(
     from dealrec.influence.alignment import alignments
 
     batches, order = _batches(context, recommender, samples)
-    found = torch.empty(len(samples))
-    found[order] = alignments(recommender.model, batches, gradient).float().cpu()
-    return found
+    scores = torch.empty(len(samples))
+    scores[order] = alignments(recommender.model, batches, gradient).float().cpu()
+    return scores
 
 
 def _batches(

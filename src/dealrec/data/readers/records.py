@@ -53,10 +53,10 @@ def record_files(locations: Sequence[Path], *, setting: str) -> list[Path]:
 
 def ending(path: Path) -> str:
     """What its name ends in, of `ENDINGS`. Raises DataError for another."""
-    found = next((each for each in ENDINGS if path.name.lower().endswith(each)), None)
-    if found is None:
+    kind = next((each for each in ENDINGS if path.name.lower().endswith(each)), None)
+    if kind is None:
         raise unknown_kind(path, ENDINGS)
-    return found
+    return kind
 
 
 def records(path: Path, keep: Keep = lambda names: names) -> Iterator[Fields]:

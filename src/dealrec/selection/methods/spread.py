@@ -57,11 +57,11 @@ def spread_reasons(signals: pl.DataFrame, rows: Tensor, *, spread: Spread) -> li
     if spread not in _GROUPS:
         return ["among the highest scores"] * len(rows)
     group, share_of, name = _GROUPS[spread]
-    taken = signals.select(group, share_of)[rows.numpy()]
-    place = taken.select(pl.int_range(1, pl.len() + 1).over(group)).to_series().to_list()
+    groups = signals.select(group, share_of)[rows.numpy()]
+    place = groups.select(pl.int_range(1, pl.len() + 1).over(group)).to_series().to_list()
     return [
         f"no. {number} of its {name}, {percent(share)} of validation"
-        for number, share in zip(place, taken[share_of].to_list(), strict=True)
+        for number, share in zip(place, groups[share_of].to_list(), strict=True)
     ]
 
 

@@ -100,16 +100,16 @@ def _own_texts(config: Config, items: pl.Series) -> list[list[str]]:
         raise DataError(
             f"{path}: {len(absent):,} items of the run have no tokens, the first {absent[0]!r}", "Add them."
         )
-    found = [by_item[item] for item in items.cast(pl.String).to_list()]
-    lengths = {len(item) for item in found}
+    tokens = [by_item[item] for item in items.cast(pl.String).to_list()]
+    lengths = {len(item) for item in tokens}
     if len(lengths) > 1:
         raise DataError(
             f"{path}: items have {min(lengths)} to {max(lengths)} tokens",
             "Give each item as many tokens as the others.",
         )
-    if len({tuple(item) for item in found}) < len(found):
+    if len({tuple(item) for item in tokens}) < len(tokens):
         raise DataError(f"{path}: two items have the same tokens", "Give one of them another last token.")
-    return found
+    return tokens
 
 
 def warm_start(context: Context) -> None:
