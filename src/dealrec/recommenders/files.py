@@ -266,6 +266,8 @@ def encoder_modules(folder: Path) -> list[Path] | None:
     for kind, path in modules:
         if not kind.startswith("sentence_transformers."):
             raise ModelError(f"{listing} names {kind}, code that comes with the model", "Take another text encoder.")
+        if not path.is_dir() and not kind.endswith(".Normalize"):  # which has no file
+            raise ModelError(f"{listing} names {path.name}, which is not there", "Copy or download the whole folder.")
         if (path / "pytorch_model.bin").exists() and not any(path.glob("*.safetensors")):
             raise ModelError(
                 f"{path / 'pytorch_model.bin'} is a pickle, and those are never opened",
@@ -276,7 +278,14 @@ def encoder_modules(folder: Path) -> list[Path] | None:
 
 def check_encoder(folder: Path, *, setting: str) -> None:
     """Raise ModelError unless the folder holds a sentence encoder, or a model whose token states can be averaged."""
-    check_directory((encoder_modules(folder) or [folder])[0], setting=setting)
+    first, *others = encoder_modules(folder) or [folder]
+    check_directory(first, setting=setting)
+    settings = [path for path in {folder, first} for path in model_files(path) if "sentence_" in path.name]
+    for path in [*settings, *(path for module in others if module.is_dir() for path in model_files(module))]:
+        if path.suffix == ".json":
+            read_json(path)
+        elif path.suffix == ".safetensors":
+            read_shapes(path)
 
 
 def encoder_files(folder: Path) -> list[Path]:

@@ -138,3 +138,33 @@ def test_modules_that_cannot_be_trusted_are_refused(folder: Path, tmp_path: Path
     for reading in (lambda: load_text_encoder(str(made)), lambda: check_encoder(made, setting="tiger.text_encoder")):
         with pytest.raises(ModelError, match=message):
             reading()
+
+
+@pytest.mark.parametrize("transformer", ["", "0_Transformer"])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("1_Pooling/config.json", b"version https://git-lfs.github.com/spec/v1\n", "is a Git-LFS pointer"),
+        ("1_Pooling/config.json", b"", "is empty"),
+        ("2_Dense/model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "is a Git-LFS pointer"),
+        ("2_Dense/model.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{}", "is no whole safetensors file"),
+        ("sentence_bert_config.json", b"{", "is not valid JSON"),
+        ("1_Pooling", None, "modules.json names 1_Pooling, which is not there"),
+    ],
+)
+def test_every_part_of_an_encoder_is_looked_at_before_it_is_needed(
+    folder: Path, tmp_path: Path, transformer: str, name: str, content: bytes | None, said: str
+) -> None:
+    made = with_modules(folder, pooling="mean_tokens", out=tmp_path / "encoder", transformer=transformer)
+    modules = json.loads((made / "modules.json").read_text())
+    kinds = {"2_Dense": "Dense", "3_Normalize": "Normalize"}  # the last leaves no folder
+    modules += [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    (made / "modules.json").write_text(json.dumps(modules))
+    (made / "2_Dense").mkdir()
+    check_encoder(made, setting="tiger.text_encoder")
+    if content is None:
+        shutil.rmtree(made / name)
+    else:
+        (made / (transformer if name.startswith("sentence_") else "") / name).write_bytes(content)
+    with pytest.raises(ModelError, match=said):
+        check_encoder(made, setting="tiger.text_encoder")
