@@ -8,8 +8,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from filelock import FileLock, Timeout
 
 import dealrec
+from dealrec.engine import runner
 from dealrec.errors import ConfigError, DataError, RunDirectoryError
 from tests.conftest import made_interactions, made_items
 
@@ -44,6 +46,30 @@ def test_files_and_tables_give_the_same_and_a_second_call_resumes(sections: dict
             run_dir=tmp_path / "files",
         )  # fmt: skip
     assert again.selected["target"].to_list() == found.selected["target"].to_list()
+
+
+def test_a_directory_in_use_keeps_its_input_and_ours_is_held_to_the_end(
+    sections: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, held = FileLock(tmp_path / "run" / runner.LOCK), list[bool]()
+    (tmp_path / "run").mkdir()
+    with lock, pytest.raises(RunDirectoryError, match="in use by another process"):
+        dealrec.prune(made_interactions(), made_items(), budget=6, **sections, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / "input").exists()
+
+    def look(path: Path, content: pl.DataFrame) -> Any:
+        try:
+            with FileLock(lock.lock_file).acquire(blocking=False):
+                held.append(False)
+        except Timeout:
+            held.append(True)
+        return write(content, path)
+
+    write = pl.DataFrame.write_parquet
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", lambda content, path, **_: look(path, content))
+    pruned(sections, run_dir=tmp_path / "run", until="data")
+    assert len(held) > 2  # the input, and the tables of the stage
+    assert all(held)
 
 
 def test_without_a_run_dir_a_temporary_one_is_made(sections: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -199,6 +200,26 @@ def test_no_space_left_is_refused_and_resumed_later(write_config: Write) -> None
     refused((done.returncode, done.stdout, done.stderr), "Cannot write to", "run again")
     done = subprocess.run([*command, "--until", "data"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["ab[c]", "ab?", "ab*", "**"])
+def test_run_directories_and_the_place_of_temporary_files_mean_themselves(
+    cli: Cli, write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Beside one that the name would stand for, if it were a pattern."""
+    path = write_config()
+    assert cli("run", path, "--run-dir", tmp_path / "abc", "--until", "surrogate")[0] == 0
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+    fewer = pl.read_parquet(tmp_path / "interactions.parquet").filter(pl.col("user_id") < "u020")
+    fewer.write_parquet(tmp_path / "fewer.parquet")
+    changed = ("--set", f"data.interactions={tmp_path / 'fewer.parquet'}", "--set", "select.budget=3")
+    status, _, err = cli("run", path, "--run-dir", tmp_path / name, "--until", "surrogate_loss", *changed)
+    assert status == 0, err
+    tables = [tmp_path / name / file for file in ("data/samples-train.parquet", "surrogate_loss/scores.parquet")]
+    samples, scores = (pl.read_parquet(table, glob=False) for table in tables)
+    assert len(samples) == len(scores) == 20
+    assert cli("validate", path)[0] == 0
+    assert cli("run", path, "--run-dir", tmp_path / name, "--until", "surrogate_loss", "--dry-run", *changed)[0] == 0
 
 
 def test_a_run_directory_in_use_is_refused(cli: Cli, write_config: Write) -> None:

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from tokenizers.processors import TemplateProcessing
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from dealrec.config import Config
@@ -18,6 +19,7 @@ from dealrec.errors import ConfigError, DataError, ModelError
 from dealrec.recommenders.bigrec.model import attach_lora, load_adapter, load_llm
 from dealrec.recommenders.sid import SID, add_tokens, texts_of_codes, trained_rows
 from dealrec.recommenders.sid.decoding import CausalDecoder
+from dealrec.recommenders.sid.recommender import frame
 from dealrec.sequences import IGNORED, collate, sequence_losses
 from dealrec.stages.pipeline import stages_until
 from dealrec.stages.validation import check
@@ -76,6 +78,14 @@ def test_a_sample_is_the_prompt_and_the_target_s_tokens(tiny_llm: Path) -> None:
     assert sid.tokenizer.decode(encoded.input_ids) == "seen <a_0><b_1><a_1><b_2><a_3><b_2>; next <a_2><b_1>"
     assert encoded.labels[-2:] == sid.ids.tokens[7].tolist()
     assert set(encoded.labels[:-2]) == {IGNORED}
+
+
+def test_what_the_tokenizer_puts_after_every_text_ends_no_prompt(tiny_llm: Path) -> None:
+    tokenizer = load_llm(str(tiny_llm))[1]
+    ends = TemplateProcessing(single="<|pad|> $A <|end|>", special_tokens=[("<|pad|>", 0), ("<|end|>", 1)])
+    tokenizer.backend_tokenizer.post_processor = ends
+    for template, prompt in ((TEMPLATE, ["<|pad|>seen ", "; next "]), ("{history}", ["<|pad|>", ""])):
+        assert [tokenizer.decode(tokens) for tokens in frame(tokenizer, template)] == prompt
 
 
 @torch.no_grad()
