@@ -37,7 +37,8 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
     log, fault = None, None
     if roles.interactions.whole and roles.items.whole:
         try:
-            log = _filtered(sources.read(data, warn=lambda _: None).interactions, data)
+            log = sources.read(data, warn=lambda _: None).interactions
+            log = log if data.min_rating is None else splits.min_rating(log, minimum=data.min_rating)
         except DataError as error:
             fault = error
     time = roles.chosen.get("timestamp")
@@ -60,13 +61,9 @@ def choose_split(roles: Roles, data: DataConfig, *, said: bool) -> SplitChoice:
     return SplitChoice(split, reason, None if log is None else _samples(log, data, split), fault)
 
 
-def _filtered(log: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
-    rated = log if data.min_rating is None else splits.min_rating(log, minimum=data.min_rating)
-    return splits.drop_repeats(rated, repeats=data.repeats, by_part=data.split == "column" or data.format == "dealrec")
-
-
 def _samples(log: pl.DataFrame, data: DataConfig, split: splits.Way) -> dict[str, int]:
     """How many of each part; empty where a part is left without interactions."""
+    log = splits.drop_repeats(log, repeats=data.repeats, by_part=split == "column")
     try:
         parts = splits.split(log, split, valid_share=data.valid_share, test_share=data.test_share)
         parts = splits.k_core(parts, data.k_core)
