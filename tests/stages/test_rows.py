@@ -370,6 +370,25 @@ def test_settings_that_contradict_rows_are_refused(
         parse(settings(tiny_llm) | {"data": {"format": "rows", "rows": "train.jsonl", **data}}, base=tmp_path)
     with pytest.raises(ConfigError, match=r"evaluate\.ranking_users must be 0"):
         parse(settings(tiny_llm, evaluate={"ranking_users": 10}), base=tmp_path)
+    with pytest.raises(ConfigError, match=r"evaluate\.log_rank must be false"):
+        parse(settings(tiny_llm, evaluate={"log_rank": True}), base=tmp_path)
+
+
+def test_without_times_nothing_is_compared_that_needs_them(tiny_llm: Path, tmp_path: Path) -> None:
+    data: dict[str, Any] = {"format": "rows", "rows": "train.jsonl", "valid_rows": "valid.jsonl"}
+    for columns, there in (({}, False), ({"timestamp": "time"}, True)):
+        config = parse({"llm": {"model": str(tiny_llm)}, "data": {**data, "columns": columns}}, base=tmp_path)
+        assert ("most-recent" in config.compare.methods) is there
+
+
+@pytest.mark.parametrize("part", ["valid_rows", "test_rows"])
+def test_a_file_is_of_one_part_whatever_its_path(part: str, tiny_llm: Path, tmp_path: Path) -> None:
+    write_lines(tmp_path / "train.jsonl", made_rows())
+    (tmp_path / "link").symlink_to(tmp_path)
+    data = {"format": "rows", "rows": "train.jsonl", part: "link/train.jsonl"}
+    config = parse(settings(tiny_llm) | {"data": data}, base=tmp_path)
+    with pytest.raises(DataError, match=rf"train\.jsonl is of data\.rows and of data\.{part}"):
+        run_until(config, tmp_path / "run", "data")
 
 
 @pytest.mark.parametrize(

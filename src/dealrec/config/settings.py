@@ -214,7 +214,9 @@ class Config(Settings):
         usual: dict[str, dict[str, Any]] = {"evaluate": {"ranking_users": 0}}
         if not isinstance(columns, dict) or columns.get("target") is None:
             usual |= {"select": {"method": "loss-drop"}, "pool": {"method": "random"}}
-            usual |= {"compare": {"methods": ["importance-resampling", "most-recent", "validation"]}}
+            timed = isinstance(columns, dict) and columns.get("timestamp") is not None
+            methods = ["importance-resampling", *(["most-recent"] if timed else []), "validation"]
+            usual |= {"compare": {"methods": methods}}
         given = {name: values.get(name) for name in usual if isinstance(values.get(name), dict)}
         return values | {name: {**section, **given.get(name, {})} for name, section in usual.items()}
 
@@ -222,6 +224,8 @@ class Config(Settings):
     def _rows_are_evaluated_by_their_loss(self) -> Self:
         if self.data.format == "rows" and self.evaluate.ranking_users != 0:
             raise ValueError("rows are evaluated by their loss alone: evaluate.ranking_users must be 0")
+        if self.data.format == "rows" and self.evaluate.log_rank:
+            raise ValueError("rows are evaluated by their loss alone: evaluate.log_rank must be false")
         return self
 
     @model_validator(mode="after")

@@ -1,12 +1,13 @@
 """The data stage for training rows of the user's own: their texts, and the samples that they are of."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
 from dealrec.columns import HISTORY, ITEM, ITEM_INDEX, POSITION, ROW, ROW_ID, SAMPLE, TARGET, TIMESTAMP, USER
 from dealrec.data import row_samples, splits
-from dealrec.data.rows import Rows, read_rows, with_item_ids
+from dealrec.data.rows import Rows, files_of_rows, read_rows, with_item_ids
 from dealrec.data.vocabulary import Vocabulary
 from dealrec.engine.run_directory import write_table
 from dealrec.errors import DataError
@@ -26,6 +27,7 @@ def run(context: Context) -> None:
     read: dict[str, Rows] = {}
     vocabulary = Vocabulary()
     named = {"train": settings.rows, "valid": settings.valid_rows, "test": settings.test_rows}
+    _require_apart(named)
     for part, locations in named.items():
         if locations is not None:
             setting = "data.rows" if part == "train" else f"data.{part}_rows"
@@ -85,6 +87,17 @@ def run(context: Context) -> None:
         **{f"{part}_interactions": len(getattr(parts, part)) for part in ("train", "valid", "test")},
         **{f"{part}_samples": len(table) for part, table in samples.items()},
     }
+
+
+def _require_apart(named: Mapping[str, Path | list[Path] | None]) -> None:
+    """Raise DataError where one file, by whatever path, is of two parts: what is aimed at would be selected."""
+    parts: dict[Path, str] = {}
+    for part, locations in named.items():
+        setting = "data.rows" if part == "train" else f"data.{part}_rows"
+        for file in [] if locations is None else files_of_rows(locations, setting=setting):
+            other = parts.setdefault(file.resolve(), setting)
+            if other != setting:
+                raise DataError(f"{file} is of {other} and of {setting}", "Give each part files of its own.")
 
 
 def _warn_of(context: Context, setting: str, rows: Rows) -> None:
