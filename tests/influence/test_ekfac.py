@@ -128,7 +128,7 @@ def sasrec_problem(*, n: int) -> tuple[SASRec, Batch]:
     lengths = torch.randint(2, 8, (n,), generator=generator).tolist()
     sequences = [torch.randint(1, 10, (length,), generator=generator).tolist() for length in lengths]
     units = make_units(sequences, whole=True)
-    negatives = Negatives(9, 2, 5)
+    negatives = Negatives(9, 2, 1)
     return model, batch(units, negatives, torch.arange(len(units)))
 
 
@@ -227,7 +227,7 @@ def test_sasrec_scores_rank_as_those_of_the_exact_gauss_newton() -> None:
     whole = each @ torch.linalg.solve(matrix + damping, vector)
     assert spearman(found.scores, by_layer) > 0.9
     assert spearman(found.scores, whole) > 0.8
-    assert spearman(each @ vector, whole) < 0.8  # the curvature matters here
+    assert spearman(each @ vector, whole) < 0.7  # the curvature matters here
 
 
 def mlp_problem() -> tuple[nn.Module, list[Data]]:
