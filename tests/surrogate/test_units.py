@@ -212,3 +212,16 @@ def test_batches_can_be_iterated_again() -> None:
     assert len(batches) == len(first) == 2
     for one, other in zip(first, second, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_batches_are_kept_where_the_room_for_their_negatives_is_little(
+    whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch has room for negatives at every position, also where the last alone counts."""
+    units = make_units([[3, 1, 2], [5, 4], [7, 8, 9, 1]], whole=whole)
+    for most, kept in ((18, 2), (17, 0)):
+        monkeypatch.setattr("dealrec.surrogate.units.HELD", most)
+        batches = Batches(units, Negatives(N_ITEMS, 2, 0), plan(units, batch_size=2))
+        assert len(list(batches)) == 2
+        assert len(batches.kept) == kept

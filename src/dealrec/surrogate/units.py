@@ -17,7 +17,7 @@ from dealrec.sequences.batches import plan_indices
 
 # items, targets, places [B, T]; negatives [B, T, N], of the positions with a weight; weights [B, T], rows sum to 1
 Batch = dict[str, Tensor]
-HELD = 2**25  # negatives, at most, of batches that are kept: 256 MiB
+HELD = 2**25  # negatives, at most, for which batches are kept: 256 MiB
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,7 @@ class Batches(Sequence[Batch]):
         if number in self.kept:
             return self.kept[number]
         made = batch(self.units, self.negatives, self.order[number], cloze=self.cloze, device=self.device)
-        positions = len(self.units.items) if self.units.whole else len(self.units)
-        if positions * self.negatives.per_position <= HELD:
+        if len(self.units.items) * self.negatives.per_position <= HELD:  # a batch has room for them at every position
             self.kept[number] = made
         return made
 
