@@ -25,7 +25,7 @@ from dealrec.cli.progress import TerminalProgress
 from dealrec.columns import TARGET
 from dealrec.config import Config
 from dealrec.config.files import parse
-from dealrec.data.catalogue import Catalogue
+from dealrec.data.catalogue import Catalogue, sequences
 from dealrec.demo.assets import fetch
 from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import run
@@ -136,9 +136,8 @@ def simple_ranks(units: Units, popularity: Tensor, *, recent: bool, exclude_seen
 
 def test_units(context: Context) -> Units:
     """Each test user's history and first test item that can be recommended."""
-    catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
     samples = read_table(context.input("data/samples-test.parquet")).drop_nulls(TARGET)
-    return make_units(catalogue.sequences(samples), whole=False)
+    return make_units(sequences(samples, read_table(context.input("data/items.parquet"))), whole=False)
 
 
 def metrics(ranks: Tensor) -> dict[str, float]:

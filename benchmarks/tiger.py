@@ -27,7 +27,7 @@ from benchmarks.surrogates import KS, LIMITS, SURROGATES, show, sources, trained
 from dealrec.cli.progress import TerminalProgress
 from dealrec.columns import ITEM, POSITION, USER, Part
 from dealrec.config.files import parse
-from dealrec.data.catalogue import Catalogue
+from dealrec.data.catalogue import Catalogue, sequences
 from dealrec.demo.assets import MINILM, fetch
 from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import run
@@ -117,7 +117,7 @@ def tiger_row(data: str, folder: Path, options: argparse.Namespace) -> dict[str,
         model,
         ids,
         positions(training_sequences(folder, catalogue), max_items=options.max_items),
-        held_out(folder, catalogue, "valid", options.max_items, most=options.valid_users),
+        held_out(folder, "valid", options.max_items, most=options.valid_users),
         learning_rate=options.learning_rate,
         max_epochs=options.epochs,
         patience=options.patience,
@@ -125,7 +125,7 @@ def tiger_row(data: str, folder: Path, options: argparse.Namespace) -> dict[str,
         keep=lambda checkpoint: kept(path, checkpoint),
     )
     save(home.with_name(f"{home.name}-best"), model, ids, catalogue.ids)
-    test = held_out(folder, catalogue, "test", options.max_items)
+    test = held_out(folder, "test", options.max_items)
     row: dict[str, Any] = {"epochs": len(epochs), "seconds": time.process_time() - started, "users": len(test)}
     for prefix, exclude_seen in (("", False), ("unseen ", True)):
         ranked = rank(model, ids, test, k=max(KS), beams=BEAMS, exclude_seen=exclude_seen)
@@ -172,13 +172,13 @@ def training_sequences(folder: Path, catalogue: Catalogue) -> list[list[int]]:
     return [[catalogue.index[item] - 1 for item in sequence] for sequence in items]
 
 
-def held_out(folder: Path, catalogue: Catalogue, part: Part, max_items: int, *, most: int | None = None) -> Examples:
+def held_out(folder: Path, part: Part, max_items: int, *, most: int | None = None) -> Examples:
     """Each user's history and first item of the validation or the test part; at most so many users."""
     samples = read_table(folder / "data" / f"samples-{part}.parquet")
     if most is not None and most < len(samples):
         samples = samples.sample(most, seed=0)
-    rows = [[index - 1 for index in sequence] for sequence in catalogue.sequences(samples)]
-    return last_positions(rows, max_items=max_items)
+    lists = sequences(samples, read_table(folder / "data" / "items.parquet"))
+    return last_positions(lists.list.eval(pl.element() - 1).to_list(), max_items=max_items)
 
 
 def list_metrics(ranked: Sequence[Sequence[int]], targets: Tensor) -> dict[str, float]:

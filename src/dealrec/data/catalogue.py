@@ -31,18 +31,19 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def sequences(self, samples: pl.DataFrame) -> list[list[int]]:
-        """Each sample as internal indices, history first, the target last; in the order of the rows."""
-        index = self.index
-        return [[*(index[item] for item in history), index[target]] for history, target in pairs(samples)]
 
-
-def indexed(items: pl.DataFrame, samples: pl.DataFrame) -> pl.Series:
-    """`Catalogue.sequences` as a Series of lists, nothing of which is held in Python. items: as for `Catalogue.of`."""
+def with_indices(samples: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """History and target as internal indices from 1, in the place of ids. items: item_id and item_index."""
     ids, indices = items[ITEM], items[ITEM_INDEX]
-    history = pl.col(HISTORY).list.eval(pl.element().replace_strict(ids, indices, return_dtype=pl.Int64))
-    target = pl.col(TARGET).replace_strict(ids, indices, return_dtype=pl.Int64)
-    return samples.select(pl.concat_list(history, target).alias(ITEM))[ITEM]
+    return samples.with_columns(
+        pl.col(HISTORY).list.eval(pl.element().replace_strict(ids, indices, return_dtype=pl.Int64)),
+        pl.col(TARGET).replace_strict(ids, indices, return_dtype=pl.Int64),
+    )
+
+
+def sequences(samples: pl.DataFrame, items: pl.DataFrame) -> pl.Series:
+    """Each sample as a list of internal indices, history first, the target last; in the order of the rows."""
+    return with_indices(samples, items).select(pl.concat_list(HISTORY, TARGET).alias(ITEM))[ITEM]
 
 
 def pairs(samples: pl.DataFrame) -> Iterator[tuple[list[Id], Id]]:

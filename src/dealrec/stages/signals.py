@@ -18,6 +18,7 @@ from dealrec.columns import (
     TRAIN_SHARE,
     VALID_SHARE,
 )
+from dealrec.data.catalogue import with_indices
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import DealrecError
 from dealrec.stages.context import Context
@@ -74,10 +75,7 @@ def _shares(samples: pl.DataFrame, name: str) -> pl.DataFrame:
 def _with_signals(samples: pl.DataFrame, shares: list[pl.DataFrame], index: pl.DataFrame) -> pl.DataFrame:
     for share in shares:
         samples = samples.join(share, on=TARGET, how="left", maintain_order="left")
-    items, indices = index[ITEM], index[ITEM_INDEX]
-    return samples.with_columns(
-        pl.col(HISTORY).list.eval(pl.element().replace_strict(items, indices, return_dtype=pl.Int64)),
-        pl.col(TARGET).replace_strict(items, indices, return_dtype=pl.Int64),
+    return with_indices(samples, index).with_columns(
         pl.col(HISTORY).list.len().cast(pl.Int64).alias(HISTORY_LENGTH),
         pl.col(TRAIN_SHARE, VALID_SHARE).fill_null(0.0),
     )

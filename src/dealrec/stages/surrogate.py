@@ -11,7 +11,7 @@ import polars as pl
 from dealrec.columns import EPOCH, HISTORY, ITEM, PARTS, SAMPLE, TARGET, TRAIN_LOSS, VALID_MRR, VALID_NDCG, Part
 from dealrec.config import Config, SurrogateConfig
 from dealrec.config.arms import SEEDS, replicate_seed
-from dealrec.data.catalogue import indexed
+from dealrec.data.catalogue import sequences
 from dealrec.data.row_samples import isolated
 from dealrec.devices import compute_device, fingerprint_parts
 from dealrec.engine.python_files import imported_files
@@ -71,13 +71,13 @@ def _training_units(context: Context) -> Units:
     if config.format != "rows" and not config.final:
         return units(context, "train")
     samples = read_table(context.input("data/samples-train.parquet"))
-    sequences = indexed(read_table(context.input("data/items.parquet")), samples)
+    lists = sequences(samples, read_table(context.input("data/items.parquet")))
     if config.format == "rows":
-        return make_units(sequences.filter(~isolated(samples[HISTORY], samples[TARGET])), whole=False)
+        return make_units(lists.filter(~isolated(samples[HISTORY], samples[TARGET])), whole=False)
     newest = pl.col(SAMPLE).is_in(read_table(context.input("data/samples-valid.parquet"))[SAMPLE].implode())
     whole, length = config.samples_per_user == 1, pl.col(ITEM).list.len()
     left = length - newest.cast(pl.UInt32) if whole else pl.when(newest).then(0).otherwise(length)
-    older = samples.select(SAMPLE, sequences.alias(ITEM)).select(pl.col(ITEM).list.head(left))[ITEM]
+    older = samples.select(SAMPLE, lists.alias(ITEM)).select(pl.col(ITEM).list.head(left))[ITEM]
     older = older.filter(older.list.len() > 1)
     if not len(older):
         raise ConfigError(
@@ -94,9 +94,9 @@ def units(context: Context, part: Part, *, whole: bool | None = None) -> Units:
     from dealrec.surrogate import make_units
 
     samples = read_table(context.input(f"data/samples-{part}.parquet"))
-    sequences = indexed(read_table(context.input("data/items.parquet")), samples)
+    lists = sequences(samples, read_table(context.input("data/items.parquet")))
     trained_whole = part == "train" and context.config.data.whole_sequences
-    return make_units(sequences, whole=trained_whole if whole is None else whole)
+    return make_units(lists, whole=trained_whole if whole is None else whole)
 
 
 def batches(

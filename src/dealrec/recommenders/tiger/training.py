@@ -17,7 +17,7 @@ from torch import Tensor
 from dealrec.errors import NonFinite
 from dealrec.recommenders.tiger.decoding import make_trie, recommend
 from dealrec.recommenders.tiger.semantic_ids import EOS, PAD, SemanticIds
-from dealrec.sequences.batches import plan_batches
+from dealrec.sequences.batches import plan_indices
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class Examples:
 
     def plan(self, *, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
         """Indices of samples, batch by batch, as `plan_batches` orders them."""
-        batches = plan_batches(self.lengths.tolist(), batch_size=batch_size, generator=generator)
-        return [torch.tensor(batch) for batch in batches]
+        return plan_indices(self.lengths, batch_size=batch_size, generator=generator)
 
 
 def positions(sequences: Sequence[Sequence[int]], *, max_items: int = 20) -> Examples:

@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from dealrec.config.arms import warm_seed
 from dealrec.config.recommenders import CodesConfig
-from dealrec.data.catalogue import Catalogue
+from dealrec.data.catalogue import Catalogue, sequences
 from dealrec.engine.run_directory import read_table
 from dealrec.stages import text_encoder
 from dealrec.stages.context import Context
@@ -42,8 +44,8 @@ def fitted_ids(
 
 def catalogue_rows(context: Context, part: str, *, limit: int | None = None) -> list[list[int]]:
     """Each sample as rows of the catalogue, the target last; at most so many, drawn."""
-    catalogue = Catalogue.of(read_table(context.input("data/items.parquet")))
     samples = read_table(context.input(f"data/samples-{part}.parquet"))
     if limit is not None and limit < len(samples):
         samples = samples.sample(limit, seed=warm_seed(context.config))
-    return [[index - 1 for index in sequence] for sequence in catalogue.sequences(samples)]
+    lists = sequences(samples, read_table(context.input("data/items.parquet")))
+    return lists.list.eval(pl.element() - 1).to_list()
