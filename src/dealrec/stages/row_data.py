@@ -14,6 +14,8 @@ from dealrec.errors import DataError
 from dealrec.stages.context import Context
 from dealrec.stages.samples import OTHER_ROWS_FILE, ROWS_FILE
 
+_SETTINGS = {"train": "data.rows", "valid": "data.valid_rows", "test": "data.test_rows"}  # that name each part's files
+
 
 def run(context: Context) -> None:
     """Rows, samples, items and interactions of the three parts."""
@@ -26,24 +28,23 @@ def run(context: Context) -> None:
 
     read: dict[str, Rows] = {}
     vocabulary = Vocabulary()
-    named = {"train": settings.rows, "valid": settings.valid_rows, "test": settings.test_rows}
+    given = {"train": settings.rows, "valid": settings.valid_rows, "test": settings.test_rows}
+    named = {part: locations for part, locations in given.items() if locations is not None}
     _require_apart(named)
     for part, locations in named.items():
-        if locations is not None:
-            setting = "data.rows" if part == "train" else f"data.{part}_rows"
-            first = sum(map(len, read.values()))
-            with context.progress.bar(f"data: reading {setting}"):
-                read[part] = read_rows(
-                    settings, locations, setting=setting, write=write, vocabulary=vocabulary, first=first
-                )
-            _warn_of(context, setting, read[part])
+        setting, first = _SETTINGS[part], sum(map(len, read.values()))
+        with context.progress.bar(f"data: reading {setting}"):
+            read[part] = read_rows(
+                settings, locations, setting=setting, write=write, vocabulary=vocabulary, first=first
+            )
+        _warn_of(context, setting, read[part])
     samples = {
         part: row_samples.samples_of_rows(rows.table, single=not settings.has_interactions)
         for part, rows in read.items()
     }
     for part, table in samples.items():
         if not len(table):
-            mapped, setting = settings.columns, "data.rows" if part == "train" else f"data.{part}_rows"
+            mapped, setting = settings.columns, _SETTINGS[part]
             raise DataError(
                 f"No row of {setting} has '{mapped.history}' and '{mapped.target}', so none is of an interaction",
                 "Name the fields in data.columns.history and data.columns.target, or neither of them.",
@@ -89,15 +90,16 @@ def run(context: Context) -> None:
     }
 
 
-def _require_apart(named: Mapping[str, Path | list[Path] | None]) -> None:
+def _require_apart(named: Mapping[str, Path | list[Path]]) -> None:
     """Raise DataError where one file, by whatever path, is of two parts: what is aimed at would be selected."""
-    parts: dict[Path, str] = {}
+    parts: dict[Path, str] = {}  # by file
     for part, locations in named.items():
-        setting = "data.rows" if part == "train" else f"data.{part}_rows"
-        for file in [] if locations is None else files_of_rows(locations, setting=setting):
-            other = parts.setdefault(file.resolve(), setting)
-            if other != setting:
-                raise DataError(f"{file} is of {other} and of {setting}", "Give each part files of its own.")
+        for file in files_of_rows(locations, setting=_SETTINGS[part]):
+            other = parts.setdefault(file.resolve(), part)
+            if other != part:
+                raise DataError(
+                    f"{file} is of {_SETTINGS[other]} and of {_SETTINGS[part]}", "Give each part files of its own."
+                )
 
 
 def _warn_of(context: Context, setting: str, rows: Rows) -> None:
