@@ -278,10 +278,11 @@ def encoder_modules(folder: Path) -> list[Path] | None:
 
 def check_encoder(folder: Path, *, setting: str) -> None:
     """Raise ModelError unless the folder holds a sentence encoder, or a model whose token states can be averaged."""
-    first, *others = encoder_modules(folder) or [folder]
-    check_directory(first, setting=setting)
-    settings = [path for path in {folder, first} for path in model_files(path) if "sentence_" in path.name]
-    for path in [*settings, *(path for module in others if module.is_dir() for path in model_files(module))]:
+    transformer = (encoder_modules(folder) or [folder])[0]
+    check_directory(transformer, setting=setting)
+    for path in encoder_files(folder):
+        if path.parent in (folder, transformer) and "sentence_" not in path.name:
+            continue  # of the transformer, looked at above, or read by nobody
         if path.suffix == ".json":
             read_json(path)
         elif path.suffix == ".safetensors":
