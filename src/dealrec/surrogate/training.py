@@ -10,7 +10,7 @@ from torch import Tensor
 from dealrec.errors import NonFinite
 from dealrec.surrogate.losses import LossName, unit_losses
 from dealrec.surrogate.model import Surrogate
-from dealrec.surrogate.units import Negatives, Units, batch, draw_cloze, plan
+from dealrec.surrogate.units import Negatives, Units, batch, draw_cloze, padded_places, plan
 
 NDCG_AT = 10
 SCORES = 2**26  # of items, at most, in a batch of ranks: 256 MiB
@@ -130,9 +130,7 @@ def target_ranks(model: Surrogate, units: Units, *, batch_size: int = 256, exclu
 def _histories(units: Units) -> tuple[Tensor, Tensor, Tensor]:
     """Padded histories [B, T], their lengths [B], and the targets [B]."""
     lengths = units.lengths - 1
-    columns = torch.arange(int(lengths.max()))
-    real = columns < lengths.unsqueeze(1)
-    place = torch.where(real, units.offsets[:-1].unsqueeze(1) + columns, 0)
+    real, place = padded_places(units.offsets[:-1], lengths)
     return torch.where(real, units.items[place], 0), lengths, units.items[units.offsets[1:] - 1]
 
 

@@ -148,6 +148,13 @@ def plan_by_positions(units: Units, *, positions: int) -> list[Tensor]:
     return plan_indices(units.lengths, batch_tokens=positions)
 
 
+def padded_places(first: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Of runs that begin at `first` [B]: which positions are theirs, and where each stands, 0 for padding: [B, T]."""
+    columns = torch.arange(int(lengths.max()))
+    real = columns < lengths.unsqueeze(1)
+    return real, torch.where(real, first.unsqueeze(1) + columns, 0)
+
+
 def batch(
     units: Units, negatives: Negatives, index: Tensor, *, cloze: Cloze | None = None, device: torch.device | None = None
 ) -> Batch:
@@ -157,20 +164,17 @@ def batch(
     longest length: the items are the whole unit, those that are hidden are the targets of their own positions.
     places: where the targets stand among all items, so that what is drawn for a position need not know its batch.
     """
-    lengths = units.lengths[index] - int(cloze is None)
-    columns = torch.arange(int(lengths.max()))
-    real = columns < lengths.unsqueeze(1)  # [B, T]
-    first = units.offsets[index].unsqueeze(1)
-    place = torch.where(real, first + columns, 0)
+    first, lengths = units.offsets[index], units.lengths[index] - int(cloze is None)
+    real, place = padded_places(first, lengths)
     items = torch.where(real, units.items[place], 0)
     if cloze is None:
-        targeted = real if units.whole else real & (columns == (lengths - 1).unsqueeze(1))
+        targeted = real if units.whole else real & (place == (first + lengths - 1).unsqueeze(1))
         place = torch.where(real, place + 1, 0)
     else:
         targeted = real & cloze.hidden[place]
         items = torch.where(targeted, cloze.index, items)
     drawn = torch.zeros(*place.shape, negatives.per_position, dtype=torch.int64)
-    drawn[targeted] = negatives.of(units.take(index), targeted.nonzero()[:, 0], (place - first)[targeted])
+    drawn[targeted] = negatives.of(units.take(index), targeted.nonzero()[:, 0], (place - first.unsqueeze(1))[targeted])
     tensors = {
         "items": items,
         "targets": torch.where(real, units.items[place], 0),
