@@ -32,8 +32,8 @@ def _command_line() -> Iterator[str]:
     yield "# Command line\n"
     yield (
         "Results go to stdout; progress, warnings and notes go to stderr. Exit status: **0** done, **2** something that"
-        " you can mend (one line says what and how), **1** a fault of dealrec's, **130** interrupted: the same command"
-        " goes on from there.\n"
+        " you can mend (one line says what and how), **1** a fault of dealrec's, **130** (Ctrl-C), **143** or **129**"
+        " ended by a signal: the same command goes on from there.\n"
     )
     for parameter in group.params:
         called, text = parameter.get_help_record(group.make_context("dealrec", [], resilient_parsing=True))

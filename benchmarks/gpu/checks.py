@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.gpu import made
 from dealrec.config.files import load
-from dealrec.engine.manifest import file_hash
+from dealrec.engine.hashes import file_hash
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Silent
 from dealrec.stages.pipeline import stages_until

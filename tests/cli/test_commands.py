@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -189,19 +188,6 @@ def test_a_model_directory_without_weights_is_refused_before_anything_is_compute
     assert not (tmp_path / "run" / "surrogate").exists()
 
 
-@pytest.mark.slow
-def test_no_space_left_is_refused_and_resumed_later(write_config: Write) -> None:
-    """A limit on the size of files stands in for a full disk: the system refuses the write as it would there."""
-    path = write_config()
-    command = [sys.executable, "-m", "dealrec", "run", str(path), "--run-dir", str(path.parent / "run")]
-    limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
-    limited += f"sys.argv = {command[2:]!r}; runpy.run_module('dealrec', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, check=False)
-    refused((done.returncode, done.stdout, done.stderr), "Cannot write to", "run again")
-    done = subprocess.run([*command, "--until", "data"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.parametrize("name", ["ab[c]", "ab?", "ab*", "**"])
 def test_run_directories_and_the_place_of_temporary_files_mean_themselves(
     cli: Cli, write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -230,22 +216,6 @@ def test_a_run_directory_in_use_is_refused(cli: Cli, write_config: Write) -> Non
     run_dir.mkdir()
     with FileLock(run_dir / ".dealrec.lock"):
         refused(cli("run", path, "--run-dir", run_dir), "in use by another process")
-
-
-@pytest.mark.slow
-def test_an_interrupt_ends_with_130(write_config: Write) -> None:
-    import signal
-
-    path = write_config()
-    command = [sys.executable, "-m", "dealrec", "run", str(path), "--run-dir", str(path.parent / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while not (path.parent / "run" / "data").exists():
-        assert process.poll() is None, "it ended before the first stage was complete"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
-    assert process.returncode == 130, err.decode()
-    assert b"resume" in err
 
 
 @pytest.mark.slow

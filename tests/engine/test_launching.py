@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -197,6 +198,24 @@ def test_an_interrupt_ends_all_processes(tmp_path: Path, monkeypatch: pytest.Mon
             return
         time.sleep(0.1)
     pytest.fail("the processes go on")
+
+
+def die(context: Context, out: Path) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exhaust(context: Context, out: Path) -> None:
+    torch.empty(2**50)
+
+
+@pytest.mark.parametrize("job", [die, exhaust])
+def test_a_process_that_finds_no_memory_or_is_killed_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Job
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
+    with pytest.raises(DealrecError, match="one of 2 processes found no memory, or was killed") as caught:
+        on_devices(Context("finetune", Config(), Silent(), tmp_path, tmp_path, ()), job, tmp_path, processes=2)
+    assert "smaller batches" in caught.value.remedy
 
 
 def test_what_stops_one_of_the_processes_is_told(write_config: Callable[..., Path], tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from dealrec.config import Config
-from dealrec.engine.stage import Context, Silent
+from dealrec.engine.runner import run
+from dealrec.engine.stage import Context, Silent, Stage
 from dealrec.engine.workers import Job, in_parallel
 from dealrec.errors import DealrecError, NonFinite
 
@@ -32,6 +34,14 @@ def fail(context: Context, out: Path) -> None:
 
 def die(context: Context, out: Path) -> None:
     os._exit(9)
+
+
+def exhaust(context: Context, out: Path) -> None:
+    torch.empty(2**50)
+
+
+def work(context: Context, *, workers: int) -> None:
+    in_parallel(context, "jobs", {"a": partial(write, "a"), "b": exhaust}, workers=workers)
 
 
 def wait(context: Context, out: Path) -> None:
@@ -62,6 +72,17 @@ def test_a_worker_that_is_killed_is_an_error_with_a_remedy(tmp_path: Path) -> No
     with pytest.raises(DealrecError, match="a worker process was killed") as caught:
         in_parallel(context(tmp_path), "jobs", {"a": die, "b": partial(write, "b")}, workers=2)
     assert "fewer workers" in caught.value.remedy
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_out_of_memory_is_told_in_a_line_and_what_is_finished_is_kept(tmp_path: Path, workers: int) -> None:
+    """The allocator's own words: no machine has a petabyte."""
+    stage = Stage("work", 1, partial(work, workers=workers))
+    with pytest.raises(DealrecError, match=r"work: out of memory \(.*allocate memory") as caught:
+        run(Config(), tmp_path / "run", (stage,), progress=Silent())
+    assert "\n" not in str(caught.value)
+    assert "fewer workers" in caught.value.remedy
+    assert list((tmp_path / "run" / "work.part").glob("shards/*/a/text"))
 
 
 SCRIPT = """

@@ -27,7 +27,8 @@ from dealrec.columns import (
     USER,
 )
 from dealrec.config import Config
-from dealrec.engine.manifest import FORMAT, Manifest, file_hash, output_files, write_manifest
+from dealrec.engine.hashes import file_hash
+from dealrec.engine.manifest import FORMAT, Manifest, output_files, write_manifest
 from dealrec.stages import pipeline as graph
 
 MakeRun = Callable[..., Path]

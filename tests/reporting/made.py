@@ -30,7 +30,8 @@ from dealrec.columns import (
     USER,
 )
 from dealrec.config import Config
-from dealrec.engine.manifest import FORMAT, Manifest, file_hash, output_files, write_manifest
+from dealrec.engine.hashes import file_hash
+from dealrec.engine.manifest import FORMAT, Manifest, output_files, write_manifest
 from dealrec.engine.run_directory import Run, open_run
 from dealrec.engine.settings import recorded
 from dealrec.selection import assign_strata, combine_scores, coverage_sample, stratum_edges, without_hardest

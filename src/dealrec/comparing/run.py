@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dealrec.comparing.learning_rates import FOLDER, tuned, tuning_config, with_rates
 from dealrec.comparing.replicates import replicate_config
 from dealrec.config import Config
-from dealrec.engine.manifest import read_manifest
+from dealrec.engine.manifest import checked_manifest, damage_line, read_manifest
 from dealrec.engine.run_directory import write_text
 from dealrec.engine.runner import LOCK, opened, run
 from dealrec.engine.stage import Progress, Silent, link_folder
@@ -37,18 +37,18 @@ def run_replicates(config: Config, run_dir: Path, *, progress: Progress) -> list
     Raises ConfigError for a folder of another configuration.
     """
     with opened(run_dir):
-        _refuse_other(config, run_dir)
+        _refuse_other(config, run_dir, progress)
         folders = [run_dir / f"replicate-{number}" for number in range(config.compare.replicates)]
         configs = [replicate_config(config, number) for number in range(len(folders))]
         shared = [stage for stage in _stages(configs[0]) if stage.name in SHARED[config.compare.warm_starts]]
         run(configs[0], folders[0], shared, progress=progress)
         names = [stage.name for stage in shared]
         for folder in folders[1:]:
-            _share(folders[0], folder, names)
+            _share(folders[0], folder, names, progress)
         if config.compare.learning_rates:
             progress.say("learning rates ...")
             tuning, folder = tuning_config(config), run_dir / FOLDER
-            _share(folders[0], folder, [stage.name for stage in _stages(tuning) if stage.name in names])
+            _share(folders[0], folder, [stage.name for stage in _stages(tuning) if stage.name in names], progress)
             run(tuning, folder, _stages(tuning), progress=progress)
             rates = tuned(config, run_dir)
             configs = [with_rates(settings, rates) for settings in configs]
@@ -80,7 +80,7 @@ def estimate_replicates(config: Config, run_dir: Path, *, progress: Progress) ->
     Nothing is written. A replicate that has been begun counts for what is missing of it.
     """
     if run_dir.exists():
-        _refuse_other(config, run_dir, write=False)
+        _refuse_other(config, run_dir, progress, write=False)
     settings = replicate_config(config, 0)
     first = estimate(settings, run_dir / "replicate-0", stages=_stages(settings), progress=progress)
     whole, shared = [first], SHARED[config.compare.warm_starts]
@@ -112,11 +112,13 @@ def _stages(config: Config) -> tuple[Stage, ...]:
     return stages
 
 
-def _share(source: Path, folder: Path, stages: Iterable[str]) -> None:
+def _share(source: Path, folder: Path, stages: Iterable[str], progress: Progress) -> None:
     """Have a replicate go on from what all have in common, as hard links."""
     folder.mkdir(exist_ok=True)
     for name in stages:
-        ours, theirs = (read_manifest(place / name) for place in (folder, source))
+        (ours, damage), theirs = checked_manifest(folder / name), read_manifest(source / name)
+        if damage:
+            progress.say(f"warning: {damage_line(folder / name, damage)}; taken again from {source}")
         if ours is None or theirs is None or ours.fingerprint != theirs.fingerprint:
             shutil.rmtree(folder / name, ignore_errors=True)
             part = folder / f"{name}.part"
@@ -141,16 +143,18 @@ def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
         return settings
 
 
-def _refuse_other(config: Config, run_dir: Path, *, write: bool = True) -> None:
+def _refuse_other(config: Config, run_dir: Path, progress: Progress, *, write: bool = True) -> None:
     """Raise ConfigError where the cells that are there are of other settings than those that may differ in a series."""
     path = run_dir / SETTINGS
     fixed = config.model_dump(mode="json", exclude=MAY_CHANGE)
-    if not path.exists():
-        if not write:
-            return
-        write_text(path, json.dumps(fixed, indent=2) + "\n")
+    try:
+        there = _with_defaults(dict(json.loads(path.read_bytes())))
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        if not isinstance(error, FileNotFoundError):  # each stage knows what it was made from: nothing is mixed up
+            progress.say(f"warning: {path} is damaged: it is no JSON; made again")
+        if write:
+            write_text(path, json.dumps(fixed, indent=2) + "\n")
         return
-    there = _with_defaults(json.loads(path.read_text()))
     changed = sorted(name for name in {*fixed, *there} if fixed.get(name) != there.get(name))
     if changed:
         raise ConfigError(

@@ -14,6 +14,7 @@ from subprocess import DEVNULL, PIPE
 from tempfile import TemporaryDirectory
 
 from dealrec.devices import compute_device, reproducible
+from dealrec.engine.faults import LESS_MEMORY
 from dealrec.engine.measure import Meter, note_peak
 from dealrec.engine.stage import Context, Silent
 from dealrec.engine.workers import Job, end_unless
@@ -52,6 +53,13 @@ def on_devices(context: Context, job: Job, out: Path, *, processes: int) -> None
             messages = launcher.communicate()[1]
         if (refusal := Path(folder) / REFUSAL).exists():
             raise DealrecError(*json.loads(refusal.read_text()))
+        if launcher.returncode and any(
+            words in messages for words in ("OutOfMemoryError", "allocate memory", "(SIGKILL)")
+        ):
+            raise DealrecError(
+                f"{context.name}: one of {processes} processes found no memory, or was killed, probably for lack of it",
+                f"{LESS_MEMORY}: what is finished is kept.",
+            )
         if launcher.returncode:
             raise DealrecError(
                 f"{context.name}: training in {processes} processes failed:\n{messages.strip()}",

@@ -1,13 +1,18 @@
 """What an interrupted run has left of a stage, which the next run need not make again."""
 
-from collections.abc import Callable, Mapping
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from dealrec.engine.hashes import file_hash
 from dealrec.engine.manifest import Manifest, intact_units, stage_origin
 from dealrec.engine.settings import Settings
-from dealrec.engine.stage import SHARDS, Context, Silent, Stage
+from dealrec.engine.stage import HASHES, SHARDS, UNITS, Context, Silent, Stage
+from dealrec.errors import DataError
 
 
 def finished_shards(
@@ -16,7 +21,7 @@ def finished_shards(
     """Names of the shards of a run that was making the same. complete: manifests of the stages before it."""
     digest = stage_origin(stage, config, complete).digest()
     shards = (run_dir / f"{stage.name}.part" / SHARDS / digest[:16]).glob("*")
-    return frozenset(path.name for path in shards if path.suffix != ".tmp")
+    return frozenset(path.name for path in shards if path.suffix not in {".tmp", HASHES})
 
 
 def finished_units(
@@ -40,3 +45,39 @@ class _UnitQuery(Context):
         if self.earlier.get(name) == key or folder.exists():
             self.units[name] = key
         return self.out / name
+
+
+def drop_damaged(part: Path) -> Iterator[Path]:
+    """Delete what is not as an interrupted run has finished it, as after a loss of power; yields what that was.
+
+    Folders are known by the SHA-256 of their files, single tables by their ends, and JSON by being that.
+    """
+    for kept in [*part.glob(f"{SHARDS}/*/*"), *part.glob(f"{UNITS}/*")]:
+        if kept.is_dir():
+            hashes = kept.with_name(f"{kept.name}{HASHES}")
+            if hashes.exists() and not _as_finished(kept, hashes):
+                yield kept
+                shutil.rmtree(kept)
+        elif not _is_whole(kept):
+            yield kept
+            kept.unlink()
+
+
+def _as_finished(folder: Path, hashes: Path) -> bool:
+    try:
+        return all(file_hash(folder / name) == digest for name, digest in json.loads(hashes.read_bytes()).items())
+    except (DataError, ValueError):
+        return False
+
+
+def _is_whole(path: Path) -> bool:
+    if path.suffix == ".parquet":
+        with path.open("rb") as file:
+            begin, end = file.read(4), os.pread(file.fileno(), 4, max(4, path.stat().st_size - 4))
+        return begin == end == b"PAR1"
+    if path.suffix == ".json":
+        try:
+            json.loads(path.read_bytes())
+        except ValueError:
+            return False
+    return True

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from dealrec.engine.hashes import file_hash
 from dealrec.engine.settings import Settings, deviations, recorded
 from dealrec.engine.stage import MACHINE, OUTSIDE, SHARDS, UNITS, Origin, Stage, within
 from dealrec.errors import DataError, RunDirectoryError
@@ -58,9 +59,24 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a complete stage, or None: no folder, none of ours, or a file of it is gone or resized."""
-    manifest = _read(folder)
-    return manifest if manifest and _intact(folder, manifest.sizes) else None
+    """The manifest of a complete stage, or None: no folder, none of ours, or a file of it is damaged."""
+    return checked_manifest(folder)[0]
+
+
+def checked_manifest(folder: Path) -> tuple[Manifest | None, dict[str, str]]:
+    """`read_manifest`, and the files of the stage that are not as they were written, each with what is wrong."""
+    manifest = stored_manifest(folder)
+    if manifest is not None:
+        damage = _damage(folder, manifest)
+    else:
+        damage = {MANIFEST: "it cannot be read"} if _is_cut(folder) else {}
+    return (None if damage else manifest), damage
+
+
+def damage_line(folder: Path, damage: Mapping[str, str]) -> str:
+    """What is wrong with a stage, in a line."""
+    (name, reason), *more = damage.items()
+    return f"{folder / name} is damaged: {reason}" + (f" (and {len(more)} more files of {folder.name})" if more else "")
 
 
 def refuse_other_format(folder: Path) -> None:
@@ -77,18 +93,20 @@ def refuse_other_format(folder: Path) -> None:
 
 
 def intact_units(folder: Path) -> tuple[dict[str, str], dict[str, tuple[float, float]]]:
-    """The units of a stage's folder whose files are all there: the fingerprint and the cost of each.
+    """The units of a stage's folder whose files are as they were written: the fingerprint and the cost of each.
 
     The stage may be damaged.
     """
-    manifest = _read(folder)
+    manifest = stored_manifest(folder)
     if manifest is None:
         return {}, {}
-    sizes = {unit: {k: v for k, v in manifest.sizes.items() if within(k, unit)} for unit in manifest.units}
-    return {unit: key for unit, key in manifest.units.items() if _intact(folder, sizes[unit])}, manifest.unit_costs
+    damage = _damage(folder, manifest)
+    intact = [unit for unit in manifest.units if not any(within(name, unit) for name in damage)]
+    return {unit: manifest.units[unit] for unit in intact}, manifest.unit_costs
 
 
-def _read(folder: Path) -> Manifest | None:
+def stored_manifest(folder: Path) -> Manifest | None:
+    """What the manifest says, whatever has become of the files; None: there is none, or it cannot be read."""
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
@@ -96,11 +114,30 @@ def _read(folder: Path) -> Manifest | None:
     return manifest if manifest.format == FORMAT else None
 
 
-def _intact(folder: Path, sizes: Mapping[str, int]) -> bool:
+def _is_cut(folder: Path) -> bool:
+    """Whether there is a manifest that is none; one of another format is refused elsewhere."""
     try:
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+        return bool(json.loads((folder / MANIFEST).read_bytes())["format"] == FORMAT)
+    except (ValueError, KeyError, TypeError):
+        return True
     except OSError:
         return False
+
+
+def _damage(folder: Path, manifest: Manifest) -> dict[str, str]:
+    damage: dict[str, str] = {}
+    for name, size in manifest.sizes.items():
+        try:
+            found = (folder / name).stat().st_size
+            if found != size:
+                damage[name] = f"it has {found:,} bytes, not {size:,}"
+            elif file_hash(folder / name) != manifest.outputs.get(name):
+                damage[name] = "its SHA-256 is not that of what was written"
+        except FileNotFoundError:
+            damage[name] = "it is gone"
+        except (OSError, DataError):
+            damage[name] = "it cannot be read"
+    return damage
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -129,21 +166,6 @@ def stage_origin(stage: Stage, config: Settings, complete: Mapping[str, Manifest
     hashes |= {f"{MACHINE}/{place}": name for place, name in enumerate(stage.machine(config))}
     settings = deviations(recorded(config, stage.settings), type(config))
     return Origin(stage.name, stage.version, settings, hashes)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file. Raises DataError if it cannot be read."""
-    try:
-        stat = path.stat()
-        return _file_hash(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})", "Check the path and its permissions.") from None
-
-
-@functools.lru_cache
-def _file_hash(path: Path, _size: int, _changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def output_files(folder: Path) -> list[Path]:

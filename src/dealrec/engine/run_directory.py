@@ -8,7 +8,7 @@ from typing import Any, Generic
 
 import polars as pl
 
-from dealrec.engine.manifest import Manifest, read_manifest, refuse_other_format
+from dealrec.engine.manifest import Manifest, checked_manifest, damage_line, refuse_other_format
 from dealrec.engine.runner import State, recorded_config, states
 from dealrec.engine.settings import Settings, deviations, recorded
 from dealrec.engine.stage import MACHINE, OUTSIDE, SettingsT, Stage
@@ -89,16 +89,18 @@ def open_run(run_dir: Path, stages: Sequence[Stage[SettingsT]], config: Settings
     A run that went on to a later stage once and was then repeated up to an earlier one with other settings still
     holds the later stage's results; they are of another selection and must not stand beside this one. What another
     version of a stage wrote may lack what is read here. Files outside the run directory are not read again.
-    Raises RunDirectoryError where there is not even the first stage.
+    What is damaged is left out too, and named. Raises RunDirectoryError where there is not even the first stage.
     """
     current: dict[str, Manifest] = {}
     outdated: dict[str, str] = {}
     for stage in stages:
         refuse_other_format(run_dir / stage.name)
-        manifest = read_manifest(run_dir / stage.name)
-        if manifest is None:
+        manifest, damage = checked_manifest(run_dir / stage.name)
+        if damage:
+            outdated[stage.name] = f"is not as it was written: {damage_line(run_dir / stage.name, damage)}"
+        elif manifest is None:
             continue
-        if manifest.version != stage.version:
+        elif manifest.version != stage.version:
             outdated[stage.name] = OTHER_VERSION
         elif _same_settings(manifest, config) and _same_inputs(manifest, current):
             current[stage.name] = manifest
@@ -119,6 +121,12 @@ def complete_run(run_dir: Path, stages: Sequence[Stage[SettingsT]], kind: type[S
     config = recorded_config(run_dir, kind)
     manifests: dict[str, Manifest] = {}
     for stage, state, manifest in states(config, run_dir, stages, anywhere=True):
+        if state is State.DAMAGED:
+            folder = run_dir / stage.name
+            raise RunDirectoryError(
+                damage_line(folder, checked_manifest(folder)[1]),
+                f"Make it again with: dealrec run CONFIG --run-dir {run_dir}",
+            )
         if state is not State.COMPLETE or manifest is None:
             last = stages[-1].name
             raise RunDirectoryError(

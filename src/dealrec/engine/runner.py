@@ -4,7 +4,6 @@ A stage writes to `NAME.part`, its manifest last; then the folder is renamed to 
 final name is complete. What stood there before is kept until then.
 """
 
-import errno
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,14 +12,19 @@ from enum import StrEnum
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from dealrec.devices import reproducible
+from dealrec.engine.faults import LESS_MEMORY, no_memory, no_space
+from dealrec.engine.hashes import file_hash
+from dealrec.engine.leftovers import drop_damaged
 from dealrec.engine.manifest import (
     FINGERPRINT,
     FORMAT,
     MANIFEST,
     Manifest,
-    file_hash,
+    checked_manifest,
+    damage_line,
     intact_units,
     library_versions,
     output_files,
@@ -44,6 +48,7 @@ class State(StrEnum):
 
     COMPLETE = "complete"
     OUTDATED = "out of date"
+    DAMAGED = "damaged"
     RUNNING = "running"
     PARTIAL = "unfinished"
     MISSING = "not run"
@@ -75,7 +80,9 @@ def run_opened(config: Settings, run_dir: Path, stages: Sequence[Stage], *, prog
         _restore(run_dir, stage.name)
         _refuse_foreign(run_dir / stage.name)
         origin = stage_origin(stage, config, complete)
-        manifest = read_manifest(run_dir / stage.name)
+        manifest, damage = checked_manifest(run_dir / stage.name)
+        if damage:
+            progress.say(f"warning: {damage_line(run_dir / stage.name, damage)}; made again")
         ran = manifest is None or manifest.fingerprint != origin.digest()
         if manifest is None or ran:
             manifest = _execute(stage, config, run_dir, origin, progress)
@@ -91,7 +98,7 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
     part, fingerprint, config = run_dir / f"{stage.name}.part", origin.digest(), stage.view(config)
     manifest = read_manifest(part)
     if manifest is None or manifest.fingerprint != fingerprint:
-        _prepare(part, fingerprint)
+        _prepare(part, fingerprint, progress)
         outside = [str(dependency) for dependency in stage.outside(config)]  # now, as the origin was taken
         progress.say(f"{stage.name} ...")
         earlier, costs = intact_units(run_dir / stage.name)
@@ -99,8 +106,7 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
             stage.name, config, progress, run_dir, part, stage.inputs, origin, earlier, earlier_costs=costs
         )
         meter = Meter()
-        with reproducible():
-            stage.run(context)
+        _run_stage(stage, context)
         device = str(context.facts.pop("device", "cpu"))
         cost = meter.read(device=device)
         wall, cpu = (sum(context.unit_costs[name][place] for name in context.carried) for place in (0, 1))
@@ -133,13 +139,27 @@ def _execute(stage: Stage, config: Settings, run_dir: Path, origin: Origin, prog
     return manifest
 
 
-def _prepare(part: Path, fingerprint: str) -> None:
+def _run_stage(stage: Stage, context: Context) -> None:
+    try:
+        with reproducible():
+            stage.run(context)
+    except DealrecError:
+        raise
+    except Exception as error:  # whichever library has found no memory
+        if (reason := no_memory(error)) is None:
+            raise
+        raise DealrecError(f"{stage.name}: {reason}", f"{LESS_MEMORY}: what is finished is kept.") from error
+
+
+def _prepare(part: Path, fingerprint: str, progress: Progress) -> None:
     """Leave nothing in the folder but what runs that were interrupted have finished, each by what it was made from."""
     part.mkdir(exist_ok=True)
     for leftover in part.iterdir():
         if leftover.name in (SHARDS, UNITS):
             continue
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    for damaged in drop_damaged(part):
+        progress.say(f"warning: {damaged} is damaged: it is not as it was written; made again")
     staging = part / f"{FINGERPRINT}.tmp"
     staging.write_text(fingerprint)
     staging.rename(part / FINGERPRINT)
@@ -176,13 +196,14 @@ def states(
     broken, at_work = False, _at_work(run_dir)
     for stage in stages:
         refuse_other_format(run_dir / stage.name)
-        manifest = read_manifest(run_dir / stage.name)
+        manifest, damage = checked_manifest(run_dir / stage.name)
         if manifest is not None and not broken:
             broken = not _current(stage, config, complete, manifest, anywhere=anywhere)
         begun = (run_dir / f"{stage.name}.part" / FINGERPRINT).exists()
         running = begun and stage.name == at_work
         if manifest is None:
             state = State.RUNNING if running else State.PARTIAL if begun else State.MISSING
+            state = State.DAMAGED if damage and not begun else state
             broken = True
         else:
             state = State.RUNNING if running else State.OUTDATED if broken else State.COMPLETE
@@ -212,9 +233,11 @@ def recorded_config(run_dir: Path, kind: type[SettingsT]) -> SettingsT:
     """The settings of the last run in `run_dir`. Raises RunDirectoryError where there was none that can be read."""
     try:
         return kind.model_validate_json((run_dir / CONFIG).read_bytes())
-    except ValueError:
+    except ValidationError as error:
+        cut = error.errors()[0]["type"] == "json_invalid"
+        fault = "is damaged: it is no JSON" if cut else "holds settings that this version of dealrec does not know"
         raise RunDirectoryError(
-            f"{run_dir / CONFIG} holds settings that this version of dealrec does not know",
+            f"{run_dir / CONFIG} {fault}",
             "Run it again with a config of this version: dealrec run CONFIG --run-dir DIR",
         ) from None
     except OSError:
@@ -302,20 +325,3 @@ def _writable(run_dir: Path) -> Iterator[None]:
         if isinstance(error, OSError) and (whole in (path, *path.parents) or path in whole.parents):
             raise RunDirectoryError(f"Cannot use {run_dir}: {error.strerror}", "Choose another --run-dir.") from error
         raise
-
-
-def no_space(error: BaseException | None) -> str | None:
-    """Why the disk refused, if that is what is at the bottom of `error`; not every library keeps the errno."""
-    reasons = {
-        errno.ENOSPC: "No space left on device",
-        errno.EDQUOT: "Disk quota exceeded",
-        errno.EFBIG: "File too large",
-        errno.EROFS: "Read-only file system",
-    }
-    while error is not None:
-        number = getattr(error, "errno", None)
-        for code, reason in reasons.items():
-            if number == code or reason in str(error) or f"os error {int(code)})" in str(error):
-                return reason
-        error = error.__cause__ or error.__context__
-    return None

@@ -12,10 +12,12 @@ from typing import Any, Generic, Protocol
 
 from typing_extensions import TypeVar
 
+from dealrec.engine.hashes import file_hash
 from dealrec.engine.measure import clock
 from dealrec.engine.settings import Settings
 
 SHARDS, UNITS = "shards", "units"  # folders of a stage that is not complete
+HASHES = ".sha256"  # ends the name of what holds the hashes of a finished folder's files, beside it
 OUTSIDE, MACHINE = "outside", "machine"  # what names of inputs begin with that are of no stage
 
 T = TypeVar("T")
@@ -239,6 +241,9 @@ def _fill_once(path: Path, fill: Callable[[Path], None]) -> Path:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
         fill(staging)
+        files = [file for file in staging.rglob("*") if file.is_file()]
+        hashes = {file.relative_to(staging).as_posix(): file_hash(file) for file in files}
+        path.with_name(f"{path.name}{HASHES}").write_text(json.dumps(hashes))
         staging.rename(path)
     return path
 

@@ -14,7 +14,7 @@ import polars as pl
 from dealrec.columns import RANK, SAMPLE
 from dealrec.config import Config
 from dealrec.config.arms import arms
-from dealrec.engine.manifest import file_hash
+from dealrec.engine.hashes import file_hash
 from dealrec.engine.run_directory import Run, complete_run
 from dealrec.engine.runner import recorded_config
 from dealrec.engine.stage import Silent

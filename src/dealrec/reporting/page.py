@@ -5,7 +5,8 @@ from typing import Any
 
 from dealrec.columns import STRATUM
 from dealrec.config import Config
-from dealrec.engine.manifest import MANIFEST, Manifest, file_hash, write_manifest
+from dealrec.engine.hashes import file_hash
+from dealrec.engine.manifest import stored_manifest, write_manifest
 from dealrec.engine.run_directory import Run, write_text
 from dealrec.engine.runner import opened
 from dealrec.formats import percent
@@ -37,12 +38,12 @@ def rewrite_report(run: Run[Config], path: Path | None = None) -> tuple[Path, li
     Raises RunDirectoryError for a folder that is in use.
     """
     folder = run.folder / "report"
-    if path is not None or not (folder / MANIFEST).exists():
+    manifest = stored_manifest(folder)
+    if path is not None or manifest is None:
         path = path or run.folder / PAGE
         return path, write_report(run, path)
     with opened(run.folder):
         warnings = write_report(run, folder / PAGE)
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
         manifest.outputs[PAGE] = file_hash(folder / PAGE)
         manifest.sizes[PAGE] = (folder / PAGE).stat().st_size
         write_manifest(folder, manifest)
