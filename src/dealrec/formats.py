@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 DIGITS = 3
 
@@ -22,6 +23,16 @@ def number(value: float) -> str:
     if not -5 < magnitude < 12:
         return f"{value:.3g}"
     return f"{value:,.{max(0, DIGITS - 1 - magnitude)}f}"
+
+
+def in_unit(facts: Mapping[str, Any]) -> str:
+    """What a selection is in the unit of its budget, where that is not samples. facts: of the stage select.
+
+    >>> in_unit({"budget": 6, "budget_unit": "tokens", "size": 1234}), in_unit({"budget": 6})
+    (' with 1,234 tokens', '')
+    """
+    unit = facts.get("budget_unit", "samples")
+    return "" if unit == "samples" else f" with {facts['size']:,} {unit}"
 
 
 def metric(value: float) -> str:

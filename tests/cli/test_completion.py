@@ -46,7 +46,7 @@ def bash(words: str) -> list[str]:
         ("dealrec export runs/x --form ", list(FORM_NAMES)),
         ("dealrec config --preset ref", ["reference"]),
         ("dealrec config --preset ", list(PRESETS)),
-        ("dealrec run c.yaml --set select.bu", ["select.budget=", "select.budget=0.02"]),
+        ("dealrec run c.yaml --set select.bu", ["select.budget=", "select.budget_unit="]),
         ("dealrec validate c.yaml --set warmstart.ep", ["warmstart.epochs=", "warmstart.epochs=1"]),
         ("dealrec fidelity --set fidelity.se", ["fidelity.seeds=", "fidelity.seeds=2"]),
         ("dealrec fidelity --set tiger.t5.d_", [f"tiger.t5.{name}=" for name in ("d_model", "d_kv", "d_ff")]),

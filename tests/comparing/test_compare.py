@@ -258,7 +258,7 @@ def test_a_sample_s_price_is_what_one_more_adds_whatever_other_arms_there_are(
     manifest = SimpleNamespace(device="cpu", unit_costs=costs, cpu_seconds=15.0, wall_seconds=50.0)
     monkeypatch.setattr(cells, "read_manifest", lambda _folder: manifest)
     those = [
-        cells.Cell(name, name.partition("-")[0], 0, 0, size, 0, tmp_path / "evaluate" / name)
+        cells.Cell(name, name.partition("-")[0], 0, 0, size, size, 0, tmp_path / "evaluate" / name)
         for name, size in sizes.items()
     ]
     assert cells.seconds_per_sample(those, tmp_path) == pytest.approx(0.1)

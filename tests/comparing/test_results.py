@@ -27,7 +27,7 @@ def results(folder: Path, *, replicates: int = 2) -> Results:
             shift = 0.01 * (-1) ** replicate * (arm == "selected")  # replicates differ, and their mean does not
             users = {"user_id": [1, 2, 3], "loss": [loss - 0.5 + 2 * shift, loss + shift, loss + 0.5]}
             pl.DataFrame(users).write_parquet(path / "per_user.parquet")
-            cells.append(Cell(arm, re.split("[-@]", arm)[0], replicate, 0, *SIZES[arm], path))
+            cells.append(Cell(arm, re.split("[-@]", arm)[0], replicate, 0, SIZES[arm][0], *SIZES[arm], path))
     return results_of(
         cells,
         base=[pl.DataFrame({"user_id": [1, 2, 3], "loss": [3.0, 4.0, 5.0]})] * replicates,

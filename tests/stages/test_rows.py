@@ -497,6 +497,53 @@ def test_a_comparison_needs_test_rows(tiny_llm: Path, tmp_path: Path, cli: Cli) 
         assert (status, "data.test_rows is null" in err) == (2, True)
 
 
+def test_a_budget_of_more_rows_than_there_are_is_refused(tmp_path: Path, tiny_llm: Path) -> None:
+    path = write(tmp_path, tiny_llm, select={"budget": 151, "budget_unit": "rows"})
+    with pytest.raises(ConfigError, match=r"select\.budget is 151, above the 150 rows of the 1"):
+        run_until(load(path), tmp_path / "run", "pool")
+
+
+@pytest.mark.parametrize(("unit", "budget"), [("rows", 14), ("tokens", 700), ("tokens", 0.1)])
+def test_a_budget_counts_rows_or_tokens(tmp_path: Path, tiny_llm: Path, unit: str, budget: int | float) -> None:
+    """Tokens are those that the LLM reads of all rows of a sample; one sample more would exceed it."""
+    arms = {"random": {"method": "random"}, "validation": {"method": "validation"}}
+    select = {"budget": budget, "budget_unit": unit, "arms": arms}
+    path = write(tmp_path, tiny_llm, select=select)
+    run_until(load(path), tmp_path / "run", "export")
+    samples = pl.concat([table(tmp_path, f"data/samples-{part}.parquet") for part in ("train", "valid")])
+    samples = samples.with_columns(sample_id=pl.int_range(len(samples)))
+    _, tokenizer = load_llm(str(tiny_llm))
+    texts = table(tmp_path, "data/rows.parquet").sort("row")
+    encoded = [encode_row(tokenizer, row, limit=None, longer="cut") for row in texts.iter_rows(named=True)]
+    lengths = [len(row.tokens.input_ids) for row in encoded]
+    sizes = [sum(lengths[row] for row in rows) if unit == "tokens" else len(rows) for rows in samples["rows"]]
+    training = len(table(tmp_path, "data/samples-train.parquet"))
+    most = budget if isinstance(budget, int) else int(budget * sum(sizes[:training]))
+    for arm in ("selected", "random", "validation"):
+        size = sum(sizes[sample] for sample in table(tmp_path, f"select/{arm}.parquet")["sample_id"])
+        assert most - max(sizes) < size <= most, arm
+
+
+def test_arms_of_a_budget_in_tokens_stand_beside_random_of_the_same(tmp_path: Path, tiny_llm: Path, cli: Cli) -> None:
+    """Samples have one row or two, so that arms of one budget are of several sizes."""
+    path = write(
+        tmp_path,
+        tiny_llm,
+        data={"test_rows": "test.jsonl"},
+        select={"budget": 2500, "budget_unit": "tokens", "method": "surrogate-loss-drop"},
+        compare={"methods": ["loss-drop"], "replicates": 1, "random_sizes": [1, 2]},
+    )
+    status, out, err = cli("compare", path, "--run-dir", tmp_path / "compared")
+    assert status == 0, err
+    shown = json.loads((tmp_path / "compared" / "comparison.json").read_text())
+    assert {arm["arm"] for arm in shown["arms"]} == {"selected", "loss-drop"}
+    cells = pl.read_parquet(tmp_path / "compared" / "comparison.parquet")
+    assert cells["size"].n_unique() > 2
+    status, out, err = cli("run", path, "--run-dir", tmp_path / "run", "--dry-run")
+    assert status == 0, err
+    assert "length" in out
+
+
 def test_rows_have_no_form(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="written as they stand"):
         export(finished / "run", to="rows", form="tokens", out=tmp_path / "out")

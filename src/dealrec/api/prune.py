@@ -242,7 +242,8 @@ def _sections(
     budget = budget if isinstance(budget, float) else operator.index(budget)
     sections["surrogate"] = dict(surrogate or {})
     sections["select"] = {**sections.get("select", {}), "budget": budget}
-    if "pool" not in sections.get("effort", {}):  # where it was in earlier versions
+    counted = sections["select"].get("budget_unit", "samples") == "samples" or isinstance(budget, float)
+    if counted and "pool" not in sections.get("effort", {}):  # where it was in earlier versions
         size = min(1.0, 4.0 * budget) if isinstance(budget, float) else 4 * budget
         sections["pool"] = {"size": size, **sections.get("pool", {})}
     usual = Config.model_fields["recommender"].default

@@ -20,7 +20,7 @@ from dealrec.engine.manifest import Manifest
 from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import Outcome, State
 from dealrec.engine.stage import Stage
-from dealrec.formats import correlation, cut, difference, memory, metric, number, percent, seconds
+from dealrec.formats import correlation, cut, difference, in_unit, memory, metric, number, percent, seconds
 
 if TYPE_CHECKING:
     from dealrec.estimates import Estimates
@@ -139,8 +139,8 @@ def _show_selection(console: Console, run_dir: Path, outcomes: Sequence[Outcome]
     titles = dict(zip(items[ITEM].to_list(), items[TITLE].to_list(), strict=True))
     among = f" in {facts['strata_in_use']} strata" if strata is not None else f" by {facts['method']}"
     title = (
-        f"Selected: {facts['budget']:,} of {facts['samples']:,} samples, from {facts['pool']:,} candidates{among};"
-        " the highest overall scores"
+        f"Selected: {facts['budget']:,} of {facts['samples']:,} samples{in_unit(facts)}, from {facts['pool']:,}"
+        f" candidates{among}; the highest overall scores"
     )
     scored = (f">{name}" for name in (*signals, OVERALL))
     table = table_of(">#", "last of the history -> target", *scored, "kept because", title=title)

@@ -11,6 +11,7 @@ import polars as pl
 from dealrec.columns import GENERATED
 from dealrec.config import Config
 from dealrec.config.arms import RANDOM, arms, fine_tunings
+from dealrec.config.selection import Budget
 from dealrec.engine.manifest import Manifest, read_manifest
 from dealrec.engine.run_directory import read_table
 from dealrec.stages.evaluate import VALID
@@ -19,12 +20,16 @@ from dealrec.stages.pipeline import results
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: of which arm, method and replicate, of how many samples and label tokens, and where it lies."""
+    """One training: of which arm, method and replicate, of how many samples and label tokens, and where it lies.
+
+    budget: that of the arm, as the settings have it, whatever it comes to in samples.
+    """
 
     arm: str
     method: str
     replicate: int
     training: int
+    budget: Budget
     size: int
     label_tokens: int
     folder: Path
@@ -44,13 +49,14 @@ class Cell:
 
 def cells_of(config: Config, run_dir: Path, labels: Mapping[str, str]) -> Iterator[Cell]:
     """Of one replicate; an arm whose method failed has none."""
+    budgets = arms(config)
     for tuning in fine_tunings(config):
         path = run_dir / "finetune" / tuning.name / "training.json"
         if not path.exists():
             continue
         facts = json.loads(path.read_text())
         folder, name = run_dir / "evaluate" / tuning.name, tuning.arm
-        sizes = facts["samples"], facts["label_tokens"]
+        sizes = budgets[name].budget, facts["samples"], facts["label_tokens"]
         yield Cell(name, labels[name], config.replicate, tuning.training, *sizes, folder)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dealrec.columns import USER
 from dealrec.comparing.cells import Cell
+from dealrec.config.selection import Budget
 
 Values = NDArray[np.float64]
 
@@ -20,6 +21,11 @@ class Arm:
     name: str
     method: str
     cells: tuple[Cell, ...]
+
+    @property
+    def budget(self) -> Budget:
+        """Of each of the cells."""
+        return self.cells[0].budget
 
     @property
     def size(self) -> int:

@@ -110,7 +110,8 @@ def results_of(
     """
     arms = arms_of(cells)
     curve, by_tokens = random_curve(arms, size=_samples), random_curve(arms, size=_label_tokens)
-    pairs = [(arm, random) for arm in arms if arm.method != RANDOM for random in curve if random.size == arm.size]
+    randoms = {arm.budget: arm for arm in reversed(arms) if arm.method == RANDOM}
+    pairs = [(arm, randoms[arm.budget]) for arm in arms if arm.method != RANDOM and arm.budget in randoms]
     measured = {name: Measured(cells, name) for name in measures}
     differences = {name: _differences(pairs, of, name, statistics) for name, of in measured.items()}
     losses = measured[LOSS]

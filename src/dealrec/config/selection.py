@@ -101,7 +101,7 @@ class ArmConfig(Section):
     """A selection to compare with."""
 
     method: str = Field(description="A method's name, or the path of a Python file with one of yours.")
-    budget: Budget | None = Field(None, description="Samples: a count, or a share. null: select.budget.")
+    budget: Budget | None = Field(None, description="A count of select.budget_unit, or a share. null: select.budget.")
     options: Options = Field({}, description="Options of the method.")
     learning_rate: float | None = Field(
         None, gt=0, description="Peak step size of its fine-tuning. null: finetune.learning_rate."
@@ -130,6 +130,12 @@ class SelectConfig(Section):
         description="A method's name (dealrec methods shows them), or the path of a Python file with one of yours.",
     )
     budget: Budget = Field(0.02, description="Samples to select: a count, or a share of all training samples.")
+    budget_unit: Literal["samples", "rows", "tokens"] = Field(
+        "samples",
+        description="What budgets count, of this and of all arms. rows: training rows of your own, of which a sample"
+        " may have several (data.format: rows). tokens: all that the recommender reads of a sample, the history too."
+        " As many samples are selected as keep within it.",
+    )
     options: Options = Field({}, description="Options of the method; dealrec's have settings of their own below.")
     learning_rate: float | None = Field(
         None,

@@ -100,7 +100,8 @@ def _measured(
     if stage.name not in SCALES:
         return replace(estimate, notes=("not estimated: a matter of seconds",))
     progress.say(f"measuring a piece of {stage.name} ...")
-    work = work_of(stage, piece.config, piece.outcomes["data"], finished=finished)
+    data = piece.outcomes["data"]
+    work = work_of(stage, piece.config, data, finished=finished, mean_size=piece.mean_size())
     with progress.bar(stage.name):
         cost = scaled(partial(piece.run, stage), work)
     at_most = None if work.most is None else cost.wall_seconds * work.most

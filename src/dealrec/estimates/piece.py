@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dealrec.columns import HISTORY, ITEM, ITEM_INDEX, SAMPLE, TARGET, TITLE
+from dealrec.columns import HISTORY, ITEM, ITEM_INDEX, LENGTH, ROWS, SAMPLE, TARGET, TITLE
 from dealrec.config import Config
 from dealrec.config.files import with_setting
 from dealrec.engine.measure import Cost, Meter
@@ -57,6 +57,14 @@ class Piece:
         self.warnings += warnings if isinstance(warnings, list) else []
         self.outcomes[stage.name] = (run_dir / stage.name).absolute()
 
+    def mean_size(self) -> float:
+        """What a sample counts for in a budget, by those that there are; 1 before that is known."""
+        unit, length = self.config.select.budget_unit, self.outcomes.get("length")
+        samples = read_table(self.outcomes["data"] / "samples-train.parquet")
+        if unit == "tokens" and length is not None:
+            return _mean(read_table(length / "scores.parquet")[LENGTH])
+        return _mean(samples[ROWS].list.len()) if unit == "rows" and ROWS in samples.columns else 1.0
+
     def run(self, stage: Stage, sizes: Mapping[str, int]) -> Cost:
         """Run a stage at sizes by the names of axes, the data stage as a whole; later ones read its last outcome."""
         view, config = self.folder / stage.name, self.config
@@ -98,6 +106,10 @@ class Piece:
             candidates.write_parquet(path)
         for name in self.outcomes.keys() - {"data", view.name}:
             (view / name).symlink_to(self.outcomes[name])
+
+
+def _mean(sizes: pl.Series) -> float:
+    return float(np.mean(sizes.to_numpy()))
 
 
 def _small(config: Config, sizes: Mapping[str, int]) -> Config:

@@ -62,6 +62,7 @@ SCALES: Mapping[str, tuple[Axis, ...]] = {
     "title_embedding": (_TITLES,),
     "warmstart": _WARM_START,
     "signal_warmstart": _WARM_START,
+    "length": (_UNITS,),
     "loss": (_CANDIDATES,),
     "effort": (_CANDIDATES,),
     "loss_drop": _AIMED,
@@ -94,11 +95,16 @@ class Work:
     notes: tuple[str, ...] = ()
 
 
-def work_of(stage: Stage, config: Config, data: Path, *, finished: Collection[str] = ()) -> Work:
-    """data: the folder of the data. finished: the units or shards that an interrupted run of the stage has left."""
+def work_of(
+    stage: Stage, config: Config, data: Path, *, finished: Collection[str] = (), mean_size: float = 1.0
+) -> Work:
+    """data: the folder of the data. finished: the units or shards that an interrupted run of the stage has left.
+
+    mean_size: what a sample counts for in a budget.
+    """
     config = stage.view(config)
     settings = dict(leaves(recorded(config, stage.settings)))
-    amounts = _amounts(stage.name, config, settings, data, finished)
+    amounts = _amounts(stage.name, config, settings, data, finished, mean_size)
     axes = [
         replace(axis, name=name, whole=amounts[name], per=per, times=settings.get(per, 1))
         for axis in SCALES[stage.name]
@@ -120,13 +126,14 @@ def work_of(stage: Stage, config: Config, data: Path, *, finished: Collection[st
         other = OTHER_PASSES + (SPECTRUM_PASSES if settings["influence.solver.damping"] is None else 0)
         work.repeats, work.most = (other + usual) / (other + 1), (other + most) / (other + usual)
     if stage.name in OF_ARMS:
-        missing = [size for arm, size in _arms(stage.name, config, amounts[UNITS]).items() if arm not in finished]
+        whole = round(amounts[UNITS] * mean_size)
+        missing = [size for arm, size in _arms(stage.name, config, whole).items() if arm not in finished]
         work.figures["arms"], work.repeats = len(missing), sum(missing)
     return work
 
 
 def _amounts(
-    stage: str, config: Config, settings: Mapping[str, Any], data: Path, finished: Collection[str]
+    stage: str, config: Config, settings: Mapping[str, Any], data: Path, finished: Collection[str], mean_size: float
 ) -> dict[str, int]:
     """How much there is in the run of whatever an axis may be of, by its name."""
     train, valid, test = (read_table(data / f"samples-{part}.parquet") for part in ("train", "valid", "test"))
@@ -136,7 +143,7 @@ def _amounts(
         warm = len(read_table(data / "samples-warm.parquet"))
         amounts[SAMPLES] = min(warm, settings.get("warmstart.samples") or warm)
     elif stage in OF_ARMS:
-        amounts[SAMPLES] = budget_count(config.select.budget, len(train))
+        amounts[SAMPLES] = max(1, round(budget_count(config.select.budget, round(len(train) * mean_size)) / mean_size))
     else:
         shard = config.effort.shard_size if stage == "effort" else config.loss_drop.shard_size
         scored = shard * sum(name.endswith(".parquet") for name in finished)
@@ -157,7 +164,7 @@ def _leaf(name: str) -> str:
 def _arms(stage: str, config: Config, n: int) -> dict[str, float]:
     """What a stage does the same for, by name, each with how many times what a small run does.
 
-    A training takes as long as its samples; a small evaluation is of two arms.
+    A training takes as long as its samples; a small evaluation is of two arms. n: of all samples, as budgets count.
     """
     budget = budget_count(config.select.budget, n)
     sizes = {name: budget_count(arm.budget, n) / budget for name, arm in arms(config).items()}

@@ -185,6 +185,7 @@ def _provenance(run: Run[Config], samples: pl.DataFrame, *, stack: str, arm: str
             "summary": METHODS[name].summary if name in METHODS else "A method of the user's own.",
             "options": selection.options,
             "budget": selection.budget,
+            "budget_unit": run.config.select.budget_unit,
             "seed": run.config.seed,
         },
         "recommender": run.config.recommender,

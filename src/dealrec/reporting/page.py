@@ -9,7 +9,7 @@ from dealrec.engine.hashes import file_hash
 from dealrec.engine.manifest import stored_manifest, write_manifest
 from dealrec.engine.run_directory import Run, write_text
 from dealrec.engine.runner import opened
-from dealrec.formats import percent
+from dealrec.formats import in_unit, percent
 from dealrec.reporting import costs, coverage, failures, notes, results, scores
 from dealrec.reporting.notes import Note
 from dealrec.reporting.provenance import provenance
@@ -92,6 +92,6 @@ def headline(run: Run[Config], samples: int) -> str:
         final = "Final selection, of all interactions: s" if run.config.data.final else "S"
         return (
             f"{final}elected {facts['budget']:,} of {facts['samples']:,} training samples"
-            f" ({percent(facts['budget'] / facts['samples'])}), from {facts['pool']:,} candidates."
+            f" ({percent(facts['budget'] / facts['samples'])}){in_unit(facts)}, from {facts['pool']:,} candidates."
         )
     return f"Nothing is selected yet of {samples:,} training samples."

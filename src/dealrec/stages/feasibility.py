@@ -9,6 +9,7 @@ from dealrec.columns import (
     LOSS_DROP,
     OF_SURROGATE,
     OF_TEXT,
+    ROWS,
     SURROGATE_LOSS_DROP,
     TARGET,
 )
@@ -45,7 +46,8 @@ def check_data(config: Config, run_dir: Path) -> None:
 
     _check_warm_start(config, run_dir)
     _check_trackers(config)
-    n = len(read_table(run_dir / "data" / "samples-train.parquet"))
+    train = read_table(run_dir / "data" / "samples-train.parquet")
+    n = len(train)
     if n == 0:
         if config.data.format == "rows":
             raise ConfigError(
@@ -84,11 +86,14 @@ def check_data(config: Config, run_dir: Path) -> None:
     if not set(OF_TEXT).isdisjoint(signals_of(config)):
         text_encoder.check(*text_encoder.encoder(config))
     setting, later = config.select.budget, " of the time after data.warm_share" if config.data.warm_share else ""
-    if isinstance(setting, int) and setting > n:
+    unit, most = config.select.budget_unit, n
+    if unit == "rows" and ROWS in train.columns:
+        most = int(train[ROWS].list.len().sum())
+    if isinstance(setting, int) and setting > most and unit != "tokens":  # which are not counted yet
+        what = "training samples" if unit == "samples" else f"rows of the {n:,} training samples"
         raise ConfigError(
-            f"select.budget is {setting:,}, above the {n:,} training samples{later}", f"Set it to at most {n}."
+            f"select.budget is {setting:,}, above the {most:,} {what}{later}", f"Set it to at most {most}."
         )
-    budget = budget_count(config.select.budget, n)
     if method(config.select.method).of_validation:
         raise ConfigError(
             f"select.method {config.select.method!r} selects no training samples, so there is nothing to export",
@@ -98,6 +103,9 @@ def check_data(config: Config, run_dir: Path) -> None:
         return
     share = config.select.hard_prune if config.select.method == "dealrec" else 0.0
     pool = count_without_hardest(budget_count(config.pool.size, n), share=share)
+    if unit != "samples":
+        return
+    budget = budget_count(config.select.budget, n)
     if budget > pool:
         raise ConfigError(
             f"select.budget means {budget:,} samples, above the {pool:,} candidates of pool.size",

@@ -18,6 +18,7 @@ from dealrec.stages import (
     fidelity,
     finetune,
     influence,
+    length,
     loss,
     loss_drop,
     pool,
@@ -49,7 +50,7 @@ FIDELITY_STAGES: tuple[Stage, ...] = (
 
 _READING_ROWS = (
     *(warmstart.STAGE.name, f"signal_{warmstart.STAGE.name}", loss.STAGE.name, effort.STAGE.name, loss_drop.STAGE.name),
-    *(alignment.STAGE.name, export.STAGE.name, finetune.STAGE.name, evaluate.STAGE.name),
+    *(length.STAGE.name, alignment.STAGE.name, export.STAGE.name, finetune.STAGE.name, evaluate.STAGE.name),
 )
 
 
@@ -70,6 +71,7 @@ def results(config: Config, *, beside: Collection[str] = ()) -> tuple[Stage, ...
         text_embedding.STAGE,
         target_cluster.STAGE,
         warmstart.STAGE,
+        length.STAGE,
         pool.stage(config),
         *_recommender_signals(config),
     )

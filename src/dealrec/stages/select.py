@@ -1,5 +1,6 @@
 """Selection: the samples of each arm."""
 
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from dealrec.errors import ConfigError, DealrecError
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.methods import method, method_files, reads_pool, require_times, signals_of
 from dealrec.stages.signals import DATA_FILES, data_signals, files_of, signal_table, valid_table
+from dealrec.stages.sizes import LENGTHS, Sizes
 
 if TYPE_CHECKING:
     from dealrec.selection.methods import Method
@@ -58,6 +60,8 @@ def run(context: Context) -> None:
         context.facts["strata_in_use"] = len(strata.filter(pl.col(CANDIDATES) > 0))
     context.facts |= {
         "budget": len(selections[SELECTED]),
+        "budget_unit": selector.sizes.unit,
+        "size": selector.sizes.total(selections[SELECTED]),
         "pool": len(candidates),
         "samples": len(selector.samples),
         "method": context.config.select.method,
@@ -81,6 +85,7 @@ class Selector:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.samples, self.valid = data_signals(context)
+        self.sizes = Sizes(context)
 
     def select(self, arm: Arm, *, bare: bool = False) -> pl.DataFrame:
         """sample_id, rank, the signals, overall, and stratum or reason; bare: sample_id alone."""
@@ -88,13 +93,15 @@ class Selector:
 
         by = method(arm.method)
         table = self._table(by, arm)
-        budget = arm.budget if isinstance(arm.budget, int) else budget_count(arm.budget, len(self.samples))
-        if budget > len(table) and arm.method != RANDOM:  # of which all samples will do
+        whole = self.sizes.total(self.samples)
+        budget = arm.budget if isinstance(arm.budget, int) else budget_count(arm.budget, whole)
+        if budget > (there := self.sizes.total(table)) and arm.method != RANDOM:  # of which all samples will do
             raise ConfigError(
-                f"{by.name}: the budget means {budget:,} samples, above its {len(table):,} candidates",
+                f"{by.name}: the budget means {budget:,} {self.sizes.unit}, above the {there:,} of its"
+                f" {len(table):,} candidates",
                 "Raise pool.size or lower the budget.",
             )
-        rows = self._chosen(by, table, arm, budget)
+        rows = self.sizes.within(budget, table, partial(self._chosen, by, table, arm))
         if bare:
             return rows.select(SAMPLE)
         if arm.method == "dealrec":
@@ -181,4 +188,6 @@ def stage(config: Config) -> Stage:
     """It reads what the methods of all arms do."""
     signals = signals_of(config)
     pool = ("pool/pool.parquet",) if reads_pool(signals) else ()
-    return Stage("select", 5, run, (*DATA_FILES, *pool, *files_of(signals)), (*SEEDS, "select"), method_files)
+    lengths = (LENGTHS,) if config.select.budget_unit == "tokens" else ()
+    inputs = (*DATA_FILES, *pool, *lengths, *files_of(signals))
+    return Stage("select", 5, run, inputs, (*SEEDS, "select"), method_files)

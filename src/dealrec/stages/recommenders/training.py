@@ -146,7 +146,7 @@ def train_on(
         return
     trained = _probe(recommender, encoded)
     save(recommender, out)
-    facts = {"samples": len(encoded), "epochs": settings.epochs, "training_loss": training.loss}
+    facts = {"samples": len(samples), "rows": len(encoded), "epochs": settings.epochs, "training_loss": training.loss}
     facts["label_tokens"] = sum(label != IGNORED for sample in encoded for label in sample.labels)
     progress = {"steps": training.steps, "best_step": training.best_step, "validation": training.validation}
     (out / "training.json").write_text(json.dumps(facts | progress, indent=2) + "\n")
