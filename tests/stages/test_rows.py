@@ -323,6 +323,19 @@ class TestEncoding:
         messages[1]["learnt"] = True
         assert self.learnt(tokenizer, messages=messages) == "b<|end|>d<|end|>"
 
+    def test_a_row_in_which_nothing_can_be_learnt_is_refused(self, tokenizer: Any) -> None:
+        silent = TEMPLATE.replace("<{{ message['role'] }}>{{ message['content'] }}<|end|>", "", 1)
+        turns = [{"role": role, "content": "a", "learnt": role == "assistant"} for role in ("user", "assistant")]
+        tokenizer.chat_template = silent
+        for row in (
+            self.row(messages=turns),
+            self.row(prompt="", completion=""),
+            self.row(input_ids=[3, 4], labels=[3, IGNORED]),
+        ):
+            with pytest.raises(DataError, match="Row 'r' has no token to learn after its first"):
+                encode_row(tokenizer, row, limit=None, longer="cut")
+        assert self.learnt(tokenizer, prompt="", completion="a") == "a<|end|>"
+
     def test_a_template_that_rewrites_earlier_turns_is_refused(self, tokenizer: Any) -> None:
         tokenizer.chat_template = TEMPLATE.replace("message['content']", "message['content'] if loop.last else ''")
         messages = [{"role": role, "content": "a", "learnt": role == "assistant"} for role in ("user", "assistant") * 2]
@@ -430,6 +443,17 @@ def test_rows_beyond_learnt_positions_are_refused_before_anything_is_computed(
     ]
 
 
+def test_longer_rows_are_refused_before_anything_is_computed(tiny_llm: Path, tmp_path: Path) -> None:
+    rows = [{"id": f"r{number}", "prompt": "p" * number, "completion": "c"} for number in range(40)]
+    write_lines(tmp_path / "train.jsonl", rows)
+    content = settings(tiny_llm) | {"data": {"format": "rows", "rows": "train.jsonl", "columns": {"row": "id"}}}
+    content["llm"] = {"model": str(tiny_llm), "rows": {"max_tokens": 40, "longer": "refuse"}}
+    with pytest.raises(DataError, match="Row 'r39' has 41 tokens, above the 40"):
+        check(parse(content, base=tmp_path), warn=lambda _: None)
+    content["llm"]["rows"]["max_tokens"] = 41
+    check(parse(content, base=tmp_path), warn=lambda _: None)
+
+
 def test_conversations_go_through_the_template_of_the_llm(tiny_llm: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -488,6 +512,14 @@ def test_what_would_stop_a_run_over_rows_is_told_by_validate(
     status, _, err = cli("validate", tmp_path / "c.yaml")
     assert (status, len(err.splitlines())) == (2, 1)
     assert re.search(says, err)
+
+
+def test_an_arm_that_needs_times_is_told_by_validate(tiny_llm: Path, tmp_path: Path) -> None:
+    columns = {"columns": COLUMNS | {"timestamp": None}}
+    config = load(write(tmp_path, tiny_llm, data=columns, select={"arms": {"newest": {"method": "most-recent"}}}))
+    warnings = list[str]()
+    check(config, warn=warnings.append)
+    assert any("arm newest will be left out: most-recent needs times" in warning for warning in warnings)
 
 
 def test_a_comparison_needs_test_rows(tiny_llm: Path, tmp_path: Path, cli: Cli) -> None:

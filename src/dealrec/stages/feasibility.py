@@ -32,6 +32,11 @@ def check_feasible(config: Config, run_dir: Path) -> list[str]:
     if config.scorer() is not config and reads_pool(signals_of(config)):
         warnings += kinds.kind(config.scorer()).check(config.scorer(), run_dir)
     check_processes(config)
+    for name, arm in config.select.arms.items():
+        try:
+            require_times(config, method(arm.method))
+        except ConfigError as error:
+            warnings.append(f"arm {name} will be left out: {error}")
     if config.data.format == "rows" and not kinds.kind(config.scorer()).TEXT:
         warnings.append(
             f"recommender {config.scorer().recommender!r} reads the ids of items: its signals are of the interactions,"

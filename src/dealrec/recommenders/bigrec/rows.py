@@ -20,9 +20,14 @@ def encode_row(tokenizer: Any, row: Mapping[str, Any], *, limit: int | None, lon
     after it; labels are on the completion and the end. Messages go through the chat template of the tokenizer; labels
     are on what it writes for the turns that are learnt. input_ids and labels stay as they are. longer: cut takes the
     end away, as trainers do, or of a row that would lose every label all but what leads to the last; refuse is
-    DataError.
+    DataError, and so is a row in which nothing can be learnt: the first token follows from no other.
     """
     encoded = _encoded(tokenizer, row)
+    if all(label == IGNORED for label in encoded.labels[1:]):
+        raise DataError(
+            f"Row {row[ROW_ID]!r} has no token to learn after its first",
+            "Take it out, or see what the chat template writes for its turns.",
+        )
     length = len(encoded.input_ids)
     if limit is None or length <= limit:
         return EncodedRow(encoded)

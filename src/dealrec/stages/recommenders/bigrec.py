@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dealrec.sequences import Sample
 
 WARM = "model"
+ROWS_AT_ONCE = 10_000  # training rows of the user's own, of which texts are held
 TRAININGS: tuple[str, ...] = ("finetune", "warmstart")
 TEXT = True
 
@@ -123,6 +124,7 @@ def _check_rows(config: Config, run_dir: Path, tokenizer: Any, folder: Path) -> 
     """The same for training rows of the user's own: the LLM can read what they are."""
     from dealrec.recommenders.bigrec import checks
     from dealrec.recommenders.bigrec.model import attach_empty_adapter, attach_lora, load_model
+    from dealrec.recommenders.bigrec.rows import encode_row, positions
 
     llm = config.llm
     texts = pl.scan_parquet(run_dir / ROWS_FILE, glob=False)
@@ -146,6 +148,11 @@ def _check_rows(config: Config, run_dir: Path, tokenizer: Any, folder: Path) -> 
     most = llm.rows.max_tokens or 0
     sizes = f"llm.rows.max_tokens {most:,} is"
     warnings = checks.check_length(model, most, sizes, remedy="Lower it, or set it to null")
+    if llm.rows.longer == "refuse":  # before what would be computed in vain
+        limit = llm.rows.max_tokens or positions(model)
+        for start in range(0, texts.select(pl.len()).collect().item(), ROWS_AT_ONCE):
+            for text in texts.slice(start, ROWS_AT_ONCE).collect().iter_rows(named=True):
+                encode_row(tokenizer, text, limit=limit, longer="refuse")
     if llm.adapter is not None:
         attach_empty_adapter(model, llm.adapter)
         warnings += checks.compare_base(adapter_base(llm.adapter), name=llm.model)
