@@ -31,6 +31,8 @@ from dealrec.stages import data
 from dealrec.stages.context import Context
 from dealrec.stages.pipeline import states_with_check
 
+pytestmark = pytest.mark.slow  # hundreds of inputs each
+
 MANY = int(os.environ.get("DEALREC_FUZZ", "0"))
 ENOUGH = settings(
     max_examples=max(1, MANY) * 15,

@@ -12,7 +12,7 @@ import pytest
 import dealrec
 from tests.conftest import made_interactions, made_items
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of the made-up data; test_api reads them
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]  # runs; test_api reads the warnings
 HEADLINE = "Selected 6 of 40 training samples (15%), from 12 candidates."
 
 
@@ -43,7 +43,6 @@ class Page(HTMLParser):
             self.cells[-1] += data
 
 
-@pytest.mark.slow
 def test_a_selection_is_shown_with_its_titles_and_nothing_of_them_is_markup(
     sections: dict[str, Any], tmp_path: Path
 ) -> None:

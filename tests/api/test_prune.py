@@ -15,6 +15,8 @@ from dealrec.engine import runner
 from dealrec.errors import ConfigError, DataError, RunDirectoryError
 from tests.conftest import made_interactions, made_items
 
+pytestmark = pytest.mark.slow  # runs
+
 
 def pruned(sections: dict[str, Any], **options: Any) -> dealrec.Pruned:
     """`prune` on the made-up tables; the leak of leave-last-out is warned about."""
@@ -35,7 +37,6 @@ def test_tables_in_selection_out(sections: dict[str, Any], tmp_path: Path) -> No
     assert not (tmp_path / "run" / "finetune").exists()
 
 
-@pytest.mark.slow
 def test_files_and_tables_give_the_same_and_a_second_call_resumes(sections: dict[str, Any], tmp_path: Path) -> None:
     found = pruned(sections, run_dir=tmp_path / "tables")
     made_interactions().write_csv(tmp_path / "i.csv")

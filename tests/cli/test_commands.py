@@ -188,6 +188,7 @@ def test_a_model_directory_without_weights_is_refused_before_anything_is_compute
     assert not (tmp_path / "run" / "surrogate").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ab[c]", "ab?", "ab*", "**"])
 def test_run_directories_and_the_place_of_temporary_files_mean_themselves(
     cli: Cli, write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

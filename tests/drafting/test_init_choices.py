@@ -19,6 +19,8 @@ from dealrec.drafting.names import name_score
 from tests.conftest import Cli
 from tests.drafting.test_init import ITEM_ROWS, ITEMS, START, USER_ROWS, Row, log, refused, save, title, unix
 
+pytestmark = pytest.mark.slow  # terminals and whole drafts
+
 TIMED = [{"user": x["u"], "item": x["i"], "time": unix(x["at"])} for x in log()]
 MANY_USERS = [{"user": u, "item": (u + k) % 40, "time": u * 1000 + k} for u in range(100) for k in range(6)]
 

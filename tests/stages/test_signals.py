@@ -36,6 +36,8 @@ from dealrec.stages.signals import data_signals
 from dealrec.stages.validation_draw import cross_fitted, require_validation
 from tests.conftest import Cli, made_interactions, write_small_config
 
+pytestmark = pytest.mark.slow  # runs
+
 SETTINGS: dict[str, Any] = {
     "select": {"method": "both-loss-drops", "budget": 6},
     "pool": {"size": 20, "method": "random"},
@@ -300,7 +302,6 @@ def test_the_report_and_the_terminal_show_the_signals_of_the_method(selected: Pa
     assert len((selected / "exported" / "train.jsonl").read_text().splitlines()) == 6
 
 
-@pytest.mark.slow
 def test_a_random_selection_goes_through_to_the_report_and_the_export(
     write_config: Callable[..., Path], cli: Cli, tmp_path: Path
 ) -> None:
@@ -377,7 +378,6 @@ def test_methods_are_listed(cli: Cli) -> None:
     assert "2510.00386" in out.replace("\n", "")
 
 
-@pytest.mark.slow
 def test_a_final_selection_takes_from_all_interactions_and_tunes_on_no_sample_that_it_scores(
     tmp_path: Path, tiny_llm: Path, cli: Cli
 ) -> None:

@@ -21,6 +21,8 @@ from dealrec.stages.pipeline import stages_until
 from dealrec.surrogate import LossName, per_sample_loss
 from tests.conftest import ITEMS
 
+pytestmark = pytest.mark.slow  # runs
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt2_surrogate.py"
 Write = Callable[..., Path]
 
@@ -79,7 +81,6 @@ def test_the_loss_of_the_settings_is_trained_and_scored(write_config: Write, tmp
     torch.testing.assert_close(again, scores, rtol=0, atol=0.01 * float(scores.abs().max()))
 
 
-@pytest.mark.slow
 def test_a_changed_kind_or_loss_is_not_answered_with_old_results(write_config: Write, tmp_path: Path) -> None:
     found = []
     for surrogate in ({"loss": "bce"}, {"loss": "softmax"}, {"kind": "gru4rec"}, {"kind": "bert4rec"}, {"kind": "mf"}):
@@ -97,7 +98,6 @@ def own(write_config: Write, tmp_path: Path) -> tuple[Path, Path]:
     return write_config(**sections), module
 
 
-@pytest.mark.slow
 def test_the_example_runs_to_influence_and_a_change_of_its_file_outdates_it(
     own: tuple[Path, Path], tmp_path: Path
 ) -> None:
