@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -213,9 +214,14 @@ def test_a_process_that_finds_no_memory_or_is_killed_is_told_in_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Job
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with pytest.raises(DealrecError, match="one of 2 processes found no memory, or was killed") as caught:
         on_devices(Context("finetune", Config(), Silent(), tmp_path, tmp_path, ()), job, tmp_path, processes=2)
     assert "smaller batches" in caught.value.remedy
+    assert list(temporary.iterdir()) == []
 
 
 def test_what_stops_one_of_the_processes_is_told(write_config: Callable[..., Path], tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def on_devices(context: Context, job: Job, out: Path, *, processes: int) -> None
         (Path(folder) / JOB).write_bytes(content)
         command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
         command += ["--num_machines", "1", "--main_process_port", "0", "--multi_gpu"]  # port 0: any that is free
+        command += ["--log_dir", folder]  # or a folder of its own would be left for good
         command += ["--module", "dealrec.engine.launching", folder, str(os.getpid()), _digest(content)]
         # With --cpu, accelerate would start a single process; several CPUs it is told so.
         on_cpus = {"ACCELERATE_USE_CPU": "true"} if kind == "cpu" else {}
