@@ -41,6 +41,7 @@ def command_line(arguments: list[str], errors: Path, file_size: int | None) -> N
 
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
     sys.argv = ["dealrec", *arguments]
     with Path(os.devnull).open("w") as nowhere, errors.open("w") as err, redirect_stdout(nowhere), redirect_stderr(err):
         main()
