@@ -196,6 +196,10 @@ def test_commands_that_read_refuse_what_is_damaged(cli: Cli, whole: tuple[Path, 
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     status, out, err = cli("status", run_dir)
     assert (status, "damaged" in out) == (0, True), err
+    status, _, err = cli("report", run_dir, "--out", tmp_path / "report.html")
+    assert status == 0
+    assert "The stage finetune rests on a stage that is damaged" in err
+    assert "other settings" not in err
     status, _, err = cli("export", run_dir, "--to", "trl", "--out", tmp_path / "out")
     assert status == 2
     assert f"{path} is damaged: its SHA-256 is not that of what was written. Make it again with" in one_line(err)

@@ -15,6 +15,7 @@ from dealrec.engine.stage import MACHINE, OUTSIDE, SettingsT, Stage
 from dealrec.errors import DealrecError, RunDirectoryError
 
 OTHER_VERSION = "was made by another version of dealrec"
+ON_DAMAGED = "rests on a stage that is damaged"
 OTHER_SETTINGS = "is of other settings or of an earlier selection"
 
 
@@ -93,10 +94,12 @@ def open_run(run_dir: Path, stages: Sequence[Stage[SettingsT]], config: Settings
     """
     current: dict[str, Manifest] = {}
     outdated: dict[str, str] = {}
+    damaged: set[str] = set()  # and what rests on it
     for stage in stages:
         refuse_other_format(run_dir / stage.name)
         manifest, damage = checked_manifest(run_dir / stage.name)
         if damage:
+            damaged.add(stage.name)
             outdated[stage.name] = f"is not as it was written: {damage_line(run_dir / stage.name, damage)}"
         elif manifest is None:
             continue
@@ -104,6 +107,9 @@ def open_run(run_dir: Path, stages: Sequence[Stage[SettingsT]], config: Settings
             outdated[stage.name] = OTHER_VERSION
         elif _same_settings(manifest, config) and _same_inputs(manifest, current):
             current[stage.name] = manifest
+        elif damaged & {name.partition("/")[0] for name in manifest.inputs}:
+            damaged.add(stage.name)
+            outdated[stage.name] = ON_DAMAGED
         else:
             outdated[stage.name] = OTHER_SETTINGS
     first = stages[0].name
