@@ -114,3 +114,33 @@ def test_the_signals_of_an_option_are_a_part_of_the_price(monkeypatch: pytest.Mo
     cost_seconds(config, tmp_path, "surrogate-loss-drop-spread-cluster-quota")
     assert set(read) - plain == {"title_embedding", "target_cluster"}
     assert "surrogate_loss_drop" in plain
+
+
+@pytest.mark.parametrize(
+    ("budget", "random", "together"),
+    [
+        ((0.3, 30), (0.1 * 3, 30), True),  # rounding
+        ((2500, 12), (2500, 17), True),  # tokens, of which the samples have more or fewer
+        ((1000, 30), (0.1, 30), True),  # a count and a share that come to the same
+        ((1, 1), (1.0, 300), False),
+        ((0.1, 30), (0.2, 60), False),
+    ],
+)
+def test_arms_stand_beside_random_of_their_budget(
+    budget: tuple[int | float, int], random: tuple[int | float, int], together: bool, tmp_path: Path
+) -> None:
+    cells = []
+    for arm, (of, size) in (("selected", budget), ("random-x1", random)):
+        path = tmp_path / arm
+        path.mkdir()
+        pl.DataFrame({"user_id": [1, 2], "loss": [2.0, 3.0]}).write_parquet(path / "per_user.parquet")
+        cells.append(Cell(arm, arm.partition("-")[0], 0, 0, of, size, 9, path))
+    outcome = results_of(
+        cells,
+        base=[pl.DataFrame({"user_id": [1, 2], "loss": [3.0, 4.0]})],
+        measures=["loss"],
+        costs={},
+        segments=pl.DataFrame(schema={"user_id": pl.Int64, "segment": pl.String}),
+        statistics=Statistics(0.95, 200, 0),
+    )
+    assert [arm.arm for arm in outcome.arms] == ["selected"] * together

@@ -1,13 +1,17 @@
 """What an interrupted run has left: taken where it is whole, dropped and named where it is not."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from dealrec.config import Config
+from dealrec.engine.leftovers import drop_damaged
 from dealrec.engine.runner import run
 from dealrec.engine.stage import Context, Silent, Stage
 
@@ -77,3 +81,23 @@ def test_nothing_is_made_again_where_all_is_whole(tmp_path: Path) -> None:
     assert not [line for line in go(tmp_path / "run", killed=False) if "damaged" in line]
     assert made == []
     assert not (tmp_path / "run" / "work" / "shards").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["items/0-9.safetensors", "trainer/checkpoint-5/model.safetensors", "trainer/checkpoint-5/optimizer.pt"]
+)
+@pytest.mark.parametrize("left", [0, 7, 100])
+def test_what_is_kept_one_by_one_is_dropped_one_by_one(tmp_path: Path, name: str, left: int) -> None:
+    """Blocks of titles, and the checkpoints of a training: those before go on being there."""
+    folder = tmp_path / "evaluate.part" / "shards" / "0123"
+    for place in ("items/0-9", "items/9-18", "trainer/checkpoint-4/model", "trainer/checkpoint-5/model"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        save_file({"a": torch.arange(30.0), "b": torch.ones(2)}, folder / f"{place}.safetensors", {"from": "a test"})
+    torch.save({"a": torch.arange(30.0)}, folder / "trainer" / "checkpoint-5" / "optimizer.pt")
+    assert list(drop_damaged(tmp_path / "evaluate.part")) == []
+    os.truncate(folder / name, left)
+    first, second, *_ = name.split("/")
+    assert list(drop_damaged(tmp_path / "evaluate.part")) == [folder / first / second]
+    assert sorted(path.name for path in folder.glob("*/*")) == sorted(
+        {"0-9.safetensors", "9-18.safetensors", "checkpoint-4", "checkpoint-5"} - {second}
+    )

@@ -34,7 +34,7 @@ def test_one_sample_more_would_exceed_the_budget(seed: int, spread: float) -> No
     for share in (0.01, 0.3, 0.99):
         asked.clear()
         budget = max(int(share * sizes.sum()), int(sizes[order[0]]))
-        chosen = made.within(budget, table, choose)
+        chosen = made.within(budget, table, choose, most=len(sizes))
         number = int((np.cumsum(sizes[order]) <= budget).sum())
         assert chosen[SAMPLE].to_list() == order[:number].tolist()
         assert len(asked) <= 22
@@ -43,18 +43,32 @@ def test_one_sample_more_would_exceed_the_budget(seed: int, spread: float) -> No
 def test_a_selection_that_is_no_longer_nested_keeps_within_the_budget_too() -> None:
     made, table = sizes_of([1, 100] * 50)
     rows = {number: pl.DataFrame({SAMPLE: range(number % 2, number % 2 + number)}) for number in range(1, 100)}
-    chosen = made.within(2000, table, rows.__getitem__)
+    chosen = made.within(2000, table, rows.__getitem__, most=99)
     assert made.total(chosen) <= 2000
     assert made.total(rows[len(chosen) + 1]) > 2000
 
 
 def test_a_budget_for_all_takes_all() -> None:
     made, table = sizes_of([3, 4])
-    assert len(made.within(7, table, table.head)) == 2
-    assert made.within(6, table, table.head)[SAMPLE].to_list() == [0]
+    assert len(made.within(7, table, table.head, most=2)) == 2
+    assert made.within(6, table, table.head, most=2)[SAMPLE].to_list() == [0]
 
 
 def test_a_budget_below_any_sample_is_refused() -> None:
     made, table = sizes_of([3, 4])
     with pytest.raises(ConfigError, match="2 tokens, and a single sample has more"):
-        made.within(2, table, table.head)
+        made.within(2, table, table.head, most=2)
+
+
+def test_no_more_are_asked_for_than_a_method_can_choose() -> None:
+    """Such as dealrec, which has dropped the hardest."""
+    made, table = sizes_of([1] * 50 + [3] * 50)
+    asked: list[int] = []
+
+    def choose(number: int) -> pl.DataFrame:
+        asked.append(number)
+        return table[50 : 50 + number]
+
+    assert len(made.within(110, table, choose, most=50)) == 36
+    assert len(made.within(150, table, choose, most=50)) == 50
+    assert max(asked) == 50

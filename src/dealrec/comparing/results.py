@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isclose
 
 import numpy as np
 import polars as pl
@@ -110,8 +111,7 @@ def results_of(
     """
     arms = arms_of(cells)
     curve, by_tokens = random_curve(arms, size=_samples), random_curve(arms, size=_label_tokens)
-    randoms = {arm.budget: arm for arm in reversed(arms) if arm.method == RANDOM}
-    pairs = [(arm, randoms[arm.budget]) for arm in arms if arm.method != RANDOM and arm.budget in randoms]
+    pairs = [(arm, random) for arm in arms if arm.method != RANDOM for random in _beside(arm, arms)]
     measured = {name: Measured(cells, name) for name in measures}
     differences = {name: _differences(pairs, of, name, statistics) for name, of in measured.items()}
     losses = measured[LOSS]
@@ -148,6 +148,13 @@ def results_of(
         len(losses.replicates(curve[0].name)),
         {name: int(mask.sum()) for name, mask in masks.items()},
     )
+
+
+def _beside(arm: Arm, arms: Sequence[Arm]) -> list[Arm]:
+    """Random's arm of the same budget, or else of as many samples; none: there is none."""
+    randoms = [other for other in arms if other.method == RANDOM]
+    same = [other for other in randoms if type(other.budget) is type(arm.budget) and isclose(other.budget, arm.budget)]
+    return (same or [other for other in randoms if other.size == arm.size])[:1]
 
 
 def random_curve(arms: Sequence[Arm], *, size: Callable[[Arm], int]) -> list[Arm]:

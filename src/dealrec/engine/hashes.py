@@ -15,21 +15,23 @@ LARGE = 2**20  # bytes; what is smaller is read again by every process
 SETTLED = 2 * 10**9  # nanoseconds; a file younger than the clock of a file system is fine may change unseen
 MOST = 10_000  # files that are remembered
 _known: dict[str, str] = {}  # to this process
+clock = time.time_ns
 
 
-def file_hash(path: Path) -> str:
+def file_hash(path: Path, *, kept: bool = True) -> str:
     """SHA-256 of a file. Raises DataError if it cannot be read.
 
-    A file of the same device, inode, size and time of change is not read a second time; a rename or a hard link so
-    costs nothing. One that changed less than two seconds ago, or in the future, is always read.
+    A file of the same device, inode, size, and times of its content and of its entry is not read a second time, unless
+    what is kept is not wanted. One that changed less than two seconds ago, or in the future, is always read.
     """
     try:
         stat = path.stat()
-        key = f"{stat.st_dev}-{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}"
-        large, settled = stat.st_size >= LARGE, time.time_ns() - stat.st_mtime_ns > SETTLED
-        if settled and key not in _known and large:
+        key = f"{stat.st_dev}-{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}"
+        settled = clock() - max(stat.st_mtime_ns, stat.st_ctime_ns) > SETTLED
+        large = stat.st_size >= LARGE
+        if kept and settled and key not in _known and large:
             _known.update(_kept())
-        if settled and key in _known:
+        if kept and settled and key in _known:
             return _known[key]
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

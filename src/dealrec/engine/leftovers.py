@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,17 +51,25 @@ class _UnitQuery(Context):
 def drop_damaged(part: Path) -> Iterator[Path]:
     """Delete what is not as an interrupted run has finished it, as after a loss of power; yields what that was.
 
-    Folders are known by the SHA-256 of their files, single tables by their ends, and JSON by being that.
+    Folders that were finished as a whole are known by the SHA-256 of their files; of what is kept one by one, such as
+    checkpoints, files that are cut.
     """
     for kept in [*part.glob(f"{SHARDS}/*/*"), *part.glob(f"{UNITS}/*")]:
-        if kept.is_dir():
-            hashes = kept.with_name(f"{kept.name}{HASHES}")
-            if hashes.exists() and not _as_finished(kept, hashes):
-                yield kept
-                shutil.rmtree(kept)
-        elif not _is_whole(kept):
-            yield kept
-            kept.unlink()
+        hashes = kept.with_name(f"{kept.name}{HASHES}")
+        if kept.suffix == ".tmp":
+            continue
+        if kept.is_dir() and not hashes.exists():
+            damaged = [each for each in kept.iterdir() if not all(map(_is_whole, _files(each)))]
+        else:
+            whole = _as_finished(kept, hashes) if kept.is_dir() else _is_whole(kept)
+            damaged = [] if whole else [kept]
+        for each in damaged:
+            yield each
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+
+
+def _files(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
 
 
 def _as_finished(folder: Path, hashes: Path) -> bool:
@@ -71,10 +80,21 @@ def _as_finished(folder: Path, hashes: Path) -> bool:
 
 
 def _is_whole(path: Path) -> bool:
-    if path.suffix == ".parquet":
-        with path.open("rb") as file:
-            begin, end = file.read(4), os.pread(file.fileno(), 4, max(4, path.stat().st_size - 4))
-        return begin == end == b"PAR1"
+    """By its ends or what it says of its size; other files cannot be told."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        begin = file.read(8)
+        if path.suffix == ".parquet":
+            return begin[:4] == b"PAR1" == os.pread(file.fileno(), 4, max(4, size - 4))
+        if path.suffix == ".safetensors":
+            try:
+                header = json.loads(file.read(int.from_bytes(begin, "little")))
+                ends = [each["data_offsets"][1] for name, each in header.items() if name != "__metadata__"]
+                return size == file.tell() + max(ends, default=0)
+            except (ValueError, TypeError, KeyError, AttributeError, MemoryError, OverflowError):
+                return False
+    if path.suffix == ".pt":
+        return zipfile.is_zipfile(path)
     if path.suffix == ".json":
         try:
             json.loads(path.read_bytes())

@@ -66,11 +66,13 @@ def read_manifest(folder: Path) -> Manifest | None:
 def checked_manifest(folder: Path) -> tuple[Manifest | None, dict[str, str]]:
     """`read_manifest`, and the files of the stage that are not as they were written, each with what is wrong."""
     manifest = stored_manifest(folder)
-    if manifest is not None:
+    while manifest is not None:
         damage = _damage(folder, manifest)
-    else:
-        damage = {MANIFEST: "it cannot be read"} if _is_cut(folder) else {}
-    return (None if damage else manifest), damage
+        now = stored_manifest(folder) if damage else manifest
+        if now == manifest:
+            return (None if damage else manifest), damage
+        manifest = now  # a run has put another outcome there in the meantime
+    return None, {MANIFEST: "it cannot be read"} if _is_cut(folder) else {}
 
 
 def damage_line(folder: Path, damage: Mapping[str, str]) -> str:
@@ -131,7 +133,7 @@ def _damage(folder: Path, manifest: Manifest) -> dict[str, str]:
             found = (folder / name).stat().st_size
             if found != size:
                 damage[name] = f"it has {found:,} bytes, not {size:,}"
-            elif file_hash(folder / name) != manifest.outputs.get(name):
+            elif all(file_hash(folder / name, kept=kept) != manifest.outputs.get(name) for kept in (True, False)):
                 damage[name] = "its SHA-256 is not that of what was written"
         except FileNotFoundError:
             damage[name] = "it is gone"

@@ -42,8 +42,8 @@ def in_processes(name: str, calls: Sequence[Callable[[], None]], *, workers: int
         min(workers, len(calls)), get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)
     )
     with pool:
-        futures = [pool.submit(call) for call in calls]
         try:
+            futures = [pool.submit(call) for call in calls]
             for future in as_completed(futures):
                 future.result()
                 advance()

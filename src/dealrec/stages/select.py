@@ -89,7 +89,7 @@ class Selector:
 
     def select(self, arm: Arm, *, bare: bool = False) -> pl.DataFrame:
         """sample_id, rank, the signals, overall, and stratum or reason; bare: sample_id alone."""
-        from dealrec.selection import budget_count
+        from dealrec.selection.coverage import budget_count, count_without_hardest
 
         by = method(arm.method)
         table = self._table(by, arm)
@@ -101,7 +101,9 @@ class Selector:
                 f" {len(table):,} candidates",
                 "Raise pool.size or lower the budget.",
             )
-        rows = self.sizes.within(budget, table, partial(self._chosen, by, table, arm))
+        share = float({**by.options, **arm.options}.get("hard_prune", 0.0)) if arm.method == "dealrec" else 0.0
+        most = count_without_hardest(len(table), share=share)
+        rows = self.sizes.within(budget, table, partial(self._chosen, by, table, arm), most=most)
         if bare:
             return rows.select(SAMPLE)
         if arm.method == "dealrec":

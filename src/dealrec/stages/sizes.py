@@ -34,15 +34,18 @@ class Sizes:
             len(samples) if self._sizes is None else int(self._sizes.join(samples, on=SAMPLE, how="semi")[SIZE].sum())
         )
 
-    def within(self, budget: int, table: pl.DataFrame, choose: Callable[[int], pl.DataFrame]) -> pl.DataFrame:
-        """The selection of as many of the table's samples as keep within the budget: one more would not.
+    def within(
+        self, budget: int, table: pl.DataFrame, choose: Callable[[int], pl.DataFrame], *, most: int
+    ) -> pl.DataFrame:
+        """The selection of as many samples as keep within the budget: one more would not.
 
-        choose: of a number of samples. A method is asked a few times: the number is guessed by the mean size of what it
-        has chosen, and halved in the end. Raises ConfigError where not even one keeps within it.
+        choose: of a number of the table's samples, at most `most`. A method is asked a few times: the number is guessed
+        by the mean size of what it has chosen, and halved in the end. Raises ConfigError where not even one keeps
+        within it.
         """
-        if self._sizes is None or budget >= self.total(table):
-            return choose(min(budget, len(table)) if self._sizes is None else len(table))
-        fits, exceeds, chosen = 0, len(table), None
+        if self._sizes is None:
+            return choose(min(budget, len(table)))
+        fits, exceeds, chosen = 0, most + 1, None
         guess = len(table) * budget / self.total(table)
         for tries in count():
             if exceeds - fits <= 1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from dealrec.columns import INPUT_IDS, ITEM, MESSAGES, TRAIN_COUNT
+from dealrec.columns import INPUT_IDS, ITEM, MESSAGES, ROW, TRAIN_COUNT
 from dealrec.config import Config
 from dealrec.config.arms import warm_seed
 from dealrec.data.catalogue import Catalogue, pairs
@@ -29,7 +29,7 @@ from dealrec.recommenders.files import (
 )
 from dealrec.stages.context import Context
 from dealrec.stages.recommenders.training import by_row, row_texts, train_on, warm_folder
-from dealrec.stages.samples import ROWS_FILE, rows_file
+from dealrec.stages.samples import OTHER_ROWS_FILE, ROWS_FILE, rows_file
 
 if TYPE_CHECKING:
     from dealrec.recommenders.bigrec import BIGRec, Prompter
@@ -150,8 +150,9 @@ def _check_rows(config: Config, run_dir: Path, tokenizer: Any, folder: Path) -> 
     warnings = checks.check_length(model, most, sizes, remedy="Lower it, or set it to null")
     if llm.rows.longer == "refuse":  # before what would be computed in vain
         limit = llm.rows.max_tokens or positions(model)
-        for start in range(0, texts.select(pl.len()).collect().item(), ROWS_AT_ONCE):
-            for text in texts.slice(start, ROWS_AT_ONCE).collect().iter_rows(named=True):
+        read = texts.join(pl.scan_parquet(run_dir / OTHER_ROWS_FILE, glob=False), on=ROW, how="anti")
+        for some in read.collect(engine="streaming").iter_slices(ROWS_AT_ONCE):
+            for text in some.iter_rows(named=True):
                 encode_row(tokenizer, text, limit=limit, longer="refuse")
     if llm.adapter is not None:
         attach_empty_adapter(model, llm.adapter)
