@@ -3,7 +3,7 @@
 # In order. Named here as well as by the stages, since the command line must answer before it can import them.
 STAGE_NAMES = (
     *("data", "surrogate", "influence", "surrogate_loss", "surrogate_loss_drop", "surrogate_error"),
-    *("surrogate_state", "title_embedding", "text_embedding", "target_cluster", "warmstart"),
+    *("surrogate_state", "title_embedding", "text_embedding", "target_cluster", "warmstart", "length"),
     *(
         "pool",
         "signal_warmstart",

@@ -95,9 +95,9 @@ def check_data(config: Config, run_dir: Path) -> None:
     if unit == "rows" and ROWS in train.columns:
         most = int(train[ROWS].list.len().sum())
     if isinstance(setting, int) and setting > most and unit != "tokens":  # which are not counted yet
-        what = "training samples" if unit == "samples" else f"rows of the {n:,} training samples"
+        rows = f"{most:,} rows of the " if unit == "rows" else ""
         raise ConfigError(
-            f"select.budget is {setting:,}, above the {most:,} {what}{later}", f"Set it to at most {most}."
+            f"select.budget is {setting:,}, above the {rows}{n:,} training samples{later}", f"Set it to at most {most}."
         )
     if method(config.select.method).of_validation:
         raise ConfigError(

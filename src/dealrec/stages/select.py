@@ -96,9 +96,9 @@ class Selector:
         whole = self.sizes.total(self.samples)
         budget = arm.budget if isinstance(arm.budget, int) else budget_count(arm.budget, whole)
         if budget > (there := self.sizes.total(table)) and arm.method != RANDOM:  # of which all samples will do
+            of = "its " if self.sizes.unit == "samples" else f"the {there:,} of its "
             raise ConfigError(
-                f"{by.name}: the budget means {budget:,} {self.sizes.unit}, above the {there:,} of its"
-                f" {len(table):,} candidates",
+                f"{by.name}: the budget means {budget:,} {self.sizes.unit}, above {of}{len(table):,} candidates",
                 "Raise pool.size or lower the budget.",
             )
         share = float({**by.options, **arm.options}.get("hard_prune", 0.0)) if arm.method == "dealrec" else 0.0
