@@ -315,3 +315,25 @@ def test_what_an_interrupted_run_has_finished_is_looked_at(
     said = finish("run", config, tmp_path / "run")
     assert f"{unit} is damaged: it is not as it was written; made again" in said
     assert_same(tmp_path / "run", whole[0])
+
+
+def swallow() -> None:
+    """What finalising an object does to an exception."""
+    from dealrec.cli.entry import _end
+
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+    except SystemExit:
+        pass
+    time.sleep(30)
+
+
+def test_a_signal_that_is_lost_is_raised_again() -> None:
+    process = FORKING.Process(target=swallow)
+    begin = time.monotonic()
+    process.start()
+    process.join()
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert time.monotonic() - begin < 25
