@@ -39,9 +39,7 @@ LOG_RANK: Final = "log_rank"  # natural logarithm of the target's rank among all
 LOWER_IS_BETTER: Final = frozenset({LOSS, LOG_RANK})  # of what is measured of a user
 NORM: Final = "norm"  # gradient norm of the mean loss per target token
 TOKENS: Final = "tokens"  # target tokens
-LENGTH: Final = (
-    "length"  # all tokens of a sample, of all its rows, those that the recommender reads before the target too
-)
+LENGTH: Final = "length"  # tokens of a sample, those that the recommender reads before the target too
 OVERALL: Final = "overall"
 
 # Signals of a sample beside influence and effort, as methods of selection read them.

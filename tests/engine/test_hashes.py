@@ -21,6 +21,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "cache" / "hashes.json"
     monkeypatch.setattr(hashes, "_place", lambda: path)
     monkeypatch.setattr(hashes, "_known", {})
+    monkeypatch.setattr(hashes, "LARGE", 2**16)
     return path
 
 

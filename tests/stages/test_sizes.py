@@ -11,10 +11,8 @@ from dealrec.stages.sizes import Sizes
 
 def sizes_of(sizes: list[int]) -> tuple[Sizes, pl.DataFrame]:
     """Sizes of samples 0, 1, ... in tokens."""
-    made = Sizes.__new__(Sizes)
     table = pl.DataFrame({SAMPLE: range(len(sizes)), SIZE: sizes})
-    made.unit, made._sizes = "tokens", table
-    return made, table.select(SAMPLE)
+    return Sizes("tokens", table), table.select(SAMPLE)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 
 from dealrec.errors import DataError
 
-LARGE = 2**20  # bytes; what is smaller is read again by every process
+LARGE = 2**25  # bytes; what is smaller is read again by every process
 SETTLED = 2 * 10**9  # nanoseconds; a file younger than the clock of a file system is fine may change unseen
 MOST = 10_000  # files that are remembered
 _known: dict[str, str] = {}  # to this process

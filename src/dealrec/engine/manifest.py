@@ -72,7 +72,8 @@ def checked_manifest(folder: Path) -> tuple[Manifest | None, dict[str, str]]:
         if now == manifest:
             return (None if damage else manifest), damage
         manifest = now  # a run has put another outcome there in the meantime
-    return None, {MANIFEST: "it cannot be read"} if _is_cut(folder) else {}
+    is_cut = (folder / MANIFEST).exists() and _format(folder) in (None, FORMAT)  # another one is refused elsewhere
+    return None, {MANIFEST: "it cannot be read"} if is_cut else {}
 
 
 def damage_line(folder: Path, damage: Mapping[str, str]) -> str:
@@ -83,11 +84,8 @@ def damage_line(folder: Path, damage: Mapping[str, str]) -> str:
 
 def refuse_other_format(folder: Path) -> None:
     """Raise RunDirectoryError for the folder of a stage that a version of another format has made."""
-    try:
-        version = json.loads((folder / MANIFEST).read_bytes())["format"]
-    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: it is made anew
-        return
-    if version != FORMAT:
+    version = _format(folder)
+    if version is not None and version != FORMAT:  # absent or damaged: it is made anew
         raise RunDirectoryError(
             f"{folder.parent} was made by another version of dealrec (format {version}; this one has {FORMAT})",
             "Choose a new --run-dir, or delete it.",
@@ -116,14 +114,12 @@ def stored_manifest(folder: Path) -> Manifest | None:
     return manifest if manifest.format == FORMAT else None
 
 
-def _is_cut(folder: Path) -> bool:
-    """Whether there is a manifest that is none; one of another format is refused elsewhere."""
+def _format(folder: Path) -> Any:
+    """The format that a manifest says it is of; None: there is none, or it does not say."""
     try:
-        return bool(json.loads((folder / MANIFEST).read_bytes())["format"] == FORMAT)
-    except (ValueError, KeyError, TypeError):
-        return True
-    except OSError:
-        return False
+        return json.loads((folder / MANIFEST).read_bytes())["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _damage(folder: Path, manifest: Manifest) -> dict[str, str]:

@@ -59,11 +59,13 @@ class Piece:
 
     def mean_size(self) -> float:
         """What a sample counts for in a budget, by those that there are; 1 before that is known."""
-        unit, length = self.config.select.budget_unit, self.outcomes.get("length")
-        samples = read_table(self.outcomes["data"] / "samples-train.parquet")
-        if unit == "tokens" and length is not None:
-            return _mean(read_table(length / "scores.parquet")[LENGTH])
-        return _mean(samples[ROWS].list.len()) if unit == "rows" and ROWS in samples.columns else 1.0
+        unit = self.config.select.budget_unit
+        if unit == "tokens" and "length" in self.outcomes:
+            return _mean(read_table(self.outcomes["length"] / "scores.parquet")[LENGTH])
+        if unit == "rows":
+            samples = read_table(self.outcomes["data"] / "samples-train.parquet")
+            return _mean(samples[ROWS].list.len()) if ROWS in samples.columns else 1.0
+        return 1.0
 
     def run(self, stage: Stage, sizes: Mapping[str, int]) -> Cost:
         """Run a stage at sizes by the names of axes, the data stage as a whole; later ones read its last outcome."""

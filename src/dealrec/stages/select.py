@@ -85,7 +85,7 @@ class Selector:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.samples, self.valid = data_signals(context)
-        self.sizes = Sizes(context)
+        self.sizes = Sizes.of(context, pl.concat([self.samples, self.valid]))
 
     def select(self, arm: Arm, *, bare: bool = False) -> pl.DataFrame:
         """sample_id, rank, the signals, overall, and stratum or reason; bare: sample_id alone."""
@@ -93,8 +93,9 @@ class Selector:
 
         by = method(arm.method)
         table = self._table(by, arm)
-        whole = self.sizes.total(self.samples)
-        budget = arm.budget if isinstance(arm.budget, int) else budget_count(arm.budget, whole)
+        budget = arm.budget
+        if isinstance(budget, float):
+            budget = budget_count(budget, self.sizes.total(self.samples))
         if budget > (there := self.sizes.total(table)) and arm.method != RANDOM:  # of which all samples will do
             of = "its " if self.sizes.unit == "samples" else f"the {there:,} of its "
             raise ConfigError(

@@ -1,6 +1,7 @@
 """What a budget counts: samples, the rows of them, or their tokens."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 
 import polars as pl
@@ -9,30 +10,36 @@ from dealrec.columns import LENGTH, ROWS, SAMPLE, SIZE
 from dealrec.engine.run_directory import read_table
 from dealrec.errors import ConfigError
 from dealrec.stages.context import Context
-from dealrec.stages.samples import selectable
 
 LENGTHS = "length/scores.parquet"
 GUESSES = 8  # after which the number of samples that a budget is enough for is found by halving
 
 
+@dataclass(frozen=True)
 class Sizes:
-    """What each sample counts for in a budget: as one, as its rows, or as its tokens."""
+    """What each sample counts for in a budget: as one, as its rows, or as its tokens.
 
-    def __init__(self, context: Context) -> None:
-        self.unit = context.config.select.budget_unit
-        self._sizes: pl.DataFrame | None = None
-        if self.unit == "tokens":
-            self._sizes = read_table(context.input(LENGTHS)).rename({LENGTH: SIZE})
-        elif self.unit == "rows":
-            samples = pl.concat(selectable(context))
-            rows = pl.col(ROWS).list.len().cast(pl.Int64) if ROWS in samples.columns else pl.lit(1, pl.Int64)
-            self._sizes = samples.select(SAMPLE, rows.alias(SIZE))
+    table: sample_id, size; None: each counts as one.
+    """
+
+    unit: str
+    table: pl.DataFrame | None
+
+    @classmethod
+    def of(cls, context: Context, samples: pl.DataFrame) -> "Sizes":
+        """samples: of training and validation, as `data_signals` has them."""
+        unit, table = context.config.select.budget_unit, None
+        if unit == "tokens":
+            table = read_table(context.input(LENGTHS)).rename({LENGTH: SIZE})
+        elif unit == "rows" and ROWS in samples.columns:
+            table = samples.select(SAMPLE, pl.col(ROWS).list.len().cast(pl.Int64).alias(SIZE))
+        return cls(unit, table)
 
     def total(self, samples: pl.DataFrame) -> int:
         """Of all the samples together."""
-        return (
-            len(samples) if self._sizes is None else int(self._sizes.join(samples, on=SAMPLE, how="semi")[SIZE].sum())
-        )
+        if self.table is None:
+            return len(samples)
+        return int(self.table.join(samples, on=SAMPLE, how="semi")[SIZE].sum())
 
     def within(
         self, budget: int, table: pl.DataFrame, choose: Callable[[int], pl.DataFrame], *, most: int
@@ -43,7 +50,7 @@ class Sizes:
         by the mean size of what it has chosen, and halved in the end. Raises ConfigError where not even one keeps
         within it.
         """
-        if self._sizes is None:
+        if self.table is None:
             return choose(min(budget, len(table)))
         fits, exceeds, chosen = 0, most + 1, None
         guess = len(table) * budget / self.total(table)

@@ -150,9 +150,10 @@ def _check_rows(config: Config, run_dir: Path, tokenizer: Any, folder: Path) -> 
     warnings = checks.check_length(model, most, sizes, remedy="Lower it, or set it to null")
     if llm.rows.longer == "refuse":  # before what would be computed in vain
         limit = llm.rows.max_tokens or positions(model)
-        read = texts.join(pl.scan_parquet(run_dir / OTHER_ROWS_FILE, glob=False), on=ROW, how="anti")
-        for some in read.collect(engine="streaming").iter_slices(ROWS_AT_ONCE):
-            for text in some.iter_rows(named=True):
+        others = read_table(run_dir / OTHER_ROWS_FILE)
+        for start in range(0, texts.select(pl.len()).collect().item(), ROWS_AT_ONCE):
+            some = texts.slice(start, ROWS_AT_ONCE).collect()
+            for text in some.join(others, on=ROW, how="anti").iter_rows(named=True):
                 encode_row(tokenizer, text, limit=limit, longer="refuse")
     if llm.adapter is not None:
         attach_empty_adapter(model, llm.adapter)
