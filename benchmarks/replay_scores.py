@@ -22,18 +22,9 @@ from dealrec.config.arms import replicate_seed
 from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import recorded_config
 from dealrec.engine.stage import Context, Silent
-from dealrec.stages.surrogate import units
+from dealrec.stages.retrain import DATA
 
-INPUTS = ("data/samples-train.parquet", "data/samples-valid.parquet", "data/items.parquet")
-
-
-class OneTarget(Surrogates):
-    """All validation samples are one group."""
-
-    def __init__(self, context: Context, folder: Path) -> None:
-        self.context, self.folder, self.config = context, folder, context.config
-        self.train_units = units(context, "train")
-        self.groups = [torch.arange(len(units(context, "valid")))]
+ONE_TARGET = {"groups": 1}  # all validation samples
 
 
 def main() -> None:
@@ -45,10 +36,10 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     config = recorded_config(given.run_dir, Config)
+    config = config.model_copy(update={"fidelity": config.fidelity.model_copy(update=ONE_TARGET)})
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    surrogates = OneTarget(
-        Context("surrogate", config, Silent(), given.run_dir, given.run_dir, INPUTS), given.out.parent
-    )
+    context = Context("fidelity", config, Silent(), given.run_dir, given.run_dir, DATA)
+    surrogates = Surrogates(context, given.out.parent)
     best = int(read_table(given.run_dir / "surrogate" / "training.parquet").sort(VALID_NDCG)[EPOCH][-1])
     begun = time.process_time()
     last = min(given.epochs, best - 1)
