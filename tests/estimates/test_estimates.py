@@ -19,6 +19,8 @@ from dealrec.engine.stage import Silent
 from dealrec.errors import ConfigError, DealrecError, RunDirectoryError
 from dealrec.estimates import Estimate, Estimates, Plan, estimate
 from dealrec.estimates.dry_run import planned
+from dealrec.estimates.piece import Piece
+from dealrec.estimates.scales import SAMPLES
 from dealrec.stages.pipeline import stages as declared
 from dealrec.stages.pipeline import stages_until
 from tests.conftest import Cli, made_interactions, made_items, small_settings
@@ -114,6 +116,27 @@ def test_a_real_run_takes_what_was_estimated(settings: Path, finished: Path, tmp
     assert len(ratios) >= 3
     assert all(1 / 2 < ratio < 2 for ratio in ratios.values()), ratios
     assert 1 / 1.5 < sum(estimated.values()) / sum(costs.values()) < 1.5
+
+
+def test_a_small_training_is_of_the_samples_that_it_is_asked_for(
+    settings: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids of some training samples have gaps, into which those of validation must not fall."""
+    from dealrec import finetuning
+
+    trained, train = list[int](), finetuning.train
+
+    def spy(model: Any, samples: list[Any], **settings: Any) -> Any:
+        trained.append(len(samples))
+        return train(model, samples, **settings)
+
+    monkeypatch.setattr(finetuning, "train", spy)
+    piece = Piece(load(settings), tmp_path)
+    for stage in STAGES:
+        if stage.name in ("data", "warmstart"):
+            piece.keep(stage, finished)
+    piece.run(next(stage for stage in STAGES if stage.name == "finetune"), {SAMPLES: 5})
+    assert trained == [5]
 
 
 def test_the_run_directory_is_neither_made_nor_touched(settings: Path, finished: Path) -> None:

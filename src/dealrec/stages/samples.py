@@ -19,4 +19,4 @@ def rows_file(context: Context) -> tuple[str, ...]:
 def selectable(context: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The samples of training, and those of validation, whose ids here go on where those of training end."""
     train, valid = (read_table(context.input(name)) for name in FILES)
-    return train, valid.with_columns(pl.col(SAMPLE) + len(train))
+    return train, valid.with_columns(pl.col(SAMPLE) + train.select(pl.col(SAMPLE).max() + 1).item())
