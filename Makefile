@@ -17,6 +17,8 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Several processes run the tests, each of a contiguous part of them, so that most fixtures are made once.
+# What they import is compiled once and kept, or each process that a test starts would compile it all.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # The fine-tuning stacks that test-exports reads exports with, each in an environment of its own: their versions exclude

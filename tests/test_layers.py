@@ -35,6 +35,9 @@ def dotted(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
+NAMES = {dotted(path) for path in MODULES}
+
+
 def floor(module: str) -> int:
     parts = module.split(".")
     for end in range(len(parts), 0, -1):
@@ -62,12 +65,13 @@ def imported(path: Path) -> set[str]:
 
 def own(names: set[str]) -> set[str]:
     """The modules of the package among imported names; `dealrec.x.Name` counts as `dealrec.x`."""
-    modules = {dotted(path) for path in MODULES}
     inner = {name.removeprefix("dealrec.") for name in names if name.startswith("dealrec.")}
-    return {name if name in modules else name.rpartition(".")[0] or "__init__" for name in inner}
+    return {name if name in NAMES else name.rpartition(".")[0] or "__init__" for name in inner}
 
 
-GRAPH = {dotted(path): own(imported(path)) - {dotted(path)} for path in MODULES}
+@cache
+def imports_of_all() -> dict[str, set[str]]:
+    return {dotted(path): own(imported(path)) - {dotted(path)} for path in MODULES}
 
 
 def circles(graph: Mapping[str, set[str]]) -> Iterator[list[str]]:
@@ -85,12 +89,12 @@ def test_circles_are_found() -> None:
 
 
 def test_no_file_is_in_a_circle() -> None:
-    assert list(circles(GRAPH)) == []
+    assert list(circles(imports_of_all())) == []
 
 
 def test_no_package_is_in_a_circle() -> None:
     packages: dict[str, set[str]] = {}
-    for module, targets in GRAPH.items():
+    for module, targets in imports_of_all().items():
         mine = module.partition(".")[0]
         packages.setdefault(mine, set()).update({target.partition(".")[0] for target in targets} - {mine})
     assert list(circles(packages)) == []
@@ -99,11 +103,11 @@ def test_no_package_is_in_a_circle() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_imports_point_down(path: Path) -> None:
     mine = floor(dotted(path))
-    assert {name for name in GRAPH[dotted(path)] if floor(name) > mine} == set()
+    assert {name for name in imports_of_all()[dotted(path)] if floor(name) > mine} == set()
 
 
 def test_the_engine_knows_nothing_of_recommendation() -> None:
-    inside = {module: targets for module, targets in GRAPH.items() if module.startswith("engine")}
+    inside = {module: targets for module, targets in imports_of_all().items() if module.startswith("engine")}
     assert {name for targets in inside.values() for name in targets if not name.startswith("engine")} == {
         "errors",
         "devices",
@@ -115,7 +119,7 @@ def test_the_maths_knows_no_files_logs_or_settings(path: Path) -> None:
     if dotted(path).startswith(FILES):
         return
     assert {name.partition(".")[0] for name in imported(path)} & FILES_LOGS_AND_CONFIG == set()
-    assert {name for name in GRAPH[dotted(path)] if name.startswith(("config", "engine"))} == set()
+    assert {name for name in imports_of_all()[dotted(path)] if name.startswith(("config", "engine"))} == set()
 
 
 def test_no_stage_calls_another() -> None:

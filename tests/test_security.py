@@ -170,12 +170,14 @@ def slow_end(text: bytes, *, escaped: bool) -> int:
     return max((end for end, count in zip(ends, marks, strict=True) if count % 2 == 0), default=0)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from([b'"', b'\\"', b"\n", b"a", b",", b"\\"])).map(b"".join), st.booleans())
 def test_blocks_end_where_a_slow_search_says(text: bytes, escaped: bool) -> None:
     assert blocks._end(text, quoted=True, escaped=escaped) == slow_end(text, escaped=escaped)
 
 
+@pytest.mark.slow
 def test_rows_and_files_have_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (blocks, records):
         monkeypatch.setattr(module, "LONGEST_LINE", 2**21)

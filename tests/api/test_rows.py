@@ -67,6 +67,7 @@ def test_what_is_selected_comes_back_as_it_was(kind: str, tiny_llm: Path, tmp_pa
     assert (exported / "rows.txt").read_text().split() == ids
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_files_of_rows_are_exported(tiny_llm: Path, tmp_path: Path) -> None:
     pl.DataFrame(made_rows()[:150], infer_schema_length=None).write_parquet(tmp_path / "a.parquet")

@@ -71,6 +71,7 @@ def test_every_kind_selects_the_same_and_comes_back_as_itself(sections: dict[str
     assert len(inputs) == 1  # so that a run goes on where one of another kind stopped
 
 
+@pytest.mark.slow
 def test_the_training_data_are_the_exported_lines(sections: dict[str, Any], tmp_path: Path) -> None:
     tables = KINDS["datasets"](made_interactions()), made_items()
     found = dealrec.prune(*tables, budget=6, **sections)

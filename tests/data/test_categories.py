@@ -57,6 +57,7 @@ def test_categories_in_all_their_forms(values: Any, separator: str | None, expec
     assert found.to_list() == expected
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.text(alphabet="ab |\n\u202e", max_size=3), max_size=4) | st.none(), min_size=1))
 @settings(max_examples=100, deadline=None)
 def test_categories_are_those_of_a_loop(rows: list[list[str] | None]) -> None:
@@ -183,6 +184,7 @@ def test_setting_them_in_a_finished_run_makes_the_data_and_the_report_anew_alone
     assert len(pl.read_parquet(run_dir / "data" / "categories.parquet")) == 30
 
 
+@pytest.mark.slow
 def test_validate_counts_them_and_says_what_is_wrong(write_config: Callable[..., Path], cli: Cli) -> None:
     path = write_config(data={"columns": {"category": "genre"}})
     status, _, said = cli("validate", path)

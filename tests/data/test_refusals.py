@@ -173,6 +173,7 @@ def test_truncated_parquet_files(tmp_path: Path) -> None:
         assert_names(refusal(tmp_path, path, columns=Columns()), "log.parquet", "cannot be read")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_parquet_files_with_wrong_bytes_raise_nothing_but_data_errors(tmp_path: Path) -> None:
     path, items, draw = tmp_path / "log.parquet", tmp_path / "items.csv", random.Random(0)

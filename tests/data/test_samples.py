@@ -31,6 +31,7 @@ def loop_over_users(rows: list[tuple[int, int, int]], samples_per_user: int, max
     return samples
 
 
+@pytest.mark.slow
 @given(counts=COUNTS, samples_per_user=st.integers(1, 9), max_history=st.integers(1, 9), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_training_samples_are_those_of_a_loop_over_users_in_any_row_order(
@@ -74,6 +75,7 @@ def test_no_samples_still_have_their_types(item_type: pl.DataType) -> None:
     assert dict(held_out_samples(empty, empty, max_history=3).schema) == types | {POSITION: pl.Int64()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["first", "last", "all"])
 @given(earlier=COUNTS, later=COUNTS, max_history=st.integers(1, 9), data=st.data())
 @settings(max_examples=100, deadline=None)
@@ -109,6 +111,7 @@ def test_a_held_out_item_of_null_is_a_target_only_where_the_user_has_no_other() 
     assert samples.rows() == [(0, 1, [5], 8, 2), (1, 2, [6], None, 1)]
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=50, deadline=None)
 def test_row_order_does_not_matter_when_times_are_distinct(data: st.DataObject) -> None:

@@ -160,6 +160,7 @@ def test_times_in_all_their_forms(values: pl.Series, expected: list[float]) -> N
     assert times.dtype in (pl.Int64, pl.Float64)
 
 
+@pytest.mark.slow
 @given(st.lists(st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1)), min_size=1))
 @settings(max_examples=50, deadline=None)
 def test_iso_text_orders_as_the_moments_do(moments: list[datetime]) -> None:

@@ -48,6 +48,7 @@ def test_ties_at_a_cut_go_to_the_later_part() -> None:
     assert items_of(parts) == [[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]]
 
 
+@pytest.mark.slow
 @given(events=EVENTS, valid=st.floats(0.05, 0.45), test=st.floats(0.05, 0.45))
 @settings(max_examples=100, deadline=None)
 def test_no_training_time_reaches_validation_and_no_validation_time_the_test(
@@ -127,6 +128,7 @@ def one_at_a_time(train: list[Event], k: int) -> list[Event]:
         left.remove(rare)
 
 
+@pytest.mark.slow
 @given(train=EVENTS, held_out=EVENTS, k=st.integers(0, 4))
 @settings(max_examples=100, deadline=None)
 def test_k_core_is_what_removing_one_at_a_time_leaves(train: list[Event], held_out: list[Event], k: int) -> None:
@@ -215,6 +217,7 @@ def test_catalogue_by_hand() -> None:
     assert absent_items(items, train).rows() == [("c",)]
 
 
+@pytest.mark.slow
 @given(train=EVENTS, valid=EVENTS, test=EVENTS, other=EVENTS)
 @settings(max_examples=50, deadline=None)
 def test_another_test_part_changes_nothing_else(

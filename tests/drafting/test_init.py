@@ -292,6 +292,7 @@ def test_of_two_names_one_says_more(role: Role, better: str, worse: str) -> None
     assert name_score(role, better) > name_score(role, worse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swapped", [False, True], ids=["in order", "swapped"])
 @pytest.mark.parametrize("naming", NAMINGS)
 def test_the_columns_of_known_data_sets_are_found(cli: Cli, tmp_path: Path, naming: str, swapped: bool) -> None:
@@ -305,6 +306,7 @@ def test_the_columns_of_known_data_sets_are_found(cli: Cli, tmp_path: Path, nami
     assert f"dealrec validate {tmp_path / 'c.yaml'}" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("naming", NAMINGS)
 def test_what_was_written_is_valid_and_the_samples_are_as_foretold(
     cli: Cli, tmp_path: Path, tiny_llm: Path, monkeypatch: pytest.MonkeyPatch, naming: str
@@ -429,6 +431,7 @@ def split_files(folder: Path, parts: tuple[str, ...]) -> list[Path]:
     return [save(rows, folder / "a.parquet"), save(items, folder / "b.parquet")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [("Training", "dev", "TEST"), ("train", "test")])
 def test_a_split_column_is_known_by_its_values(
     cli: Cli, tmp_path: Path, tiny_llm: Path, parts: tuple[str, ...]
@@ -472,6 +475,7 @@ def test_times_of_one_burst_per_user_are_not_split_in_time(tmp_path: Path) -> No
     assert "a cut in time would leave a part with 0 samples of 100 users, this leaves 100" in drafted.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("users", "pool", "budget"), [(60, 0.4, 0.1), (10_240, 4096, 1024)])
 def test_pool_and_budget_go_with_the_size(tmp_path: Path, users: int, pool: float, budget: float) -> None:
     rows = [{"user": u, "item": (u + k) % 40, "ts": k * 10**6 + u} for u in range(users) for k in range(10)]

@@ -160,6 +160,7 @@ def test_a_folder_says_what_kinds_are_not_read(cli: Cli, tmp_path: Path) -> None
     refused(result, "no file with interactions or items", "ratings.dat", "readme", "separated by '::'", "awk -F'::'")
 
 
+@pytest.mark.slow
 def test_folders_of_parts_are_found_and_written_down(cli: Cli, tmp_path: Path, tiny_llm: Path) -> None:
     for name, rows in (("log.parquet", TIMED), ("items.parquet", ITEM_ROWS)):
         (tmp_path / name).mkdir()

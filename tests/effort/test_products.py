@@ -36,6 +36,7 @@ def drawn(kind: str, samples: int, tokens: int, rows: int, columns: int, generat
     return Rows(torch.randint(-1, rows, (samples, tokens), generator=generator), normal(samples, tokens, columns))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(
     parts=st.lists(st.tuples(st.sampled_from(["outer", "rows", "dense"]), st.integers(1, 9)), min_size=1, max_size=4),

@@ -165,6 +165,7 @@ def test_without_hard_links_units_are_copied(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "train" / "0" / "model.txt").read_text() == "arm 0 of seed 0, 5 steps"
 
 
+@pytest.mark.slow
 def test_a_stage_costs_what_all_its_units_cost_whenever_they_were_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

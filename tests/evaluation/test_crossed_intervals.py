@@ -21,6 +21,7 @@ def crossed(draw: np.random.Generator, shape: tuple[int, int, int], *, spreads: 
     return sum(effects) + draw.normal(0, 1.0, shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "spreads"),
     [

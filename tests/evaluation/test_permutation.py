@@ -56,6 +56,7 @@ def test_users_without_a_difference_change_nothing() -> None:
     assert sign_flip_test(np.zeros(3), resamples=8, seed=0) == PermutationTest(1.0, exact=True, least=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("users", [7, 40])
 def test_without_a_difference_the_tests_level_is_kept(users: int) -> None:
     draw = np.random.default_rng(2)

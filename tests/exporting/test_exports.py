@@ -69,6 +69,7 @@ def test_the_help_names_the_stacks() -> None:
     assert (*STACKS, *OF_ROWS) == STACK_NAMES
 
 
+@pytest.mark.slow
 def test_hostile_titles_reach_every_stack_as_the_prompter_writes_them(run_dir: Path, tmp_path: Path) -> None:
     prompter, samples = own(run_dir)
     texts = [(prompter.prompt(history), prompter.completion(target)) for history, target in samples]
@@ -215,6 +216,7 @@ def test_the_layers_that_are_handed_over_are_those_of_the_adapter_or_the_usual(
     assert lora_targets(Handover(config, "text", [])) == ["c_fc"]
 
 
+@pytest.mark.slow
 def test_parquet_and_datasets_hold_what_json_lines_hold(run_dir: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     for form in ("text", "messages", "tokens"):
@@ -308,6 +310,7 @@ def test_an_export_that_fails_leaves_nothing_and_what_was_there(
     assert (tmp_path / "out" / "train.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_refusals_name_the_remedy(run_dir: Path, make_run: Make, tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"to": "unsloth"}, "trl, llamafactory, axolotl"),

@@ -160,6 +160,7 @@ def overfit(make: Make, samples: list[Encoded], validation: list[Encoded], **opt
     return model, train(model, samples, validation=validation, **{**OVERFITS, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [None, 2])
 def test_the_best_parameters_are_kept_and_training_stops_early(
     case: Case, every: int | None, validation: list[Encoded], tmp_path: Path

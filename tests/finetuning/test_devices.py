@@ -40,6 +40,7 @@ def test_of_several_gpus_a_process_takes_one(count: int, gpus: Callable[..., Non
     assert _passes(arguments, 4) == 2
 
 
+@pytest.mark.slow
 def test_gpus_in_sight_do_not_change_how_a_process_trains_on_the_cpu(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +63,7 @@ def computed_in(model: nn.Module) -> set[torch.dtype]:
     return dtypes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixed", ["no", "bf16"])
 def test_what_trains_is_the_type_of_the_parameters_whatever_accelerate_would_mix(
     case: Case, mixed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -62,6 +62,7 @@ def test_training_is_the_plain_loop(case: Case, tmp_path: Path) -> None:
         torch.testing.assert_close(value, learnable(expected)[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_forward_passes_of_any_size_train_the_same(case: Case, tmp_path: Path) -> None:
     make, samples = case
     trained = []

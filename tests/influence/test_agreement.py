@@ -136,6 +136,7 @@ def test_lissa_spares_the_spectrum_where_nothing_depends_on_it() -> None:
     assert calls == 1 + 7 + 1  # counting the samples, the steps, the residual
 
 
+@pytest.mark.slow
 def test_the_reference_settings_are_the_release_but_for_its_scale() -> None:
     matrices, v = torch.cat([diagonal(0.5, 2, 4), diagonal(1.5, 2, 0)]), normal(3)
     got = solve(matrices.mean(0, keepdim=True), v, replace(LiSSA.reference(), depth=600))

@@ -132,6 +132,7 @@ def test_cg_defaults_hold_in_float32() -> None:
     assert_scores_close(found.scores, least_squares_scores(p, damping=found.solution.damping), of_largest=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7])  # 30 = 4 * 7 + 2: the last batch is smaller
 def test_lissa_with_a_tolerance_gives_the_formula_of_linear_regression(size: int) -> None:
     p = drawn_problem(6, n=30)

@@ -1,5 +1,6 @@
 """The memory of a batch's derivatives against what is known of small cases."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ def test_one_large_tensor_is_counted_and_what_is_dropped_is_not() -> None:
     assert batch_memory(lambda at, rows: at["w"] * rows.mean(1), fixed, batch) < MIB
 
 
+@pytest.mark.slow
 def test_it_grows_with_the_positions_and_not_with_the_number_of_units() -> None:
     model = SASRec(100, dim=16, max_length=8).eval()
     loss, params = per_sample_loss(model), dict(model.named_parameters())

@@ -58,6 +58,7 @@ def random_vector(like: dict[str, Tensor]) -> Vector:
     return {name: torch.randn(value.shape, generator=generator, dtype=value.dtype) for name, value in like.items()}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15, derandomize=True)
 @given(SEQUENCES, st.booleans(), st.integers(1, 8), st.sampled_from(["", "layers.0.", "item_embedding"]))
 def test_directional_scores_match_a_loop_of_single_gradients(

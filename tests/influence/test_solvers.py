@@ -104,6 +104,7 @@ def test_cg_meets_negative_curvature_and_says_what_to_do() -> None:
     assert "damping" in caught.value.remedy
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(dim=st.integers(1, 40), seed=st.integers(0, 10_000), shift=st.floats(-1, 1))
 def test_cg_at_its_defaults_solves_any_indefinite_system(dim: int, seed: int, shift: float) -> None:
@@ -175,6 +176,7 @@ def test_exact_refuses_a_matrix_that_would_not_fit() -> None:
         solve(diagonal(1, 1, 1), normal(3), Exact(max_parameters=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "dim"), [(0, 1), (1, 3), (2, 5)])
 def test_lissa_agrees_with_exact_with_batches_of_one(seed: int, dim: int) -> None:
     matrices, v = spread(dim, n=12, noise=0.4, seed=seed), normal(dim, seed=seed + 1)

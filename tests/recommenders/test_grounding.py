@@ -46,6 +46,7 @@ def scaled(values: Tensor) -> Tensor:
     return (values - values.min()) / span if span else torch.zeros_like(values)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_grounding_equals_a_plain_sort_for_any_blocks(data: st.DataObject) -> None:
@@ -66,6 +67,7 @@ def test_grounding_equals_a_plain_sort_for_any_blocks(data: st.DataObject) -> No
     assert ground(queries, blocks, **options, chunk=chunk) == all_at_once(queries, items, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("popularity_weight", [0.0, 0.7])
 def test_items_that_are_equal_stay_in_order_where_matrix_products_differ(popularity_weight: float) -> None:
     draw = torch.Generator().manual_seed(0)
@@ -190,6 +192,7 @@ def test_ranks_of_targets_by_hand() -> None:
         target_ranks(query, [items], targets=[], seen=[[]])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_ranks_of_targets_are_places_in_the_sorted_catalogue(data: st.DataObject) -> None:

@@ -114,6 +114,7 @@ def test_a_layer_of_a_kind_that_lora_does_not_know_is_refused(tiny_llm: Path) ->
         attach_lora(model, r=2, alpha=4, dropout=0, target_modules=["self_attn"], seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["validate", "run"])
 def test_gpt2_with_the_layers_of_llama_is_told_its_own_before_anything_is_computed(
     gpt2: Path, write_config: Config, cli: Cli, tmp_path: Path, command: str
@@ -170,6 +171,7 @@ def test_of_a_model_that_reads_images_the_layers_count_that_text_passes_through(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -407,6 +409,7 @@ def test_titles_that_are_one_after_the_cut_are_counted(tiny_llm: Path) -> None:
     assert warnings(14) == []  # equal whole titles are the data stage's to tell
 
 
+@pytest.mark.slow
 def test_titles_cut_alike_are_told_by_validate_and_kept_for_the_report(
     write_config: Config, cli: Cli, tmp_path: Path
 ) -> None:

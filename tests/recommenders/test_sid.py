@@ -214,6 +214,7 @@ def test_what_cannot_work_is_refused_before_anything_is_computed(
         check(config_of(tmp_path, tiny_llm, **sections), warn=lambda _: None)
 
 
+@pytest.mark.slow
 def test_a_history_beyond_the_positions_is_refused_where_they_end_and_else_warned_of(
     tmp_path: Path, tiny_llm: Path
 ) -> None:

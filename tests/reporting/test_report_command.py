@@ -24,6 +24,7 @@ def run(tmp_path: Path) -> Path:
     return made_run(tmp_path / "first", Config.model_validate(PAPER), **SIZES)
 
 
+@pytest.mark.slow
 def test_the_page_is_written_again_and_its_path_printed(cli: Any, run: Path, tmp_path: Path) -> None:
     assert cli("report", run)[:2] == (0, f"{run / 'report.html'}\n")
     source = (run / "report.html").read_text()

@@ -102,6 +102,7 @@ def test_a_hundred_thousand_samples_stay_below_five_megabytes(tmp_path: Path) ->
     assert "The first 1,000 of the 2,000 that were kept, by overall score" in source
 
 
+@pytest.mark.slow
 def test_titles_of_any_length_do_not_make_the_page_large(tmp_path: Path) -> None:
     config = Config.model_validate(PAPER)
     hostile = ["<&>" * 5_000, *("\U0001f600" * 9_000 for _ in range(999))]

@@ -46,6 +46,7 @@ def sizes_of(scores: Tensor, *, strata: int) -> list[int]:
     return torch.bincount(assign_strata(scores, strata=strata), minlength=strata).tolist()
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(values=ORDINARY, budget=st.integers(0, 90), strata=st.integers(1, 12), seed=st.integers(0, 3))
 def test_each_stratum_gives_what_the_algorithm_says(values: list[float], budget: int, strata: int, seed: int) -> None:
@@ -58,6 +59,7 @@ def test_each_stratum_gives_what_the_algorithm_says(values: list[float], budget:
     assert sorted(zip(sizes, got, strict=True)) == sorted(zip(sizes, expected, strict=True))
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(values=st.one_of(ORDINARY, NASTY), budget=st.integers(0, 90), strata=st.integers(1, 60))
 def test_the_budget_is_met_exactly_without_repeats(values: list[float], budget: int, strata: int) -> None:
@@ -69,6 +71,7 @@ def test_the_budget_is_met_exactly_without_repeats(values: list[float], budget: 
     assert all(0 <= i < len(values) for i in drawn.tolist())
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=400)
 @given(values=st.one_of(ORDINARY, NASTY), strata=st.integers(1, 60))
 def test_strata_stay_in_range_and_follow_the_scores(values: list[float], strata: int) -> None:
@@ -84,6 +87,7 @@ def test_strata_stay_in_range_and_follow_the_scores(values: list[float], strata:
         assert assigned.tolist() == [0] * len(values)
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=400)
 @given(values=st.one_of(ORDINARY, NASTY), strata=st.integers(1, 60))
 def test_strata_are_the_intervals_between_the_edges(values: list[float], strata: int) -> None:

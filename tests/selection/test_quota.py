@@ -54,6 +54,7 @@ def test_many_scores_of_many_groups() -> None:
     assert chosen.tolist() == walk(scores.tolist(), groups.tolist(), {0: 0.5, 7: 0.002}, 5_000)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 4)), min_size=1, max_size=30),
     st.dictionaries(st.integers(0, 5), st.integers(0, 8), max_size=4),

@@ -61,6 +61,7 @@ def test_fingerprints_hold_the_device_where_it_can_change_the_outcome(
     assert told["data"] == told["select"] == told["report"] == []
 
 
+@pytest.mark.slow
 def test_what_a_cpu_has_begun_is_out_of_date_on_a_gpu_but_can_be_read_there(
     write_config: Callable[..., Path], tmp_path: Path, gpus: Gpus
 ) -> None:

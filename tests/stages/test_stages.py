@@ -198,6 +198,7 @@ def test_every_setting_is_of_some_stage() -> None:
         assert [key for key in keys if key not in held and section not in held] == []
 
 
+@pytest.mark.slow
 def test_a_poisoned_test_split_changes_the_test_file_and_what_follows_evaluate(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "run", tmp_path / "run")
     before = pl.read_parquet(finished / "interactions.parquet")

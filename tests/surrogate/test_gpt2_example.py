@@ -65,6 +65,7 @@ def test_it_has_less_than_thirty_lines() -> None:
     assert len(EXAMPLE.read_text().splitlines()) < 30
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_padding_and_later_items_change_nothing(trained: Surrogate) -> None:
     histories = [[3, 1, 4, 1, 5, 9], [2], [6, 5, 3]]
@@ -118,6 +119,7 @@ def test_its_influence_scores_match_plain_backward_passes(trained: Surrogate, so
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-9 * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 def test_its_last_block_is_scored_alike_whatever_the_batches(trained: Surrogate) -> None:
     (glob,) = trained.parameter_globs(["last-block"])
     names = [name for name, _ in trained.named_parameters() if name.startswith(glob.removesuffix("*"))]

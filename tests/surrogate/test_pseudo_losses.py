@@ -64,6 +64,7 @@ def copied_units(model: Surrogate) -> Batches:
     return Batches(units, few.negatives, [torch.arange(len(units))], cloze)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "loss"),
     [("mf", "bce"), ("mf", "sampled-softmax"), ("mf", "softmax"), ("gru4rec", "bce"), ("bert4rec", "softmax")],

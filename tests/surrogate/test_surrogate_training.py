@@ -111,6 +111,7 @@ def test_a_model_with_nan_has_no_ranks() -> None:
         target_ranks(model, make_units([[1, 2, 3]], whole=True))
 
 
+@pytest.mark.slow
 def test_a_learnable_pattern_is_learnt() -> None:
     model, valid = drawn_model(), steps_upwards(60, seed=1)
     before = mean_ndcg(model, valid, k=10)

@@ -37,6 +37,7 @@ def test_no_units_have_no_batches() -> None:
     assert drawn_for(units, Negatives(5, 2, 0)).shape == (0, 2)
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(sequences=SEQUENCES, positions=st.integers(1, 40))
 def test_a_plan_by_positions_holds_each_unit_once_and_fills_its_batches(
@@ -53,6 +54,7 @@ def test_a_plan_by_positions_holds_each_unit_once_and_fills_its_batches(
         assert not following or max(mine) * (len(mine) + 1) > positions
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(sequences=SEQUENCES, size=st.integers(1, 13), seed=st.none() | st.integers(0, 5))
 def test_a_plan_holds_each_unit_once_alike_in_length(sequences: list[list[int]], size: int, seed: int | None) -> None:
@@ -75,6 +77,7 @@ def test_a_plan_repeats_itself_given_the_seed() -> None:
     assert torch.cat(plan(units, batch_size=4)).tolist() == list(range(30))
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(sequences=SEQUENCES, seed=st.integers(0, 100))
 def test_negatives_are_items_that_the_unit_does_not_hold(sequences: list[list[int]], seed: int) -> None:
@@ -107,6 +110,7 @@ def test_a_user_who_holds_the_whole_catalogue_still_gets_negatives() -> None:
     assert 1 <= int(drawn.min()) <= int(drawn.max()) <= 3
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(sequences=SEQUENCES, seed=st.integers(0, 2**62), keep=st.sets(st.integers(0, 11), min_size=1))
 def test_a_unit_s_negatives_are_its_own_whatever_the_batch_and_whoever_else_is_there(

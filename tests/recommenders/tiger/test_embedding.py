@@ -63,6 +63,7 @@ def states(folder: Path, text: str, *, max_tokens: int) -> Tensor:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["cls_token", "mean_tokens", "max_tokens"])
 @pytest.mark.parametrize("transformer", ["", "0_Transformer"])
 def test_states_are_pooled_as_the_folder_says(folder: Path, tmp_path: Path, pooling: str, transformer: str) -> None:

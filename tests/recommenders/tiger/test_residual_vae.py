@@ -55,6 +55,7 @@ def test_the_loss_is_that_of_the_paper_and_its_gradients_go_where_they_should() 
     torch.testing.assert_close(torch.autograd.grad(loss, model.codebooks)[0], moved)
 
 
+@pytest.mark.slow
 def test_clusters_are_told_apart_at_the_first_level_and_their_items_share_it() -> None:
     points = clustered()
     model = fit(points, **SMALL)  # type: ignore[arg-type]
@@ -84,6 +85,7 @@ def test_a_cold_item_gets_the_codes_of_its_neighbours() -> None:
     assert first[::10].tolist() == first[1::10].tolist()
 
 
+@pytest.mark.slow
 def test_fitting_follows_from_the_seed_alone() -> None:
     points, state = clustered(), torch.get_rng_state()
     one = fit(points, **SMALL, seed=1)  # type: ignore[arg-type]
@@ -95,6 +97,7 @@ def test_fitting_follows_from_the_seed_alone() -> None:
     assert not torch.equal(one.codebooks, other.codebooks)
 
 
+@pytest.mark.slow
 def test_fitting_follows_from_the_seed_alone_with_several_threads() -> None:
     """Threads that add up gradients of one code in the order in which they come would make it another each time."""
     threads, points = torch.get_num_threads(), torch.randn(1500, 384, generator=torch.Generator().manual_seed(0))

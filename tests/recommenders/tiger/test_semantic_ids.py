@@ -24,6 +24,7 @@ def test_cold_items_come_after_known_ones() -> None:
     assert ids.codes[:, 2].tolist() == [2, 0, 0, 1, 0]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(data=st.data(), levels=st.integers(1, 3), size=st.integers(1, 4))
 def test_every_item_has_an_id_of_its_own_and_comes_back(data: st.DataObject, levels: int, size: int) -> None:

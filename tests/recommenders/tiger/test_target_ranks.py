@@ -62,6 +62,7 @@ def test_ranks_are_those_of_scoring_every_item(data: st.DataObject) -> None:
     assert found == [scored_one_by_one(model, ids, *user) for user in zip(histories, targets, seen, strict=True)]
 
 
+@pytest.mark.slow
 def test_a_rank_is_the_place_among_the_recommendations(model: Any, ids: SemanticIds) -> None:
     trie, seen, made = make_trie(ids), [[3], [0, 1, 2], [], [19, 7]], inputs(ids, HISTORIES)
     lists = recommend(model, trie, **made, k=20, beams=20, seen=seen)
@@ -81,6 +82,7 @@ def test_ties_go_to_the_lower_row(ids: SemanticIds) -> None:
     assert target_ranks(model, make_trie(ids), **inputs(ids, [[1]]), targets=[7], seen=[[0, 9]]) == [7]
 
 
+@pytest.mark.slow
 def test_neither_users_beside_nor_the_chunk_matter(model: Any, ids: SemanticIds) -> None:
     trie, made, targets = make_trie(ids), inputs(ids, HISTORIES), [11, 4, 0, 18]
     together = target_ranks(model, trie, **made, targets=targets)

@@ -159,6 +159,7 @@ def test_the_learning_rate_rises_and_falls_by_steps_not_by_epochs() -> None:
     assert list(islice(_rates(1.0, 4, start=7), 10)) == whole[6:]
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_gone_on_with(ids: SemanticIds) -> None:
     kept: list[Checkpoint] = []
     whole, epochs = trained(ids, keep=kept.append)
@@ -167,6 +168,7 @@ def test_a_finished_training_is_not_gone_on_with(ids: SemanticIds) -> None:
     assert torch.equal(whole.shared.weight, resumed.shared.weight)
 
 
+@pytest.mark.slow
 def test_training_follows_from_the_seed_and_leaves_the_generator(ids: SemanticIds) -> None:
     state = torch.get_rng_state()
     one = trained(ids, max_epochs=1)[1]
