@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+
+from dealrec.sequences.caches import base_model, cache_keyword
 
 IGNORED = -100  # label of a token that takes no part in the loss
 
@@ -20,7 +21,7 @@ def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor], *, past: Any 
     sample's label needs, where the model can do so. past: keys and values, a transformers Cache of B rows, of P tokens
     that all samples start with and that no label needs: only the rest is read. For decoders alone.
     """
-    base = _base(model)
+    base = base_model(model)
     if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
         labels = batch["labels"]
         counts, columns = _label_counts(labels)
@@ -28,7 +29,10 @@ def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor], *, past: Any 
     else:
         labels = batch["labels"][:, 1:]  # token t is predicted from the tokens before it
         counts, columns = _label_counts(labels)
-        inputs, start = (_inputs(batch), 0) if past is None else (_inputs_after(batch, past), past.get_seq_length())
+        inputs, start = _inputs(batch), 0
+        if past is not None:
+            start = past.get_seq_length()
+            inputs |= {"input_ids": batch["input_ids"][:, start:], cache_keyword(model): past, "use_cache": True}
         if int(columns[0]) < start:
             raise ValueError(f"label {int(columns[0]) + 1} is predicted from within the {start} tokens of `past`")
         if "logits_to_keep" in signature(base.forward).parameters:
@@ -43,14 +47,6 @@ def sequence_losses(model: nn.Module, batch: Mapping[str, Tensor], *, past: Any 
     return losses.view_as(labels).sum(1) / counts
 
 
-def _base(model: nn.Module) -> Any:
-    """The transformers model within: the wrappers are to be called, as they join gradients, but say nothing of it."""
-    from peft import PeftModel  # takes seconds, which those who only plan batches should not spend
-
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
-    return inner.get_base_model() if isinstance(inner, PeftModel) else inner
-
-
 def _label_counts(labels: Tensor) -> tuple[Tensor, Tensor]:
     """How many labels each sample has, [B], and the columns with any, [C]."""
     labelled = labels != IGNORED
@@ -63,12 +59,6 @@ def _label_counts(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
-
-
-def _inputs_after(batch: Mapping[str, Tensor], past: Any) -> dict[str, Any]:
-    """What follows the tokens that have been read."""
-    ids = batch["input_ids"][:, past.get_seq_length() :]
-    return {"input_ids": ids, "attention_mask": batch["attention_mask"], "past_key_values": past, "use_cache": True}
 
 
 def _decoder_inputs(base: Any, labels: Tensor) -> dict[str, Tensor]:

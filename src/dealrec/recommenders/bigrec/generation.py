@@ -7,6 +7,7 @@ import torch
 from transformers import GenerationConfig
 
 from dealrec.recommenders.bigrec.prefix import Prefix, last_logits, new_cache
+from dealrec.sequences import cache_keyword
 
 
 @torch.inference_mode()
@@ -40,8 +41,8 @@ def generate(
                 input_ids=ids[:, start:-1],
                 attention_mask=mask[:, :-1],
                 position_ids=positions[:, start:-1],
-                past_key_values=cache,
                 use_cache=True,
+                **{cache_keyword(model): cache},
                 **last_logits(model),
             )
         cache.batch_repeat_interleave(beams)
@@ -53,7 +54,7 @@ def generate(
         pad_token_id=pad,
         eos_token_id=tokenizer.eos_token_id,
     )
-    past = {} if cache is None else {"past_key_values": cache}
+    past = {} if cache is None else {cache_keyword(model): cache}
     sequences = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, **past)
     return [title_of(tokenizer.decode(row[width:], skip_special_tokens=True)) for row in sequences]
 

@@ -14,6 +14,8 @@ from peft import PeftModel
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from dealrec.sequences import base_model, cache_keyword
+
 SHORTEST = 8  # tokens; less is not worth a pass of its own
 
 
@@ -48,7 +50,7 @@ def read_prefix(model: Any, prompts: Sequence[Sequence[int]], *, shortest: int =
         return None
     tokens = list(prompts[0][:length])
     ids = torch.tensor([tokens], device=model.device)
-    model(input_ids=ids, past_key_values=cache, use_cache=True, **last_logits(model))
+    model(input_ids=ids, use_cache=True, **{cache_keyword(model): cache}, **last_logits(model))
     # A model that keeps its states elsewhere leaves the layers as they were.
     lengths = {cache.get_seq_length(place) for place in range(len(cache))}
     return Prefix(tokens, cache) if lengths == {length} else None
@@ -56,10 +58,10 @@ def read_prefix(model: Any, prompts: Sequence[Sequence[int]], *, shortest: int =
 
 def new_cache(model: Any) -> DynamicCache | None:
     """An empty one for keys and values; None for a model that cannot go on from one at positions that it is told."""
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_model(model)
     if base.config.is_encoder_decoder or (isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning):
         return None
-    if not {"past_key_values", "position_ids"} <= set(signature(base.forward).parameters):
+    if not {cache_keyword(model), "position_ids"} <= set(signature(base.forward).parameters):
         return None
     cache = DynamicCache(config=base.config)
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
@@ -68,8 +70,7 @@ def new_cache(model: Any) -> DynamicCache | None:
 
 def last_logits(model: Any) -> dict[str, int]:
     """Keywords by which a model computes no more logits than it must."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    return {"logits_to_keep": 1} if "logits_to_keep" in signature(base.forward).parameters else {}
+    return {"logits_to_keep": 1} if "logits_to_keep" in signature(base_model(model).forward).parameters else {}
 
 
 def common_length(prompts: Sequence[Sequence[int]]) -> int:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dealrec.recommenders.bigrec.prefix import new_cache
+from dealrec.sequences import cache_keyword
 
 
 class CausalDecoder:
@@ -44,6 +45,6 @@ class CausalDecoder:
 
     def _read(self, ids: Tensor) -> Tensor:
         positions = (self.mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-        options = {} if self.cache is None else {"past_key_values": self.cache, "use_cache": True}
+        options = {} if self.cache is None else {cache_keyword(self.model): self.cache, "use_cache": True}
         logits: Tensor = self.model(input_ids=ids, attention_mask=self.mask, position_ids=positions, **options).logits
         return logits

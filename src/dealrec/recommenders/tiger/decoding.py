@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
+from dealrec.sequences import cache_keyword
+
 
 @dataclass(frozen=True)
 class Trie:
@@ -113,8 +115,8 @@ class _Decoder:
             encoder_outputs=(self.states,),
             attention_mask=self.mask,
             decoder_input_ids=tokens.reshape(-1, 1),
-            past_key_values=self.cache,
             use_cache=True,
+            **{cache_keyword(self.model): self.cache},
         ).logits
         return logits[:, -1].float().log_softmax(1).view(users, width, -1)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from dealrec.recommenders.tiger.decoding import Trie
+from dealrec.sequences import cache_keyword
 
 TIE = 1e-5  # nats; the log-likelihoods of equally likely ids differ by what single precision rounds
 
@@ -130,8 +131,8 @@ class _Decoder:
             encoder_outputs=(states,),
             attention_mask=mask,
             decoder_input_ids=tokens,
-            past_key_values=cache,
             use_cache=True,
+            **{cache_keyword(self.model): cache},
         ).logits
         return logits
 
