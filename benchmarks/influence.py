@@ -115,7 +115,7 @@ def scoring(model: SASRec, units: Units, negatives: Negatives, *, prefix: str, l
 
 def default_loss(model: SASRec, units: Units) -> dict[str, float]:
     """Scores under sampled softmax, which is the default, against a forward pass with the same loss."""
-    negatives = Negatives(model.n_items, DEFAULT_NEGATIVES, 0)
+    negatives = Negatives(model.n_items, DEFAULT_NEGATIVES, 0, share=True)
     batches = Batches(units, negatives, plan_by_positions(units, positions=POSITIONS))
     loss, costs = per_sample_loss(model, loss="sampled-softmax"), {}
     forward = timed(lambda: plain_forward(model, batches, loss="sampled-softmax"))

@@ -128,7 +128,9 @@ class Replay:
         generator, self.steps = torch.Generator().manual_seed(seed + 7), []
         there = surrogates.train_units
         for epoch in range(last):
-            negatives = Negatives(self.model.n_items, self.settings.negatives, seed * 1009 + epoch)
+            negatives = Negatives(
+                self.model.n_items, self.settings.negatives, seed * 1009 + epoch, self.settings.shared_negatives
+            )
             for index in plan(there, batch_size=self.settings.batch_size, generator=generator):
                 self.steps.append((index, batch_of(there, negatives, index)))
 

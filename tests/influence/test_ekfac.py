@@ -121,14 +121,14 @@ def test_a_layer_norm_is_diagonal_with_the_second_moments_of_its_gradients(chose
     assert_equal_vectors(found, {name: vector[name] / (moments[name] + 0.3) for name in chosen})
 
 
-def sasrec_problem(*, n: int) -> tuple[SASRec, Batch]:
+def sasrec_problem(*, n: int, share: bool = False) -> tuple[SASRec, Batch]:
     """n samples of uneven length, in one batch."""
     model = drawn(SASRec(9, dim=4, layers=2, heads=2, max_length=8, dropout=0.3))
     generator = torch.Generator().manual_seed(4)
     lengths = torch.randint(2, 8, (n,), generator=generator).tolist()
     sequences = [torch.randint(1, 10, (length,), generator=generator).tolist() for length in lengths]
     units = make_units(sequences, whole=True)
-    negatives = Negatives(9, 2, 1)
+    negatives = Negatives(9, 2, 1, share=share)
     return model, batch(units, negatives, torch.arange(len(units)))
 
 
@@ -142,8 +142,9 @@ def last_block(model: SASRec) -> dict[str, Tensor]:
     }
 
 
-def test_eigenvalues_match_a_loop_of_single_gradients() -> None:
-    model, data = sasrec_problem(n=26)
+@pytest.mark.parametrize("share", [False, True])
+def test_eigenvalues_match_a_loop_of_single_gradients(share: bool) -> None:
+    model, data = sasrec_problem(n=26, share=share)
     loss, params = per_sample_loss(model), last_block(model)
     blocks = blocks_of(model, params)
     assert {type(block) for block in blocks} == {LinearBlock, NormBlock}

@@ -33,7 +33,21 @@ def test_it_grows_with_the_positions_and_not_with_the_number_of_units() -> None:
         made = make_units([[1 + (i + j) % 100 for j in range(9)] for i in range(units)], whole=True)
         negatives = Negatives(100, 4, 0)
         batches = Batches(made, negatives, plan_by_positions(made, positions=positions))
-        return batch_memory(loss, {name: value.detach() for name, value in params.items()}, batches.largest())
+        (largest,) = batches.largest()
+        return batch_memory(loss, {name: value.detach() for name, value in params.items()}, largest)
 
     assert needed(400, 360) == needed(40, 360)
     assert 2 < needed(400, 1_800) / needed(400, 360) <= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [False, True])
+def test_no_batch_takes_more_than_the_largest(share: bool) -> None:
+    """Few long units cost by their positions; with shared negatives many short ones can cost more."""
+    model = SASRec(300, dim=16, max_length=40).eval()
+    loss = per_sample_loss(model)
+    params = {name: value.detach() for name, value in model.named_parameters()}
+    made = make_units([[1 + (i + j) % 300 for j in range(2 + i % 39)] for i in range(390)], whole=True)
+    batches = Batches(made, Negatives(300, 32, 0, share), plan_by_positions(made, positions=400))
+    most = max(batch_memory(loss, params, batch) for batch in batches.largest())
+    assert max(batch_memory(loss, params, batch) for batch in batches) <= 1.15 * most

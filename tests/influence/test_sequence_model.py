@@ -26,8 +26,8 @@ def drawn_model(*, seed: int = 0, dim: int = 4, layers: int = 1) -> SASRec:
     return model
 
 
-def batches_of(units: Units, *, size: int) -> Batches:
-    negatives = Negatives(N_ITEMS, 2, 5)
+def batches_of(units: Units, *, size: int, share: bool = False) -> Batches:
+    negatives = Negatives(N_ITEMS, 2, 5, share)
     return Batches(units, negatives, plan(units, batch_size=size))
 
 
@@ -110,10 +110,11 @@ def test_hessian_vector_of_a_small_function_by_hand() -> None:
     assert float(got["b"]) == pytest.approx(mixed - float(at["b"].sin()) * 10)
 
 
-def test_the_mean_gradient_matches_a_backward_pass() -> None:
+@pytest.mark.parametrize("share", [False, True])
+def test_the_mean_gradient_matches_a_backward_pass(share: bool) -> None:
     model = drawn_model()
     units = make_units([[1, 2, 3, 4], [5, 6], [7, 8, 9]], whole=True)
-    batches = batches_of(units, size=2)
+    batches = batches_of(units, size=2, share=share)
     got = mean_gradient(per_sample_loss(model), chosen(model, ""), batches)
     model.eval()
     torch.stack([unit_losses(model, one).sum() for one in one_by_one(units, batches.negatives)]).mean().backward()
@@ -132,10 +133,11 @@ def scores_of(units: Units, negatives: Negatives, order: list[Tensor], valid: Ba
 
 
 @pytest.mark.slow
-def test_scores_do_not_depend_on_batching_or_order() -> None:
+@pytest.mark.parametrize("share", [False, True])
+def test_scores_do_not_depend_on_batching_or_order(share: bool) -> None:
     units = make_units([[1, 2, 3, 4, 5], [6, 7], [3, 1, 4], [2, 2, 8, 1], [9, 1], [5, 4, 3, 2, 1, 6]], whole=True)
     valid = batches_of(make_units([[1, 3, 5], [2, 4]], whole=False), size=2)
-    negatives = Negatives(N_ITEMS, 2, 5)
+    negatives = Negatives(N_ITEMS, 2, 5, share)
     reference = scores_of(units, negatives, [torch.arange(6)], valid)
     for order in (
         plan(units, batch_size=1),

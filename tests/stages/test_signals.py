@@ -135,7 +135,7 @@ def test_the_surrogate_s_loss_is_that_of_the_target_alone(selected: Path, tmp_pa
     model = surrogate.trained(context)
     losses = surrogate_loss.target_losses(context, model)
     units = surrogate.units(context, "train", whole=False)
-    negatives = Negatives(model.n_items, 64, context.config.seed)
+    negatives = Negatives(model.n_items, 64, context.config.seed, share=True)
     with torch.no_grad():
         alone = [
             float(unit_losses(model, batch(units, negatives, torch.tensor([i])), loss="sampled-softmax"))

@@ -56,10 +56,16 @@ def made(
 
 
 def batches_of(
-    model: Surrogate, units: Units, *, size: int = 3, per_position: int = 2, order: list[Tensor] | None = None
+    model: Surrogate,
+    units: Units,
+    *,
+    size: int = 3,
+    per_position: int = 2,
+    share: bool = False,
+    order: list[Tensor] | None = None,
 ) -> Batches:
     """Batches with negatives, and hidden items where the model fills them in, drawn for the units alone."""
-    negatives = Negatives(model.n_items, per_position, 5)
+    negatives = Negatives(model.n_items, per_position, 5, share)
     cloze = None
     if model.hidden_item is not None:
         cloze = draw_cloze(units, index=model.hidden_item, share=0.4, seed=5)

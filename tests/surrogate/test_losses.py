@@ -80,14 +80,14 @@ def slow_loss(
 @every_kind
 @every_loss
 @settings(deadline=None, max_examples=10, derandomize=True)
-@given(sequences=SEQUENCES, whole=st.booleans(), per_position=st.integers(1, 3))
+@given(sequences=SEQUENCES, whole=st.booleans(), per_position=st.integers(1, 3), share=st.booleans())
 @torch.no_grad()
 def test_losses_and_errors_match_plain_python(
-    kind: str, loss: LossName, sequences: list[list[int]], whole: bool, per_position: int
+    kind: str, loss: LossName, sequences: list[list[int]], whole: bool, per_position: int, share: bool
 ) -> None:
     model, units = drawn(kind), make_units(sequences, whole=whole)
     order = [torch.arange(len(units))]
-    batches = batches_of(model, units, per_position=per_position, order=order)
+    batches = batches_of(model, units, per_position=per_position, share=share, order=order)
     negatives = drawn_for(units, batches.negatives)
     expected, errors = [], []
     for sequence, start in zip(sequences, units.offsets.tolist(), strict=False):
@@ -116,6 +116,20 @@ def test_negatives_of_positions_that_do_not_count_and_of_padding_count_nothing(l
     other = {**made, "negatives": torch.where(made["weights"].unsqueeze(2) > 0, made["negatives"], 8)}
     assert torch.equal(unit_losses(model, made, loss=loss), unit_losses(model, other, loss=loss))
     assert not torch.equal(made["negatives"], other["negatives"])
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
+def test_whatever_a_model_has_at_padding_reaches_no_gradient(kind: str) -> None:
+    model = drawn(kind)
+    made = batches_of(model, make_units([[1, 2, 3, 4], [5, 6]], whole=True), share=True)[0]
+    unit_losses(model, made).sum().backward()
+    expected = [parameter.grad for parameter in model.parameters()]
+    forward = model.forward
+    model.forward = lambda items: forward(items).masked_fill((items == 0).unsqueeze(2), float("nan"))  # type: ignore[method-assign]
+    model.zero_grad()
+    unit_losses(model, made).sum().backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        assert torch.equal(parameter.grad, gradient)  # type: ignore[arg-type]
 
 
 @torch.no_grad()

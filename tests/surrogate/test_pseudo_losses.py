@@ -85,9 +85,10 @@ def test_pseudo_gradients_have_the_gauss_newton_matrix_as_second_moment(kind: st
 
 
 @every_loss
-def test_labels_are_drawn_anew_for_each_draw_and_seed_and_repeat_on_a_second_call(loss: LossName) -> None:
+@pytest.mark.parametrize("share", [False, True])
+def test_labels_are_drawn_anew_for_each_draw_and_seed_and_repeat_on_a_second_call(loss: LossName, share: bool) -> None:
     model = drawn("sasrec", n_items=9)
-    made = batches_of(model, some_units(whole=True), size=5, per_position=4)[0]
+    made = batches_of(model, some_units(whole=True), size=5, per_position=4, share=share)[0]
     before = torch.random.get_rng_state()
     first, second = pseudo_losses(model, loss=loss, draws=2, seed=1)
     (other,) = pseudo_losses(model, loss=loss, seed=2)

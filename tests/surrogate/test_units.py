@@ -112,11 +112,13 @@ def test_a_user_who_holds_the_whole_catalogue_still_gets_negatives() -> None:
 
 @pytest.mark.slow
 @settings(deadline=None, derandomize=True)
-@given(sequences=SEQUENCES, seed=st.integers(0, 2**62), keep=st.sets(st.integers(0, 11), min_size=1))
+@given(
+    sequences=SEQUENCES, seed=st.integers(0, 2**62), keep=st.sets(st.integers(0, 11), min_size=1), share=st.booleans()
+)
 def test_a_unit_s_negatives_are_its_own_whatever_the_batch_and_whoever_else_is_there(
-    sequences: list[list[int]], seed: int, keep: set[int]
+    sequences: list[list[int]], seed: int, keep: set[int], share: bool
 ) -> None:
-    units, negatives = make_units(sequences, whole=True), Negatives(N_ITEMS, 3, seed)
+    units, negatives = make_units(sequences, whole=True), Negatives(N_ITEMS, 3, seed, share)
     everyone = drawn_for(units, negatives)
     kept = torch.tensor(sorted(place for place in keep if place < len(units)), dtype=torch.int64)
     fewer = units.take(kept)
@@ -124,7 +126,7 @@ def test_a_unit_s_negatives_are_its_own_whatever_the_batch_and_whoever_else_is_t
     assert torch.equal(drawn_for(fewer, negatives), torch.cat([everyone[:0], *parts]))
     for number in range(len(fewer)):
         alone = batch(fewer, negatives, torch.tensor([number]))["negatives"][0]
-        assert torch.equal(alone, parts[number][1:])  # the first item is no target
+        assert torch.equal(alone.expand(len(parts[number]) - 1, 3), parts[number][1:])  # the first item is no target
 
 
 def test_a_large_seed_and_many_units_draw_each_position_anew() -> None:
@@ -218,14 +220,30 @@ def test_batches_can_be_iterated_again() -> None:
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_shared_negatives_are_the_same_at_every_position_of_a_unit() -> None:
+    units = make_units([[3, 1, 2, 9], [5, 4], [7, 8, 9]], whole=True)
+    drawn = batch(units, Negatives(10**6, 5, 0, share=True), torch.arange(3))["negatives"]
+    assert drawn.shape == (3, 1, 5)
+    assert len(drawn.unique()) == 15
+    everywhere = drawn_for(units, Negatives(10**6, 5, 0, share=True))
+    assert torch.equal(everywhere, drawn[:, 0].repeat_interleave(units.lengths, dim=0))
+    own = [batch(units, Negatives(10**6, 1, 0, share=share), torch.arange(3))["negatives"] for share in (True, False)]
+    assert torch.equal(*own)  # one alone is no position's but its own
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_batches_are_kept_where_the_room_for_their_negatives_is_little(
     whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch has room for negatives at every position, also where the last alone counts."""
+    """Four numbers a position and its negatives, also where the last alone counts; or the negatives of a unit."""
     units = make_units([[3, 1, 2], [5, 4], [7, 8, 9, 1]], whole=whole)
-    for most, kept in ((18, 2), (17, 0)):
+    for most, kept in ((54, 2), (53, 0)):
         monkeypatch.setattr("dealrec.surrogate.units.HELD", most)
         batches = Batches(units, Negatives(N_ITEMS, 2, 0), plan(units, batch_size=2))
+        assert len(list(batches)) == 2
+        assert len(batches.kept) == kept
+    for most, kept in ((42, 2), (41, 0)):  # six negatives in the place of eighteen
+        monkeypatch.setattr("dealrec.surrogate.units.HELD", most)
+        batches = Batches(units, Negatives(N_ITEMS, 2, 0, share=True), plan(units, batch_size=2))
         assert len(list(batches)) == 2
         assert len(batches.kept) == kept

@@ -45,6 +45,10 @@ class SurrogateConfig(Section):
         " cross-entropy among target and negatives. softmax: cross-entropy over all items.",
     )
     negatives: int = Field(64, ge=1, description="Sampled negative items per position; not for softmax.")
+    shared_negatives: bool = Field(
+        True,
+        description="Whether all positions of a unit share its negatives, which is faster; a single one never is.",
+    )
     hidden_share: float = Field(0.2, ge=0, lt=1, description="Share of the items that bert4rec has to fill in.")
     learning_rate: float = Field(1e-3, gt=0, description="Step size of Adam.")
     batch_size: int = Field(256, ge=1, description="Units (training sequences) per step.")

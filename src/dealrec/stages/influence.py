@@ -95,10 +95,11 @@ def solver(context: Context, model: Surrogate, *, after_step: Callable[[], None]
 
 
 def solver_memory(loss: PerSampleLoss, method: Solver, params: Params, train: Batches) -> dict[str, int]:
-    """What solving holds, and the derivatives of the largest batch on top of it; in MiB, known before the solving."""
+    """What solving holds, and the derivatives of a batch on top of it, at most; in MiB, known before the solving."""
     from dealrec.influence.memory import batch_memory
 
-    sizes = {"solver_mib": method.memory(params), "batch_mib": batch_memory(loss, params, train.largest())}
+    batch = max(batch_memory(loss, params, batch) for batch in train.largest())
+    sizes = {"solver_mib": method.memory(params), "batch_mib": batch}
     return {name: math.ceil(size / 2**20) for name, size in sizes.items()}
 
 

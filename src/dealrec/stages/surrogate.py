@@ -112,7 +112,7 @@ def batches(
     part_units = units(context, part, whole=whole)
     settings, seed = context.config.surrogate, replicate_seed(context.config) + PARTS.index(part)
     count = 0 if settings.loss == "softmax" else settings.negatives
-    negatives = Negatives(model.n_items, count, seed)
+    negatives = Negatives(model.n_items, count, seed, settings.shared_negatives)
     cloze = None
     if model.hidden_item is not None:
         cloze = draw_cloze(part_units, index=model.hidden_item, share=settings.hidden_share, seed=seed)
@@ -172,7 +172,7 @@ def module_files(config: Config) -> Iterable[Path]:
     return imported_files(config.surrogate.module) if config.surrogate.module else ()
 
 
-_MODEL = ("kind", "dim", "layers", "heads", "loss", "negatives", "hidden_share")
+_MODEL = ("kind", "dim", "layers", "heads", "loss", "negatives", "shared_negatives", "hidden_share")
 # The settings that decide how a trained surrogate computes.
 SCORING = (
     *SEEDS,
@@ -184,7 +184,7 @@ SCORING = (
 
 STAGE = Stage(
     "surrogate",
-    3,
+    4,
     run,
     ("data/samples-train.parquet", "data/items.parquet", "data/samples-valid.parquet"),
     (

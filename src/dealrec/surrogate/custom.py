@@ -44,7 +44,7 @@ def load_custom(path: Path, n_items: int, *, max_length: int) -> Surrogate:
 def _require_derivatives(model: Surrogate, path: Path) -> None:
     """Try on two short sequences what influence needs, so that a fused kernel is found before the training."""
     units = make_units([[1, 1, 1], [1, 1]], whole=True)
-    negatives = Negatives(model.n_items, per_position=1, seed=0)
+    negatives = Negatives(model.n_items, per_position=2, seed=0, share=True)
     cloze = draw_cloze(units, index=model.n_items + 1, share=0.0, seed=0) if model.cloze else None
     loss, order = per_sample_loss(model), Batches(units, negatives, plan(units, batch_size=2), cloze)
     params = {name: value.detach() for name, value in model.named_parameters()}

@@ -82,16 +82,23 @@ def pseudo_unit_losses(model: Surrogate, batch: Batch, *, loss: LossName, seed: 
 def _logits(model: Surrogate, batch: Batch, *, loss: LossName) -> tuple[Tensor, Tensor, Tensor]:
     """Unit and column of each position that counts [P], and its scores [P, 1 + N] (target first) or [P, n_items]."""
     rows, columns = batch["weights"].nonzero(as_tuple=True)
-    states = model(batch["items"])[rows, columns]  # [P, D]
+    everywhere = model(batch["items"])  # [B, T, D]
+    states = everywhere[rows, columns]  # [P, D]
     vectors = model.item_vectors()
     if loss == "softmax":
         return rows, columns, states @ vectors[1 : model.n_items + 1].T
-    chosen = [batch["targets"].unsqueeze(2)[rows, columns], batch["negatives"][rows, columns]]
+    negatives = batch["negatives"]
+    shared = negatives.shape[1] == 1
+    chosen = [batch["targets"].unsqueeze(2)[rows, columns], negatives[rows, 0 if shared else columns]]
     candidates = torch.cat(chosen, dim=1)  # [P, 1 + N]
-    candidate_vectors = functional.embedding(
-        candidates, vectors
-    )  # its backward adds up rows faster than that of indexing
-    logits = torch.bmm(candidate_vectors, states.unsqueeze(2)).squeeze(2)
+    # The backward of `embedding` adds up rows faster than that of indexing.
+    if shared and len(rows) > len(negatives):
+        everywhere = everywhere.masked_fill((batch["weights"] == 0).unsqueeze(2), 0.0)  # whatever a model has there
+        others = everywhere @ functional.embedding(negatives[:, 0], vectors).transpose(1, 2)  # [B, T, N]
+        own = (states * functional.embedding(candidates[:, 0], vectors)).sum(1, keepdim=True)
+        logits = torch.cat([own, others[rows, columns]], dim=1)
+    else:
+        logits = torch.bmm(functional.embedding(candidates, vectors), states.unsqueeze(2)).squeeze(2)
     if loss == "sampled-softmax":  # a negative that is the target would cancel its gradient to rounding errors
         hits = functional.pad(candidates[:, 1:] == candidates[:, :1], (1, 0))
         logits = logits.masked_fill(hits, float("-inf"))

@@ -41,6 +41,7 @@ def train(
     learning_rate: float,
     batch_size: int,
     negatives: int,
+    shared_negatives: bool = False,
     max_epochs: int,
     patience: int,
     seed: int,
@@ -54,7 +55,8 @@ def train(
     valid: units whose last item is to be ranked; the epoch with the best NDCG@10 over the whole catalogue is
     kept (of equal ones that with the better mean reciprocal rank), and training ends after `patience` epochs
     without a better one; of more than `validation_samples` so many are drawn. None: all epochs, the last is kept.
-    Negatives, order and dropout follow from `seed`.
+    negatives: for each position, or if shared_negatives for all positions of a unit, drawn anew each epoch. They, the
+    order and dropout follow from `seed`.
     Raises NonFinite if the loss diverges.
     """
     if not len(units):
@@ -71,7 +73,7 @@ def train(
         torch.manual_seed(seed)
         for number in watch(range(1, max_epochs + 1)):
             epoch_seed = (seed * 1_000_003 + number) % 2**63
-            epoch_negatives = Negatives(model.n_items, count, epoch_seed)
+            epoch_negatives = Negatives(model.n_items, count, epoch_seed, shared_negatives)
             cloze = None
             if model.hidden_item is not None:
                 cloze = draw_cloze(units, index=model.hidden_item, share=hidden_share, seed=epoch_seed)

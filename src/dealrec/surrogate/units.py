@@ -15,9 +15,10 @@ from torch import Tensor
 
 from dealrec.sequences.batches import plan_indices
 
-# items, targets, places [B, T]; negatives [B, T, N], of the positions with a weight; weights [B, T], rows sum to 1
+# items, targets, places [B, T]; negatives [B, T, N], of the positions with a weight, or [B, 1, N], of all of a unit's;
+# weights [B, T], rows sum to 1
 Batch = dict[str, Tensor]
-HELD = 2**25  # negatives, at most, for which batches are kept: 256 MiB
+HELD = 2**25  # numbers, at most, for which batches are kept: 256 MiB
 
 
 @dataclass(frozen=True)
@@ -75,19 +76,28 @@ def uniform(counters: Tensor, *, seed: int) -> Tensor:
 class Negatives:
     """Items that a unit does not hold, `per_position` for each of its positions, uniform over the catalogue.
 
-    They follow from the seed, the unit's key and the position alone: not from the batch that they are drawn in, nor
-    from which other units there are. Nothing is held: a batch's are drawn when it is made.
+    share: all positions of a unit have the same, so that a batch takes one product of states and items; one alone
+    (per_position 1) is each position's own all the same, as SASRec is published. They follow from the seed, the unit's
+    key and the position alone: not from the batch that they are drawn in, nor from which other units there are. Nothing
+    is held: a batch's are drawn when it is made.
     """
 
     n_items: int
     per_position: int
     seed: int
+    share: bool = False
+
+    @property
+    def shared(self) -> bool:
+        """Whether what is drawn for a unit holds at all its positions."""
+        return self.share and self.per_position > 1
 
     def of(self, units: Units, rows: Tensor, positions: Tensor) -> Tensor:
         """[P, per_position] item indices, for `positions` [P], from 0, in the units at `rows` [P].
 
         A user who holds nearly the whole catalogue may, after 20 tries, get an item they hold.
         """
+        positions = torch.zeros_like(positions) if self.shared else positions
         size, width = self.n_items + 1, self.per_position
         owner = torch.repeat_interleave(torch.arange(len(units)), units.lengths)
         held = (owner * size + units.items).unique()  # sorted
@@ -101,6 +111,11 @@ class Negatives:
             drawn[clash] = self._drawn(counters[clash], attempt)
             clash = clash[_among(held, owners[clash] + drawn[clash])]
         return drawn.view(len(rows), width)
+
+    def room(self, units: Units) -> int:
+        """How many numbers batches of the units hold, padding apart, with room for negatives at every position."""
+        positions = len(units.items)
+        return 4 * positions + (len(units) if self.shared else positions) * self.per_position
 
     def _drawn(self, counters: Tensor, attempt: int) -> Tensor:
         return (uniform(counters, seed=self.seed + attempt * 2**40) * self.n_items).long() + 1
@@ -173,8 +188,10 @@ def batch(
     else:
         targeted = real & cloze.hidden[place]
         items = torch.where(targeted, cloze.index, items)
-    drawn = torch.zeros(*place.shape, negatives.per_position, dtype=torch.int64)
-    drawn[targeted] = negatives.of(units.take(index), targeted.nonzero()[:, 0], (place - first.unsqueeze(1))[targeted])
+    asked = torch.ones(len(index), 1, dtype=torch.bool) if negatives.shared else targeted
+    drawn = torch.zeros(*asked.shape, negatives.per_position, dtype=torch.int64)
+    positions = (place - first.unsqueeze(1))[:, : asked.shape[1]][asked]
+    drawn[asked] = negatives.of(units.take(index), asked.nonzero()[:, 0], positions)
     tensors = {
         "items": items,
         "targets": torch.where(real, units.items[place], 0),
@@ -212,7 +229,7 @@ class Batches(Sequence[Batch]):
         if number in self.kept:
             return self.kept[number]
         made = batch(self.units, self.negatives, self.order[number], cloze=self.cloze, device=self.device)
-        if len(self.units.items) * self.negatives.per_position <= HELD:  # a batch has room for them at every position
+        if self.negatives.room(self.units) <= HELD:
             self.kept[number] = made
         return made
 
@@ -227,10 +244,11 @@ class Batches(Sequence[Batch]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def largest(self) -> Batch:
-        """The batch with the most positions, padding included: the one that takes the most memory."""
-        sizes = [len(index) * int(self.units.lengths[index].max()) for index in self.order]
-        return self._batch(sizes.index(max(sizes)))
+    def largest(self) -> list[Batch]:
+        """The batches with the most positions, padding included, and with the most units: one takes the most memory."""
+        positions = [len(index) * int(self.units.lengths[index].max()) for index in self.order]
+        units = [len(index) for index in self.order]
+        return [self._batch(number) for number in {positions.index(max(positions)), units.index(max(units))}]
 
     def restore_order(self, scores: Tensor) -> Tensor:
         """Scores in the order of the batches -> scores in the order of the units."""
