@@ -16,9 +16,9 @@ STAMP := $(VENV)/.installed
 # A CPU build of torch suffices; an environment variable such as PIP_EXTRA_INDEX_URL chooses another.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# Several processes run the tests, each of a contiguous part of them, so that most fixtures are made once.
-# What they import is compiled once and kept, or each process that a test starts would compile it all.
+# Tests are compiled once and kept, or each process that runs them would rewrite all their asserts.
 unexport PYTHONDONTWRITEBYTECODE
+# Several processes run the tests, each of a contiguous part of them, so that most fixtures are made once.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # The fine-tuning stacks that test-exports reads exports with, each in an environment of its own: their versions exclude

@@ -25,7 +25,7 @@ from dealrec.engine.run_directory import read_table
 from dealrec.engine.runner import recorded_config
 from dealrec.engine.stage import Context, Silent
 from dealrec.stages import surrogate, surrogate_loss
-from dealrec.stages.surrogate_loss_drop import STAGE
+from dealrec.stages.surrogate_loss_drop import STAGE, losses_once_tuned
 from dealrec.stages.validation_draw import folds
 from dealrec.surrogate import train
 
@@ -42,17 +42,14 @@ def main() -> None:
     context = Context(STAGE.name, config, Silent(), given.run_dir, given.run_dir, STAGE.inputs)
     samples = read_table(given.run_dir / "data" / "samples-train.parquet")
     units, valid = surrogate.units(context, "train"), surrogate.units(context, "valid")
-    seed, settings = replicate_seed(config), config.surrogate_loss_drop
-    training = surrogate.training_settings(config)
-    tuning = {"max_epochs": settings.epochs, "learning_rate": settings.learning_rate, "batch_size": settings.batch_size}
-    (drawn,) = folds(context, len(valid), settings.validation_samples)
+    seed, training = replicate_seed(config), surrogate.training_settings(config)
+    (drawn,) = folds(context, len(valid), config.surrogate_loss_drop.validation_samples)
     fold, scores, begun = fold_of(samples[USER], given.folds, seed), np.zeros(len(samples)), time.process_time()
     for number in range(given.folds):
         model, own = surrogate.new_model(context), fold == number
         train(model, units.take(torch.tensor(np.flatnonzero(~own))), valid, **training, seed=seed)
         before = surrogate_loss.target_losses(context, model)
-        train(model, valid.take(torch.tensor(drawn)), None, **training | tuning, seed=seed)
-        drop = (before - surrogate_loss.target_losses(context, model)).numpy()
+        drop = (before - losses_once_tuned(context, model, valid, drawn)).numpy()
         print(
             f"fold {number + 1}: drop {drop[own].mean():.3f}, of those that it was trained on {drop[~own].mean():.3f}"
         )

@@ -47,7 +47,8 @@ def test_no_batch_takes_more_than_the_largest(share: bool) -> None:
     model = SASRec(300, dim=16, max_length=40).eval()
     loss = per_sample_loss(model)
     params = {name: value.detach() for name, value in model.named_parameters()}
-    made = make_units([[1 + (i + j) % 300 for j in range(2 + i % 39)] for i in range(390)], whole=True)
-    batches = Batches(made, Negatives(300, 32, 0, share), plan_by_positions(made, positions=400))
+    lengths = [2 + i % 7 for i in range(390)] + [2] * 400
+    made = make_units([[1 + (i + j) % 300 for j in range(length)] for i, length in enumerate(lengths)], whole=True)
+    batches = Batches(made, Negatives(300, 64, 0, share), plan_by_positions(made, positions=400))
     most = max(batch_memory(loss, params, batch) for batch in batches.largest())
     assert max(batch_memory(loss, params, batch) for batch in batches) <= 1.15 * most

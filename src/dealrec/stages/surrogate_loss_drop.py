@@ -4,6 +4,10 @@ Train-on-Validation (Jain, Montanari and Sasoglu, arXiv 2510.00386), on the surr
 with the inverse Hessian taken by actual training.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from dealrec.columns import SAMPLE, SURROGATE_LOSS, SURROGATE_LOSS_DROP
@@ -13,32 +17,44 @@ from dealrec.stages import surrogate, surrogate_loss
 from dealrec.stages.context import Context, Stage
 from dealrec.stages.validation_draw import candidates_of_folds, cross_fitted, folds
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from dealrec.surrogate import Surrogate, Units
+
 
 def run(context: Context) -> None:
     """The loss of the surrogate as it was trained, less its loss once it is tuned."""
-    import torch
-
-    from dealrec.surrogate import train
-
-    settings, seed = context.config.surrogate_loss_drop, replicate_seed(context.config)
     samples = read_table(context.input("data/samples-train.parquet")).select(SAMPLE)
     before = samples.join(read_table(context.input("surrogate_loss/scores.parquet")), on=SAMPLE, how="left")
     valid_ids = read_table(context.input("data/samples-valid.parquet"))[SAMPLE]
     valid = surrogate.units(context, "valid")
+    drawn, drops = folds(context, len(valid), context.config.surrogate_loss_drop.validation_samples), []
+    for fold in drawn:
+        after = losses_once_tuned(context, surrogate.trained(context), valid, fold)
+        drops.append(before[SURROGATE_LOSS] - pl.Series(after.numpy()))
+    tuned_on = candidates_of_folds(context, valid_ids, drawn)
+    drop = cross_fitted(drops, before[SAMPLE], tuned_on).alias(SURROGATE_LOSS_DROP)
+    write_table(context.out / "scores.parquet", before.select(SAMPLE, drop), key=SAMPLE)
+    context.facts |= {"validation_samples": sum(map(len, drawn)), "folds": len(drawn)}
+
+
+def losses_once_tuned(context: Context, model: Surrogate, valid: Units, fold: Sequence[int]) -> Tensor:
+    """Each sample's loss once `model` is tuned, in place, on the validation units at `fold`: [n]."""
+    import torch
+
+    from dealrec.surrogate import train
+
+    settings = context.config.surrogate_loss_drop
     options = surrogate.training_settings(context.config) | {
         "max_epochs": settings.epochs,
         "learning_rate": settings.learning_rate,
         "batch_size": settings.batch_size,
     }
-    drawn, drops = folds(context, len(valid), settings.validation_samples), []
-    for fold in drawn:
-        model = surrogate.trained(context)
-        train(model, valid.take(torch.tensor(fold)), None, **options, seed=seed)
-        drops.append(before[SURROGATE_LOSS] - pl.Series(surrogate_loss.target_losses(context, model).numpy()))
-    tuned_on = candidates_of_folds(context, valid_ids, drawn)
-    drop = cross_fitted(drops, before[SAMPLE], tuned_on).alias(SURROGATE_LOSS_DROP)
-    write_table(context.out / "scores.parquet", before.select(SAMPLE, drop), key=SAMPLE)
-    context.facts |= {"validation_samples": sum(map(len, drawn)), "folds": len(drawn)}
+    train(model, valid.take(torch.tensor(fold)), None, **options, seed=replicate_seed(context.config))
+    return surrogate_loss.target_losses(context, model)
 
 
 STAGE = Stage(

@@ -21,7 +21,7 @@ class CausalDecoder:
         ids = torch.tensor(padded, device=model.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
         self.start, self.ids, self.mask = ids[:, -1:], ids[:, :-1], mask[:, :-1]
-        self.cache = new_cache(model)
+        self.cache, self.cache_keyword = new_cache(model), cache_keyword(model)
         if self.cache is not None and width > 1:
             self._read(self.ids)
 
@@ -45,6 +45,6 @@ class CausalDecoder:
 
     def _read(self, ids: Tensor) -> Tensor:
         positions = (self.mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-        options = {} if self.cache is None else {cache_keyword(self.model): self.cache, "use_cache": True}
+        options = {} if self.cache is None else {self.cache_keyword: self.cache, "use_cache": True}
         logits: Tensor = self.model(input_ids=ids, attention_mask=self.mask, position_ids=positions, **options).logits
         return logits

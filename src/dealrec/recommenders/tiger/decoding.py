@@ -106,7 +106,7 @@ class _Decoder:
     def __init__(self, model: Any, input_ids: Tensor, attention_mask: Tensor) -> None:
         self.model, self.mask = model, attention_mask
         self.states = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.cache, self.cache_keyword = EncoderDecoderCache(DynamicCache(), DynamicCache()), cache_keyword(model)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Log-probabilities of the token after `tokens` [B, W]: [B, W, V]."""
@@ -116,7 +116,7 @@ class _Decoder:
             attention_mask=self.mask,
             decoder_input_ids=tokens.reshape(-1, 1),
             use_cache=True,
-            **{cache_keyword(self.model): self.cache},
+            **{self.cache_keyword: self.cache},
         ).logits
         return logits[:, -1].float().log_softmax(1).view(users, width, -1)
 

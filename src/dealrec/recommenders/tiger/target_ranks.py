@@ -104,7 +104,7 @@ class _Decoder:
 
     def __init__(self, model: Any, states: Tensor, mask: Tensor) -> None:
         self.model, self.states, self.mask = model, states, mask
-        self.cross = DynamicCache()
+        self.cross, self.cache_keyword = DynamicCache(), cache_keyword(model)
 
     def likelihoods(self, tokens: Tensor) -> Tensor:
         """Log-likelihoods of ids [B, L], one a user: [B]."""
@@ -132,7 +132,7 @@ class _Decoder:
             attention_mask=mask,
             decoder_input_ids=tokens,
             use_cache=True,
-            **{cache_keyword(self.model): cache},
+            **{self.cache_keyword: cache},
         ).logits
         return logits
 
